@@ -1,0 +1,29 @@
+# `make test` runs everything that CI runs; `make help` lists the rest.
+VENV := .venv
+PYTHON ?= python3
+RUN := $(VENV)/bin/python
+
+.PHONY: help install test lint clean
+help:
+	@echo "make test    lint, format check, types and the whole test suite (makes $(VENV) if there is none)"
+	@echo "make lint    the first three of these"
+	@echo "make clean   remove $(VENV) and caches"
+
+install: $(VENV)/.installed
+# exact versions: constraints.txt; what is needed and why: pyproject.toml
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or newer is needed, $(PYTHON) is " + sys.version.split()[0] + "; try make PYTHON=python3.12")'
+	@$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+test: lint
+	$(RUN) -m pytest
+
+lint: $(VENV)/.installed
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .mypy_cache

@@ -1,0 +1,18 @@
+"""Between PyTorch files and jaxsae, and the only home of torch: readers, writers, name table, reference model."""
+
+import importlib
+from typing import Any
+
+_HOME = {
+    "load_restoration_model": "restoration",
+    "read_checkpoint": "restoration",
+    "load_sae": "sae_files",
+    "save_sae": "sae_files",
+}
+__all__ = list(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'convert' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"convert.{_HOME[name]}"), name)

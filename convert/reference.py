@@ -1,0 +1,163 @@
+"""The restoration model in PyTorch: the bundled reference, or the user's own file, with hooks on its layers."""
+
+import contextlib
+import importlib.util
+import inspect
+import io
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from convert import pt
+from convert.restoration import Checkpoint
+from jaxsae.config import InputError, ModelConfig, require
+from jaxsae.model import rotary_table
+
+
+class Attention(nn.Module):
+    """Bidirectional self-attention with rotary positions (half-split pairs)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.n_heads, self.d_head = config.n_heads, config.d_head
+        self.q_proj, self.k_proj, self.v_proj, self.out_proj = (
+            nn.Linear(config.d_model, config.d_model) for _ in range(4)
+        )
+
+    def forward(self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        """[batch, position, d_model] -> the same; `bias` is added to the scores."""
+
+        def heads(y: torch.Tensor) -> torch.Tensor:
+            return y.unflatten(-1, (self.n_heads, self.d_head)).movedim(-2, 1)
+
+        def rotate(y: torch.Tensor) -> torch.Tensor:
+            first, second = y.chunk(2, dim=-1)
+            return y * cos + torch.cat((-second, first), dim=-1) * sin
+
+        q, k, v = rotate(heads(self.q_proj(x))), rotate(heads(self.k_proj(x))), heads(self.v_proj(x))
+        scores = q @ k.mT * self.d_head**-0.5
+        if bias is not None:
+            scores = scores + bias
+        return self.out_proj((scores.softmax(dim=-1) @ v).movedim(1, -2).flatten(-2))
+
+
+class Block(nn.Module):
+    """x + attn(ln1(x)), then x + ff(ln2(x))."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.ln1, self.ln2 = nn.LayerNorm(config.d_model), nn.LayerNorm(config.d_model)
+        self.attn = Attention(config)
+        self.ff = nn.Sequential(
+            nn.Linear(config.d_model, config.d_ff), nn.GELU(), nn.Linear(config.d_ff, config.d_model)
+        )
+
+    def forward(self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        """[batch, position, d_model] -> the same."""
+        x = x + self.attn(self.ln1(x), cos, sin, bias)
+        return x + self.ff(self.ln2(x))
+
+
+class ReferenceModel(nn.Module):
+    """The restoration model of the original scripts, inference only, right at every length."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embed = nn.Embedding(config.vocab_size, config.d_model)
+        self.layers = nn.ModuleList(Block(config) for _ in range(config.n_layers))
+        self.final_ln = nn.LayerNorm(config.d_model)
+        self.head = nn.Linear(config.d_model, config.vocab_size)
+
+    def forward(self, ids: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        """ids [batch, position] -> logits [batch, position, vocab_size]."""
+        x = self.embed(ids)
+        table = rotary_table(ids.shape[1], self.config.d_head, float(self.config.rotary_base))
+        cos, sin = (torch.from_numpy(part).to(x.dtype) for part in table)
+        bias = None if mask is None else (1 - mask[:, None, None, :].to(x.dtype)) * -1e9
+        for layer in self.layers:
+            x = layer(x, cos, sin, bias)
+        return self.head(self.final_ln(x))
+
+
+def build(checkpoint: Checkpoint, reference: str | Path | None = None) -> nn.Module:
+    """The PyTorch model with the checkpoint's weights in float32: the bundled one, or `reference`, the user's own file.
+
+    That file is imported, that is, run; it must define RestorationConfig and RestorationModel.
+    """
+    if reference is None:
+        with torch.device("meta"):
+            module: nn.Module = ReferenceModel(checkpoint.config)
+    else:
+        module = _user_model(Path(reference), checkpoint.config)
+    state_dict = {name: pt.to_tensor(array).float() for name, array in checkpoint.tensors.items()}
+    try:
+        module.load_state_dict(state_dict, assign=True)
+    except RuntimeError as error:
+        message = " ".join(str(error).split())
+        raise InputError(
+            f"{reference}: its RestorationModel must take the checkpoint's tensors, got: {message}"
+        ) from None
+    return module.eval()
+
+
+def _user_model(path: Path, config: ModelConfig) -> nn.Module:
+    require(path.is_file(), f"--reference must be a Python file, got {path}")
+    spec = importlib.util.spec_from_file_location("user_reference", path)
+    require(spec is not None and spec.loader is not None, f"--reference must be a Python file (.py), got {path}")
+    assert spec is not None
+    assert spec.loader is not None
+    user = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = user  # dataclasses look their module up
+    fields = {name: getattr(config, name) for name in ModelConfig.__dataclass_fields__}
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            spec.loader.exec_module(user)
+            return user.RestorationModel(user.RestorationConfig(**fields))
+    except Exception as error:
+        got = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise InputError(f"{path}: must define RestorationConfig and RestorationModel(config), got {got}") from error
+
+
+@torch.no_grad()
+def resid_post(
+    module: nn.Module, ids: np.ndarray, mask: np.ndarray | None, layers: Sequence[int], dtype: torch.dtype
+) -> dict[int, np.ndarray]:
+    """What forward hooks on `module.layers[layer]` see, layer -> [batch, position, d_model], computed in `dtype`.
+
+    One sample at a time, as the original scripts run; the forward pass is left after the last layer asked for.
+    """
+
+    class Enough(Exception):  # noqa: N818 - not an error: it ends the forward pass
+        pass
+
+    module = module.to(dtype)
+    got: dict[int, list[np.ndarray]] = {layer: [] for layer in layers}
+
+    def hook(layer: int, output: torch.Tensor) -> None:
+        got[layer].append(output.detach().numpy())
+        if layer == max(layers):
+            raise Enough
+
+    blocks: nn.ModuleList = module.layers  # type: ignore[assignment]
+    handles = [blocks[i].register_forward_hook(lambda _, __, out, i=i: hook(i, out)) for i in layers]
+    takes_mask = mask is not None and len(inspect.signature(module.forward).parameters) > 1
+    require(
+        takes_mask or mask is None,
+        "the reference model's forward must take (input_ids, attention_mask) for --padding drop",
+    )
+    try:
+        for i, row in enumerate(ids):
+            arguments = [torch.from_numpy(row[None]).long()]
+            if mask is not None:
+                arguments.append(torch.from_numpy(mask[i][None]).long())
+            with contextlib.suppress(Enough), contextlib.redirect_stdout(io.StringIO()):
+                module(*arguments)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return {layer: np.concatenate(parts) for layer, parts in got.items()}

@@ -1,0 +1,81 @@
+"""The restoration model's checkpoint: the original scripts' `.pt`, or the folder convert_weights.py makes of it."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from convert import pt, table
+from jaxsae import checkpoint
+from jaxsae.config import ModelConfig, require
+from jaxsae.files import sha256
+from jaxsae.model import RestorationModel, from_params
+
+INSTEAD = "the best_model.pt of the restoration model (a dict with model_state_dict and config)"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A restoration model as stored: tensors by their PyTorch names, in their stored types."""
+
+    config: ModelConfig
+    tensors: dict[str, np.ndarray]
+    sha256: str
+    """Of the `.pt` file; a converted folder remembers that of the file it was made from."""
+
+    def model(self, dtype: Any = np.float32) -> RestorationModel:
+        """The Flax replica with these weights."""
+        return from_params(self.config, table.to_flax(self.tensors, self.config, "checkpoint"), dtype)
+
+
+def read_checkpoint(path: str | Path) -> Checkpoint:
+    """Read a `.pt` file or a converted folder.
+
+    Raises:
+      InputError: not such a file, or its tensors do not fit its config; every difference is named.
+    """
+    path = Path(path)
+    if path.is_dir():
+        config, params, provenance = checkpoint.load_model(path)
+        return Checkpoint(config, table.to_torch(params, config), provenance["sha256"])
+    content = pt.read_pt(path, INSTEAD)
+    keys = ", ".join(map(str, content)) or "nothing"
+    has_both = isinstance(content.get("model_state_dict"), dict) and "config" in content
+    require(has_both, f"{path}: must have model_state_dict and config, got {keys}; give {INSTEAD}")
+    config = ModelConfig.from_dict(content["config"], str(path))
+    vocab_size = content.get("vocab_size", config.vocab_size)  # absent in last_model.pt
+    require(
+        vocab_size == config.vocab_size, f"{path}: vocab_size must be config's {config.vocab_size}, got {vocab_size!r}"
+    )
+    tensors = {str(name): pt.to_numpy(t, f"{path}: {name}") for name, t in content["model_state_dict"].items()}
+    table.to_flax(tensors, config, str(path))
+    return Checkpoint(config, tensors, sha256(path))
+
+
+def load_restoration_model(path: str | Path) -> RestorationModel:
+    """The Flax replica with the weights of a `.pt` file or a converted folder, in float32."""
+    return read_checkpoint(path).model()
+
+
+def to_folder(source: str | Path, folder: str | Path) -> None:
+    """`.pt` -> Orbax folder with config and provenance; tensors keep their type, bit for bit."""
+    read = read_checkpoint(source)
+    params = table.to_flax(read.tensors, read.config, str(source))
+    checkpoint.save_model(folder, read.config, params, {"source": Path(source).name, "sha256": read.sha256})
+
+
+def to_pt(folder: str | Path, target: str | Path) -> None:
+    """Orbax folder -> `.pt` that the original code loads; tensors keep their type, bit for bit."""
+    target = Path(target)
+    require(not target.exists(), f"the output must not exist yet, got {target}; remove it or give another name")
+    config, params, _ = checkpoint.load_model(folder)
+    write_checkpoint(target, config, table.to_torch(params, config))
+
+
+def write_checkpoint(path: str | Path, config: ModelConfig, tensors: dict[str, np.ndarray]) -> None:
+    """Write a checkpoint in the original format, tensors by their PyTorch names."""
+    state_dict = {name: pt.to_tensor(array) for name, array in tensors.items()}
+    content = {"model_state_dict": state_dict, "config": dataclasses.asdict(config), "vocab_size": config.vocab_size}
+    pt.write_pt(path, content)

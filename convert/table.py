@@ -1,0 +1,88 @@
+"""The name table: which PyTorch tensor is which Flax parameter. Data, read in both directions."""
+
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from jaxsae.config import InputError, ModelConfig
+from jaxsae.model import param_shapes
+
+
+class Entry(NamedTuple):
+    """One tensor; `{i}` stands for each block. Both layouts are their own inverse."""
+
+    torch_name: str
+    path: str
+    layout: Literal["same", "transpose"]
+
+
+TABLE = (
+    Entry("embed.weight", "embed.embedding", "same"),
+    Entry("layers.{i}.ln1.weight", "layers.{i}.ln1.scale", "same"),
+    Entry("layers.{i}.ln1.bias", "layers.{i}.ln1.bias", "same"),
+    Entry("layers.{i}.attn.q_proj.weight", "layers.{i}.attn.q_proj.kernel", "transpose"),
+    Entry("layers.{i}.attn.q_proj.bias", "layers.{i}.attn.q_proj.bias", "same"),
+    Entry("layers.{i}.attn.k_proj.weight", "layers.{i}.attn.k_proj.kernel", "transpose"),
+    Entry("layers.{i}.attn.k_proj.bias", "layers.{i}.attn.k_proj.bias", "same"),
+    Entry("layers.{i}.attn.v_proj.weight", "layers.{i}.attn.v_proj.kernel", "transpose"),
+    Entry("layers.{i}.attn.v_proj.bias", "layers.{i}.attn.v_proj.bias", "same"),
+    Entry("layers.{i}.attn.out_proj.weight", "layers.{i}.attn.out_proj.kernel", "transpose"),
+    Entry("layers.{i}.attn.out_proj.bias", "layers.{i}.attn.out_proj.bias", "same"),
+    Entry("layers.{i}.ln2.weight", "layers.{i}.ln2.scale", "same"),
+    Entry("layers.{i}.ln2.bias", "layers.{i}.ln2.bias", "same"),
+    Entry("layers.{i}.ff.0.weight", "layers.{i}.ff.up.kernel", "transpose"),
+    Entry("layers.{i}.ff.0.bias", "layers.{i}.ff.up.bias", "same"),
+    Entry("layers.{i}.ff.2.weight", "layers.{i}.ff.down.kernel", "transpose"),
+    Entry("layers.{i}.ff.2.bias", "layers.{i}.ff.down.bias", "same"),
+    Entry("final_ln.weight", "final_ln.scale", "same"),
+    Entry("final_ln.bias", "final_ln.bias", "same"),
+    Entry("head.weight", "head.kernel", "transpose"),
+    Entry("head.bias", "head.bias", "same"),
+)
+
+
+def entries(config: ModelConfig) -> list[Entry]:
+    """The table with `{i}` written out for every block."""
+    rows = []
+    for entry in TABLE:
+        blocks = range(config.n_layers) if "{i}" in entry.path else range(1)
+        rows += [Entry(entry.torch_name.format(i=i), entry.path.format(i=i), entry.layout) for i in blocks]
+    return rows
+
+
+def turn(array: np.ndarray, layout: str) -> np.ndarray:
+    """Apply a layout (a view); twice is nothing."""
+    return array.T if layout == "transpose" else array
+
+
+def torch_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """PyTorch name -> shape of every tensor that a checkpoint of this config has."""
+    shapes = param_shapes(config)
+    return {e.torch_name: shapes[e.path][::-1] if e.layout == "transpose" else shapes[e.path] for e in entries(config)}
+
+
+def to_flax(tensors: Mapping[str, np.ndarray], config: ModelConfig, source: str) -> dict[str, np.ndarray]:
+    """PyTorch name -> array becomes Flax path -> array, each of its own type.
+
+    Raises:
+      InputError: naming every missing, unused and mis-shaped tensor; `source` names the file.
+    """
+    expected = torch_shapes(config)
+    wrong = [f"missing {name}" for name in expected if name not in tensors]
+    wrong += [f"unknown {name}" for name in tensors if name not in expected]
+    wrong += [
+        f"{name} is {list(tensors[name].shape)} instead of {list(shape)}"
+        for name, shape in expected.items()
+        if name in tensors and tensors[name].shape != shape
+    ]
+    if wrong:
+        raise InputError(
+            f"{source}: tensors must be those of its config, got {len(wrong)} differences: {'; '.join(wrong)}"
+        )
+    return {e.path: turn(tensors[e.torch_name], e.layout) for e in entries(config)}
+
+
+def to_torch(params: Mapping[str, np.ndarray], config: ModelConfig) -> dict[str, np.ndarray]:
+    """Flax path -> array becomes PyTorch name -> array, in the order of a checkpoint."""
+    return {e.torch_name: turn(params[e.path], e.layout) for e in entries(config)}

@@ -1,0 +1,32 @@
+"""jaxsae: train sparse autoencoders on a PyTorch restoration transformer, and read what it learned.
+
+Reading order is data flow: `text` and `data` (text -> token ids), `model` (ids -> residual stream), `activations`
+(residual stream -> rows), `sae` and `train` (rows -> sparse autoencoder), `metrics` (how good it is). The readers and
+writers of PyTorch files live in the sibling package `convert`.
+"""
+
+import importlib
+from typing import Any
+
+# Loaded on first use, so that `--help` of a script costs neither JAX nor Flax.
+_HOME = {
+    "InputError": "config",
+    "ModelConfig": "config",
+    "SAEConfig": "config",
+    "TrainConfig": "config",
+    "RestorationModel": "model",
+    "SAE": "sae",
+    "encode": "sae",
+    "decode": "sae",
+    "load_samples": "data",
+    "extract": "activations",
+    "train_sae": "train",
+    "score": "metrics",
+}
+__all__ = list(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'jaxsae' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"jaxsae.{_HOME[name]}"), name)

@@ -1,0 +1,124 @@
+"""Model x samples -> rows: the residual stream after a layer, one row a character, with where each row came from."""
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from jaxsae.config import require
+from jaxsae.data import Samples
+from jaxsae.model import RestorationModel
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Activations in the order of the text: `values[layer][i]` is of character `position[i]` of sample `sample[i]`."""
+
+    values: dict[int, Float[Array, "n d_model"]]
+    sample: np.ndarray
+    position: np.ndarray
+
+
+class Batch(NamedTuple):
+    """Samples run together, each cut or padded to `length` characters."""
+
+    samples: np.ndarray
+    length: int
+
+
+def run_lengths(max_position: int) -> list[int]:
+    """The lengths that samples are run at, ascending to `max_position`, by factors of 4/3 and 3/2 from about 32.
+
+    Few, since each is compiled for; close, since attention and padding cost.
+    """
+    lengths = {max_position}
+    for step in range(16):
+        lengths |= {-(-max_position // 2**step), -(-2 * max_position // (3 * 2**step))}
+    return sorted(n for n in lengths if n >= 32 or n == max_position)
+
+
+def plan(lengths: np.ndarray, max_position: int) -> list[Batch]:
+    """Full batches of about `max_position` characters, each sample in the smallest length with company enough.
+
+    What does not fill a batch moves up to the next length, so no batch has empty places and each length has one shape.
+    """
+    todo = np.argsort(lengths, kind="stable")
+    out = []
+    for length in run_lengths(max_position):
+        size = max(1, max_position // length)
+        fits = int(np.searchsorted(lengths[todo], length, side="right"))
+        full = fits - fits % size
+        out += [Batch(todo[start : start + size], length) for start in range(0, full, size)]
+        todo = todo[full:]
+    return out
+
+
+@partial(jax.jit, donate_argnums=0)
+def _write(
+    values: Float[Array, "n d_model"], x: Float[Array, "batch position d_model"], row: Int[Array, "batch position"]
+) -> Float[Array, "n d_model"]:
+    """Put x's vectors into their rows, in place; a row number past the end drops the vector."""
+    return values.at[row.reshape(-1)].set(x.reshape(-1, x.shape[-1]), mode="drop")
+
+
+def check_samples(samples: Samples, vocab_size: int, max_position: int) -> None:
+    """Raise `InputError` unless every id is in the vocabulary and every sample short enough for the model."""
+    width = samples.ids.shape[1]
+    require(width <= max_position, f"samples must have at most {max_position} positions (max_position), got {width}")
+    low, high = samples.ids.min(), samples.ids.max()
+    require(
+        low >= 0 and high < vocab_size,
+        f"token ids must be in 0..{vocab_size - 1} (the model's vocabulary), got {low}..{high}",
+    )
+
+
+def extract(
+    model: RestorationModel,
+    samples: Samples,
+    layers: Sequence[int],
+    padding: str = "drop",
+    *,
+    on_rows: Callable[[int], None] = lambda rows: None,
+) -> Rows:
+    """The residual stream after each of `layers`, of every position (`keep`) or every real one (`drop`).
+
+    One forward pass serves all layers and ends after the last of them. With `drop`, padding is masked from attention
+    and each sample runs at a length close to its own; with `keep`, the model runs as the original script runs it: no
+    mask, all positions. The rows are held once, on the device that computes them.
+
+    Args:
+      on_rows: called with the number of rows made since the last call.
+    """
+    for layer in layers:
+        model.config.check_layer(layer)
+    check_samples(samples, model.config.vocab_size, model.config.max_position)
+    n, width = samples.ids.shape
+    if padding == "keep":
+        kept = np.ones((n, width), bool)
+        todo = [Batch(np.array([i]), width) for i in range(n)]
+    else:
+        kept = samples.mask != 0
+        todo = plan(samples.lengths, width)
+    total = int(kept.sum())
+    require(total > 0, "samples must have characters, got only padding")
+    sample, position = np.nonzero(kept)
+    row_of = np.where(kept, kept.reshape(-1).cumsum().reshape(n, width) - 1, total).astype(np.int32)
+
+    shape, dtype = (total, model.config.d_model), model.embed.embedding.dtype
+    values = {layer: jnp.zeros(shape, dtype) for layer in layers}
+    for rows, length in todo:
+        ids = jnp.asarray(samples.ids[rows, :length])
+        mask = None if padding == "keep" else jnp.asarray(samples.mask[rows, :length])
+        row = jnp.asarray(row_of[rows, :length])
+        for layer, x in enumerate(itertools.islice(model.stream(ids, mask), max(layers) + 1)):
+            if layer in values:
+                values[layer] = _write(values[layer], x, row)
+        jax.block_until_ready(values)
+        on_rows(int(kept[rows].sum()))
+    return Rows(values, sample.astype(np.int32), position.astype(np.int32))

@@ -1,0 +1,165 @@
+"""What the scripts share: flags made from the config dataclasses, one-line errors, progress, quiet libraries.
+
+Imports neither JAX nor torch, so that `--help` is free.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import logging
+import os
+import resource
+import sys
+import time
+import types
+import typing
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn, TypeVar
+
+from jaxsae.config import InputError, require
+
+T = TypeVar("T")
+SUPPRESS: Any = argparse.SUPPRESS
+
+
+class Parser(argparse.ArgumentParser):
+    """An `ArgumentParser` whose errors are one line, with `--debug` for tracebacks."""
+
+    def __init__(self, description: str) -> None:
+        super().__init__(
+            description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False
+        )
+        self.add_argument("--debug", action="store_true", help="show the traceback of an error")
+
+    def error(self, message: str) -> NoReturn:
+        """Status 2 and one line."""
+        self.exit(2, f"error: {message}; see {self.prog} --help\n")
+
+    def add_config(self, config: type, *, only: tuple[str, ...] = (), **defaults: Any) -> None:
+        """Add a flag for each field of a config dataclass, or for those in `only`; `defaults` differ from the field's.
+
+        A flag that is not given leaves no attribute: the dataclass knows its default.
+        """
+        hints = typing.get_type_hints(config)
+        for field in dataclasses.fields(config):
+            if only and field.name not in only:
+                continue
+            kind, options = hints[field.name], dict(field.metadata)
+            if isinstance(kind, types.UnionType):
+                kind = next(part for part in typing.get_args(kind) if part is not type(None))
+            if typing.get_origin(kind) is typing.Literal:
+                options.setdefault("choices", typing.get_args(kind))
+                kind = str
+            default = defaults.get(field.name, field.default)
+            default = "off" if default is None else default
+            options["help"] = f"{options['help']} (default: {default})"
+            self.add_argument(f"--{field.name.replace('_', '-')}", **{"type": kind, "default": SUPPRESS, **options})
+
+
+def config_from(args: argparse.Namespace, config: Callable[..., T], **defaults: Any) -> T:
+    """The config dataclass from the flags that were given; `defaults` where they differ from the fields' own."""
+    names = {field.name for field in dataclasses.fields(config)}  # type: ignore[arg-type]
+    return config(**defaults | {name: value for name, value in vars(args).items() if name in names})
+
+
+def run(main: Callable[[argparse.Namespace], int | None], parser: Parser) -> NoReturn:
+    """Parse the command line, run `main` and exit with its status; what the user can mend is one line, status 2."""
+    args = parser.parse_args()
+    quiet_libraries()
+    try:
+        status = main(args) or 0
+        sys.stdout.flush()
+    except (InputError, OSError, MemoryError) as error:
+        if args.debug:
+            raise
+        if isinstance(error, BrokenPipeError):  # the reader of a pipe has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(141)
+        message = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+        parser.exit(2, f"error: {' '.join(message.split())}\n")
+    except KeyboardInterrupt:
+        if args.debug:
+            raise
+        parser.exit(130, "interrupted\n")
+    sys.exit(status)
+
+
+def quiet_libraries() -> None:
+    """Keep the chatter of JAX, Orbax, torch and matplotlib off the terminal: only what the user can act on is shown."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    for name in ("absl", "jax", "orbax", "matplotlib", "torch"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.simplefilter("ignore")
+
+
+def add_device(parser: Parser) -> None:
+    """Add `--device`."""
+    choices = ("cpu", "gpu", "cuda", "tpu", "auto", "mps")
+    parser.add_argument("--device", choices=choices, default="cpu", help="what JAX runs on; cuda means gpu")
+
+
+def select_device(name: str) -> None:
+    """Have JAX run on `name`; call it before JAX does anything else."""
+    require(name != "mps", "device must be one that JAX supports, got mps, which it does not; use --device cpu")
+    import jax
+
+    if name != "auto":
+        jax.config.update("jax_platforms", "cuda" if name == "gpu" else name)
+    try:
+        jax.devices()
+    except RuntimeError as error:
+        reason = str(error).split("\n")[0]
+        raise InputError(f"device {name} must be one that this JAX can use, got: {reason}; use --device cpu") from None
+
+
+def peak_memory() -> int:
+    """The most memory that this process has held so far, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+class Progress:
+    """A bar on a terminal; elsewhere a line now and then, so that a log stays readable. Goes to standard error."""
+
+    def __init__(self, title: str, total: int, unit: str, quiet: bool, every: float = 10.0) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bar
+
+        self.title, self.total, self.unit, self.every = title, total, unit, every
+        self.console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
+        self.bar = Bar(*columns, console=self.console, transient=True, disable=quiet or not self.console.is_terminal)
+        self.done, self.note = 0, ""
+        self.began = self.said = time.monotonic()
+
+    @property
+    def rate(self) -> float:
+        """Units a second since the start."""
+        return self.done / max(time.monotonic() - self.began, 1e-9)
+
+    def advance(self, by: int = 1, note: str | None = None) -> None:
+        """Say that `by` more units are done; `note` stands behind the bar until the next one."""
+        self.done += by
+        self.note = self.note if note is None else note
+        self.bar.update(self.task, completed=self.done, note=f"{self.rate:,.0f} {self.unit}/s  {self.note}")
+        if self.bar.disable and time.monotonic() - self.said >= self.every:
+            self.said = time.monotonic()
+            share = f"{100 * self.done / self.total:.0f} %"
+            self.console.print(
+                f"{self.title}  {share}  {self.rate:,.0f} {self.unit}/s  {self.note}".rstrip(), markup=False
+            )
+
+    @contextlib.contextmanager
+    def shown(self) -> Iterator["Progress"]:
+        """Show it while the block runs."""
+        with self.bar:
+            self.task = self.bar.add_task(self.title, total=self.total, note="")
+            yield self

@@ -1,0 +1,171 @@
+"""What can be set, with its meaning, unit and default: frozen dataclasses that import neither JAX nor torch.
+
+The command line is made from these (`jaxsae.cli`), so that a default stands in one place only.
+"""
+
+import math
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+DEMO = Path(__file__).resolve().parents[1] / "checkpoints" / "demo"
+
+
+class InputError(ValueError):
+    """Something given from outside is wrong: says what must hold, what was got and what to do, in one line."""
+
+
+def flag(default: Any, help: str, **more: Any) -> Any:
+    """A dataclass field with a default and its help text; `more` goes to argparse (`choices`, `metavar`, `type`)."""
+    return field(default=default, metadata={"help": help, **more})
+
+
+def require(holds: bool, message: str) -> None:
+    """Raise `InputError(message)` unless `holds`."""
+    if not holds:
+        raise InputError(message)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The restoration transformer's shape, as its checkpoint's `config` gives it; the defaults are the original's."""
+
+    vocab_size: int
+    """Number of token ids; ids are Unicode code points."""
+    max_position: int = 768
+    """Longest text, in characters."""
+    d_model: int = 384
+    n_heads: int = 8
+    d_ff: int = 1536
+    n_layers: int = 16
+    dropout: float = 0.1
+    """Probability, in training only."""
+    rotary_base: float = 10000
+
+    def __post_init__(self) -> None:
+        for name in ("vocab_size", "max_position", "d_model", "n_heads", "d_ff", "n_layers"):
+            value = getattr(self, name)
+            ok = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+            require(ok, f"the model's {name} must be a whole number of at least 1, got {value!r}")
+        require(
+            self.d_model % self.n_heads == 0,
+            f"d_model must be divisible by n_heads, got {self.d_model} and {self.n_heads}",
+        )
+        require(self.d_head % 2 == 0, f"d_model / n_heads must be even (rotary pairs), got {self.d_head}")
+        dropout_ok = isinstance(self.dropout, (int, float)) and 0 <= self.dropout < 1
+        require(dropout_ok, f"the model's dropout must be in [0, 1), got {self.dropout!r}")
+        base_ok = (
+            isinstance(self.rotary_base, (int, float)) and self.rotary_base > 1 and math.isfinite(self.rotary_base)
+        )
+        require(base_ok, f"the model's rotary_base must be a number above 1, got {self.rotary_base!r}")
+
+    @property
+    def d_head(self) -> int:
+        """Width of one attention head."""
+        return self.d_model // self.n_heads
+
+    def check_layer(self, layer: int) -> None:
+        """Raise `InputError` unless the model has such a layer."""
+        require(0 <= layer < self.n_layers, f"layer must be in 0..{self.n_layers - 1}, got {layer}")
+
+    @classmethod
+    def from_dict(cls, given: Any, source: str) -> "ModelConfig":
+        """Read a checkpoint's `config`; `source` names the file in errors. A field this replica lacks is refused."""
+        require(isinstance(given, dict), f"{source}: config must be a dict, got {type(given).__name__}")
+        unknown = sorted(map(str, set(given) - {f.name for f in fields(cls)}))
+        require(not unknown, f"{source}: config has fields this replica does not know: {', '.join(unknown)}")
+        require(
+            "vocab_size" in given,
+            f"{source}: config must have vocab_size, got {', '.join(map(str, given)) or 'nothing'}",
+        )
+        return cls(**given)
+
+
+@dataclass(frozen=True)
+class SAEConfig:
+    """What an SAE file says of itself: its shape and what to apply besides the plain formula."""
+
+    d_in: int
+    d_sae: int
+    l1_coef: float = 0.0
+    k: int | None = None
+    """TopK: at most this many latents fire per row; None is plain ReLU."""
+
+    def __post_init__(self) -> None:
+        require(
+            self.d_in >= 1 and self.d_sae >= 1, f"d_in and d_sae must be at least 1, got {self.d_in} and {self.d_sae}"
+        )
+        if self.k is not None:
+            require(1 <= self.k <= self.d_sae, f"k must be in 1..{self.d_sae} (d_sae), got {self.k}")
+
+    @property
+    def architecture(self) -> str:
+        """`relu` or `topk`."""
+        return "relu" if self.k is None else "topk"
+
+
+def sample_count(text: str) -> int | None:
+    """`all` -> None, else a number."""
+    return None if text == "all" else int(text)
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which rows of which model."""
+
+    checkpoint: str = flag(
+        str(DEMO / "best_model.pt"), "the model: a PyTorch .pt, or a folder made by convert_weights.py"
+    )
+    dataset: str = flag(str(DEMO / "dataset"), "a save_to_disk folder, or a fragments.json (as prepared with seed 42)")
+    split: str = flag("validation", "which part of the dataset")
+    max_samples: int | None = flag(200, "the first N samples, in order, or `all`", type=sample_count, metavar="N")
+    padding: Literal["drop", "keep"] = flag(
+        "drop", "drop: attention mask on, padded positions left out; keep: no mask, every position, as the original"
+    )
+
+    def __post_init__(self) -> None:
+        if self.max_samples is not None:
+            require(self.max_samples >= 1, f"max-samples must be at least 1 or `all`, got {self.max_samples}")
+        require(self.padding in ("drop", "keep"), f"padding must be drop or keep, got {self.padding!r}")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How an SAE is trained; the defaults are the guide's recipe."""
+
+    epochs: int = flag(50, "passes over the rows, at most")
+    patience: int = flag(5, "stop after this many epochs in a row without a new lowest loss")
+    batch_size: int = flag(256, "rows in a step; the last partial batch of an epoch is dropped")
+    lr: float = flag(1e-4, "Adam's learning rate")
+    expansion: int = flag(4, "d_sae / d_in")
+    l1_coef: float = flag(1e-3, "weight of the mean absolute latent in the loss")
+    k_sparse: int | None = flag(None, "TopK: at most this many latents per row, and no L1 penalty", metavar="K")
+    architecture: Literal["relu", "topk"] = flag("relu", "relu, or topk (implied by --k-sparse)")
+    precision: Literal["float32", "bfloat16"] = flag(
+        "float32", "operands of the SAE's matrix products; sums are float32"
+    )
+    seed: int = flag(0, "same seed, same machine: the same weights, bit for bit")
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "patience", "batch_size", "expansion"):
+            value = getattr(self, name)
+            require(value >= 1, f"{name.replace('_', '-')} must be at least 1, got {value}")
+        require(self.lr > 0 and math.isfinite(self.lr), f"lr must be a number above 0, got {self.lr}")
+        require(
+            self.l1_coef >= 0 and math.isfinite(self.l1_coef),
+            f"l1-coef must be a number of at least 0, got {self.l1_coef}",
+        )
+        require(0 <= self.seed < 2**32, f"seed must be in 0..{2**32 - 1}, got {self.seed}")
+        require(self.architecture in ("relu", "topk"), f"architecture must be relu or topk, got {self.architecture!r}")
+        require(
+            self.precision in ("float32", "bfloat16"), f"precision must be float32 or bfloat16, got {self.precision!r}"
+        )
+        if self.architecture == "topk":
+            require(self.k_sparse is not None, "architecture topk needs --k-sparse K, got none")
+        else:
+            require(self.k_sparse is None, f"--k-sparse goes with architecture topk, got {self.architecture}")
+
+    def sae(self, d_in: int) -> SAEConfig:
+        """The SAE this trains on rows of width `d_in`; a TopK has no L1 penalty."""
+        l1_coef = self.l1_coef if self.k_sparse is None else 0.0
+        return SAEConfig(d_in=d_in, d_sae=self.expansion * d_in, l1_coef=l1_coef, k=self.k_sparse)

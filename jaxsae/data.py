@@ -1,0 +1,188 @@
+"""Readers and writers of datasets: Hugging Face `save_to_disk` folders, raw `fragments.json` -> arrays."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from jaxsae import text
+from jaxsae.config import InputError, require
+
+COLUMNS = {"input_ids": np.int32, "labels": np.int32, "attention_mask": np.int8}
+DEFAULT_SEED = 42
+"""The original's, for a `fragments.json` given where a dataset is expected."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Damaged texts as the model takes them, each array [n, positions].
+
+    `ids`: token ids; `labels`: the true id where the text is damaged, else -100; `mask`: 1 = real, 0 = padding.
+    """
+
+    ids: np.ndarray
+    labels: np.ndarray
+    mask: np.ndarray
+
+    def __post_init__(self) -> None:
+        require(self.ids.shape == self.labels.shape == self.mask.shape, "ids, labels and mask must have one shape")
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, rows: slice) -> "Samples":
+        return Samples(self.ids[rows], self.labels[rows], self.mask[rows])
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Characters up to and with the last real one, [n]."""
+        positions = np.arange(1, self.mask.shape[1] + 1)
+        return (positions * (self.mask != 0)).max(axis=1, initial=0)
+
+
+def load_samples(path: str | Path, split: str = "validation", max_samples: int | None = None) -> Samples:
+    """Read the first `max_samples` samples of a split, in order; all where there are fewer, or with None.
+
+    Args:
+      path: a `save_to_disk` folder (of a DatasetDict), or a `fragments.json`, which is prepared with seed 42.
+      split: `train`, `validation`, `test`, or what else the folder has.
+
+    Raises:
+      InputError: no such file or split, or not such data.
+    """
+    path = Path(path)
+    if path.is_dir():
+        columns = _read_folder(path, split, max_samples)
+    elif path.is_file():
+        splits = prepare_fragments(read_fragments(path), DEFAULT_SEED)
+        require(split in splits, f"split must be one of {', '.join(splits)}, got {split!r}")
+        columns = {name: column[:max_samples] for name, column in splits[split].items()}
+    else:
+        raise InputError(f"dataset must be a save_to_disk folder or a fragments.json, got {path}, which does not exist")
+    require(len(columns["input_ids"]) > 0, f"a split must have samples, got none in {split!r} of {path}")
+    return Samples(columns["input_ids"], columns["labels"], columns["attention_mask"])
+
+
+def read_fragments(path: str | Path) -> list[str]:
+    """The cleaned texts of a `fragments.json`, in file order; fragments without text are left out."""
+    try:
+        fragments = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise InputError(f"{path}: must be JSON in UTF-8, got {error}") from None
+    ok = isinstance(fragments, list) and all(isinstance(f, dict) for f in fragments)
+    require(ok, f'{path}: must be a JSON list of fragments, {{"_id": ..., "atf": ...}} each')
+    atfs = [f.get("atf") or "" for f in fragments]
+    wrong = next((i for i, atf in enumerate(atfs) if not isinstance(atf, str)), None)
+    require(wrong is None, f"{path}: atf must be a string or null, got another type in fragment {wrong}")
+    texts = [t for t in map(text.clean, atfs) if t]
+    require(bool(texts), f"{path}: must have at least one fragment with text, got none of {len(fragments)}")
+    return texts
+
+
+def prepare_fragments(texts: Iterable[str], seed: int) -> dict[str, dict[str, np.ndarray]]:
+    """Split name -> column name -> array [n, 768], as the original preprocessing makes them with `seed`."""
+    columns = text.prepare(texts, seed)
+    rows_of = text.split_indices(len(columns["input_ids"]), seed)
+    return {split: {name: column[rows] for name, column in columns.items()} for split, rows in rows_of.items()}
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"a save_to_disk folder must have {path.name}, got {path.parent} without it") from None
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{path}: must be JSON, got {error}") from None
+
+
+def _arrow_table(path: Path) -> pa.Table:
+    """A memory-mapped Arrow stream: nothing is read before it is used."""
+    try:
+        with pa.memory_map(str(path)) as source:
+            return pa.ipc.open_stream(source).read_all()
+    except (OSError, pa.ArrowInvalid) as error:
+        raise InputError(f"{path}: must be a whole Arrow stream, got: {' '.join(str(error).split())}") from None
+
+
+def _rows(column: pa.ChunkedArray, name: str, path: Path) -> np.ndarray:
+    """A list column as [n, width] of the width that its rows must share."""
+    parts = []
+    for chunk in column.chunks:
+        is_list = (
+            pa.types.is_list(chunk.type)
+            or pa.types.is_large_list(chunk.type)
+            or pa.types.is_fixed_size_list(chunk.type)
+        )
+        ok = is_list and pa.types.is_integer(chunk.type.value_type)
+        require(ok, f"{path}: column {name} must hold lists of whole numbers, got {chunk.type}")
+        values = chunk.flatten()
+        require(chunk.null_count == 0 and values.null_count == 0, f"{path}: column {name} must have no nulls")
+        width = len(values) // max(len(chunk), 1)
+        if not pa.types.is_fixed_size_list(chunk.type):
+            require(
+                bool((np.diff(chunk.offsets.to_numpy()) == width).all()), f"{path}: rows of {name} must have one length"
+            )
+        parts.append(values.to_numpy(zero_copy_only=False).reshape(len(chunk), width).astype(COLUMNS[name]))
+    require(len({part.shape[1] for part in parts}) <= 1, f"{path}: rows of {name} must have one length")
+    return np.concatenate(parts) if parts else np.zeros((0, 0), COLUMNS[name])
+
+
+def _read_folder(folder: Path, split: str, max_samples: int | None) -> dict[str, np.ndarray]:
+    splits = _json(folder / "dataset_dict.json").get("splits", [])
+    require(split in splits, f"split must be one of {', '.join(splits)}, got {split!r}")
+    folder = folder / split
+    state = _json(folder / "state.json")
+    table = pa.concat_tables([_arrow_table(folder / file["filename"]) for file in state["_data_files"]])
+    missing = [name for name in COLUMNS if name not in table.column_names]
+    require(
+        not missing,
+        f"{folder}: the dataset must have columns {', '.join(COLUMNS)}, got none named {', '.join(missing)}",
+    )
+    table = table.select(list(COLUMNS))
+    if indices_files := state.get("_indices_files"):  # rows were selected or shuffled without being rewritten
+        indices = pa.concat_tables([_arrow_table(folder / file["filename"]) for file in indices_files])
+        table = table.take(indices["indices"].slice(0, max_samples))
+    table = table.slice(0, max_samples)
+    return {name: _rows(table[name], name, folder) for name in COLUMNS}
+
+
+def save_splits(folder: Path, splits: Mapping[str, Mapping[str, np.ndarray]]) -> None:
+    """Write splits of columns as Hugging Face `datasets` does with save_to_disk; `folder` must exist and be empty."""
+    (folder / "dataset_dict.json").write_text(json.dumps({"splits": list(splits)}))
+    for split, columns in splits.items():
+        (folder / split).mkdir()
+        kinds = {name: str(column.dtype) for name, column in columns.items()}
+        features = {
+            name: {"feature": {"dtype": kind, "_type": "Value"}, "_type": "List"} for name, kind in kinds.items()
+        }
+        schema = pa.schema(
+            [(name, pa.list_(pa.type_for_alias(kind))) for name, kind in kinds.items()],
+            metadata={"huggingface": json.dumps({"info": {"features": features}})},
+        )
+        table = pa.table({name: _list_array(column) for name, column in columns.items()}, schema=schema)
+        filename = "data-00000-of-00001.arrow"
+        with pa.OSFile(str(folder / split / filename), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
+            writer.write_table(table, max_chunksize=1000)
+        fingerprint = hashlib.sha256((folder / split / filename).read_bytes()).hexdigest()[:16]
+        state: dict[str, Any] = {
+            "_data_files": [{"filename": filename}],
+            "_fingerprint": fingerprint,
+            "_format_columns": None,
+            "_format_kwargs": {},
+            "_format_type": None,
+            "_output_all_columns": False,
+            "_split": None,
+        }
+        info = {"citation": "", "description": "", "features": features, "homepage": "", "license": ""}
+        (folder / split / "state.json").write_text(json.dumps(state, indent=2))
+        (folder / split / "dataset_info.json").write_text(json.dumps(info, indent=2))
+
+
+def _list_array(column: np.ndarray) -> pa.ListArray:
+    offsets = np.arange(0, column.size + 1, column.shape[1], dtype=np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(column.reshape(-1)))

@@ -1,0 +1,195 @@
+"""The restoration transformer in Flax NNX: a replica of the PyTorch model for inference, every layer within reach.
+
+Character-level, pre-norm, bidirectional, rotary positions. All matrix products run at full float32 precision on every
+device; parameters of another floating type (float64 in the tests) are computed with as they are.
+"""
+
+import functools
+import itertools
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float, Int, Num
+
+from jaxsae.config import ModelConfig, require
+
+HIGHEST = jax.lax.Precision.HIGHEST  # else a GPU would round the operands to TF32, PyTorch does not
+
+
+@functools.lru_cache
+def rotary_table(length: int, d_head: int, base: float) -> tuple[np.ndarray, np.ndarray]:
+    """Cosines and sines of the rotary angles, each [length, d_head] float32, both halves of `d_head` alike.
+
+    Made on the host, each stage rounded to float32 as the PyTorch model does: ways that round elsewhere differ by 2e-5
+    rad at position 767. Float64 runs use the same float32 table.
+    """
+    exponent = np.arange(0, d_head, 2, dtype=np.float32) / np.float32(d_head)
+    inv_freq = np.float32(1) / (np.float64(base) ** exponent).astype(np.float32)
+    angle = (np.arange(length, dtype=np.float32)[:, None] * inv_freq).astype(np.float64)
+    return tuple(np.concatenate([f(angle)] * 2, axis=-1).astype(np.float32) for f in (np.cos, np.sin))  # type: ignore[return-value]
+
+
+def rotate(
+    x: Float[Array, "batch head position d_head"],
+    cos: Float[Array, "position d_head"],
+    sin: Float[Array, "position d_head"],
+) -> Float[Array, "batch head position d_head"]:
+    """Turn each pair (j, j + d_head/2) by its position's angle (half-split pairing; Su et al. 2021, RoFormer)."""
+    first, second = jnp.split(x, 2, axis=-1)
+    return x * cos[None, None] + jnp.concatenate([-second, first], axis=-1) * sin[None, None]
+
+
+class Attention(nnx.Module):
+    """softmax(rot(q) rot(k)^T / sqrt(d_head) + bias) v per head, heads being contiguous slices of d_model."""
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs, param_dtype: Any) -> None:
+        self.n_heads = config.n_heads
+
+        def linear() -> nnx.Linear:
+            return nnx.Linear(config.d_model, config.d_model, precision=HIGHEST, param_dtype=param_dtype, rngs=rngs)
+
+        self.q_proj, self.k_proj, self.v_proj, self.out_proj = linear(), linear(), linear(), linear()
+
+    def __call__(
+        self,
+        x: Float[Array, "batch position d_model"],
+        cos: Float[Array, "position d_head"],
+        sin: Float[Array, "position d_head"],
+        bias: Float[Array, "batch 1 1 position"] | None,
+    ) -> Float[Array, "batch position d_model"]:
+        batch, position, d_model = x.shape
+        d_head = d_model // self.n_heads
+
+        def heads(projection: nnx.Linear) -> Array:
+            return projection(x).reshape(batch, position, self.n_heads, d_head).transpose(0, 2, 1, 3)
+
+        q, k, v = rotate(heads(self.q_proj), cos, sin), rotate(heads(self.k_proj), cos, sin), heads(self.v_proj)
+        scores = jnp.matmul(q, k.swapaxes(-1, -2), precision=HIGHEST) * d_head**-0.5
+        pattern = jax.nn.softmax(scores if bias is None else scores + bias, axis=-1)
+        mixed = jnp.matmul(pattern, v, precision=HIGHEST)
+        return self.out_proj(mixed.transpose(0, 2, 1, 3).reshape(batch, position, d_model))
+
+
+class FeedForward(nnx.Module):
+    """down(gelu(up(x))) with the exact GELU, x * Phi(x), not its tanh approximation."""
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs, param_dtype: Any) -> None:
+        self.up = nnx.Linear(config.d_model, config.d_ff, precision=HIGHEST, param_dtype=param_dtype, rngs=rngs)
+        self.down = nnx.Linear(config.d_ff, config.d_model, precision=HIGHEST, param_dtype=param_dtype, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "batch position d_model"]) -> Float[Array, "batch position d_model"]:
+        return self.down(jax.nn.gelu(self.up(x), approximate=False))
+
+
+def layer_norm(config: ModelConfig, *, rngs: nnx.Rngs, param_dtype: Any) -> nnx.LayerNorm:
+    """PyTorch's: eps 1e-5 and the two-pass variance; Flax's own defaults lose digits on a stream with an offset."""
+    return nnx.LayerNorm(config.d_model, epsilon=1e-5, use_fast_variance=False, param_dtype=param_dtype, rngs=rngs)
+
+
+class Block(nnx.Module):
+    """x + attn(ln1(x)), then x + ff(ln2(x))."""
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs, param_dtype: Any) -> None:
+        self.ln1 = layer_norm(config, rngs=rngs, param_dtype=param_dtype)
+        self.attn = Attention(config, rngs=rngs, param_dtype=param_dtype)
+        self.ln2 = layer_norm(config, rngs=rngs, param_dtype=param_dtype)
+        self.ff = FeedForward(config, rngs=rngs, param_dtype=param_dtype)
+
+    def __call__(
+        self,
+        x: Float[Array, "batch position d_model"],
+        cos: Float[Array, "position d_head"],
+        sin: Float[Array, "position d_head"],
+        bias: Float[Array, "batch 1 1 position"] | None,
+    ) -> Float[Array, "batch position d_model"]:
+        x = x + self.attn(self.ln1(x), cos, sin, bias)
+        return x + self.ff(self.ln2(x))
+
+
+# The blocks are alike, so one compiled block serves all of them, and stopping early is not calling the rest. Inside a
+# caller's own jit these are inlined.
+run_block = jax.jit(lambda block, x, cos, sin, bias: block(x, cos, sin, bias))
+run_embed = jax.jit(lambda embed, ids: embed(ids))
+run_head = jax.jit(lambda final_ln, head, x: head(final_ln(x)))
+
+
+class RestorationModel(nnx.Module):
+    """x = embed[ids]; x = block_i(x) for every block; logits = head(final_ln(x)).
+
+    Args:
+      config: the shape; `config.max_position` bounds the length of a text, any shorter one may be given.
+      rngs: initialises the parameters (Flax's defaults).
+      param_dtype: float32 always, but for float64 comparisons.
+    """
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs, param_dtype: Any = jnp.float32) -> None:
+        self.config = config
+        self.embed = nnx.Embed(config.vocab_size, config.d_model, param_dtype=param_dtype, rngs=rngs)
+        self.layers = nnx.List([Block(config, rngs=rngs, param_dtype=param_dtype) for _ in range(config.n_layers)])
+        self.final_ln = layer_norm(config, rngs=rngs, param_dtype=param_dtype)
+        self.head = nnx.Linear(config.d_model, config.vocab_size, precision=HIGHEST, param_dtype=param_dtype, rngs=rngs)
+
+    def stream(
+        self, ids: Int[Array, "batch position"], mask: Num[Array, "batch position"] | None = None
+    ) -> Iterator[Float[Array, "batch position d_model"]]:
+        """The residual stream after block 0, 1, ...; a block runs when its value is asked for.
+
+        Args:
+          ids: token ids in 0..vocab_size-1 (outside: NaN, as everywhere in JAX; the readers of `jaxsae.data` check).
+          mask: 1 = real, 0 = padding, which no position attends to; None attends to every position.
+        """
+        config, length = self.config, ids.shape[1]
+        require(
+            length <= config.max_position,
+            f"a text must have at most {config.max_position} characters (max_position), got {length}",
+        )
+        cos, sin = rotary_table(length, config.d_head, float(config.rotary_base))
+        x = run_embed(self.embed, ids)
+        bias = None if mask is None else (1 - jnp.asarray(mask, x.dtype)[:, None, None, :]) * jnp.asarray(-1e9, x.dtype)
+        for block in self.layers:
+            x = run_block(block, x, cos, sin, bias)
+            yield x
+
+    def resid_post(
+        self, ids: Int[Array, "batch position"], mask: Num[Array, "batch position"] | None = None, *, layer: int
+    ) -> Float[Array, "batch position d_model"]:
+        """The residual stream after block `layer` (0-based), running only blocks 0..layer.
+
+        What a PyTorch forward hook on `model.layers[layer]` sees; `blocks.{layer}.hook_resid_post` in TransformerLens.
+        """
+        self.config.check_layer(layer)
+        return next(itertools.islice(self.stream(ids, mask), layer, None))
+
+    def __call__(
+        self, ids: Int[Array, "batch position"], mask: Num[Array, "batch position"] | None = None
+    ) -> Float[Array, "batch position vocab"]:
+        """Logits over token ids at every position."""
+        return run_head(self.final_ln, self.head, self.resid_post(ids, mask, layer=self.config.n_layers - 1))
+
+
+def params_of(model: RestorationModel) -> dict[str, jax.Array]:
+    """Dotted path -> parameter, such as `layers.0.attn.q_proj.kernel` -> [d_model, d_model]."""
+    return {".".join(map(str, path)): leaf[...] for path, leaf in nnx.to_flat_state(nnx.state(model, nnx.Param))}
+
+
+def param_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """Dotted path -> shape of every parameter; nothing is allocated."""
+    abstract = nnx.eval_shape(lambda: RestorationModel(config, rngs=nnx.Rngs(0)))
+    return {".".join(map(str, path)): leaf.shape for path, leaf in nnx.to_flat_state(nnx.state(abstract, nnx.Param))}
+
+
+def from_params(
+    config: ModelConfig, params: Mapping[str, np.ndarray | jax.Array], dtype: Any = jnp.float32
+) -> RestorationModel:
+    """The model around given parameters (paths and shapes as `param_shapes` says), converted to `dtype`."""
+    abstract = nnx.eval_shape(lambda: RestorationModel(config, rngs=nnx.Rngs(0)))
+    graphdef, state = nnx.split(abstract)
+    flat = [
+        (path, leaf.replace(jnp.asarray(params[".".join(map(str, path))], dtype)))
+        for path, leaf in nnx.to_flat_state(state)
+    ]
+    return nnx.merge(graphdef, nnx.from_flat_state(flat))

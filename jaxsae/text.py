@@ -1,0 +1,104 @@
+"""Transliterated text: cleaning, token ids, damage, and the split into train, validation and test.
+
+Everything here reproduces the original preprocessing exactly, draw for draw: a text that the model was trained on must
+not turn up as held-out.
+"""
+
+import math
+import random
+import re
+from collections.abc import Iterable
+
+import numpy as np
+
+MAX_LENGTH = 768
+"""Only the first so many characters of a fragment are used."""
+PADDING_ID = ord(" ")
+"""Also an ordinary character: padding is known from the attention mask, never from the id."""
+NO_LABEL = -100
+"""The label of a position that was not masked."""
+SPAN, SINGLE = ord("#"), ord("-")
+"""What masked characters become. `-` is also the sign-joining hyphen: damage is known from the labels only."""
+
+_CLEANING = (  # in this order; brackets go from the first opener to the first closer, over line ends too
+    (re.compile(r"\[[^\]]*\]"), " "),
+    (re.compile(r"\([^\)]*\)"), " "),
+    (re.compile(r"\{[^\}]*\}"), " "),
+    (re.compile(r"[0-9₀-₉]"), ""),
+    (re.compile(r"[…×]"), " "),
+    (re.compile(r"\s+"), " "),
+)
+
+
+def clean(atf: str) -> str:
+    """ATF transliteration -> plain text: no editorial brackets, no digits, single spaces."""
+    for pattern, replacement in _CLEANING:
+        atf = pattern.sub(replacement, atf)
+    return atf.strip()
+
+
+def encode_text(text: str) -> np.ndarray:
+    """Token ids, int32 [len(text)]: the Unicode code points."""
+    return np.array([ord(c) for c in text], np.int32)
+
+
+def decode_ids(ids: Iterable[int]) -> str:
+    """The text of token ids."""
+    return "".join(chr(i) for i in ids)
+
+
+def mask_text(n: int, rng: random.Random) -> dict[int, int]:
+    """Damage a text of `n` characters: position -> the id it becomes, for 15-25 % of the positions.
+
+    The order and number of draws are the original's, so that a seed gives the same damage.
+    """
+    target = max(1, int(n * rng.uniform(0.15, 0.25)))
+    damaged: dict[int, int] = {}
+    for _ in range(3 * n):
+        if len(damaged) >= target:
+            break
+        if rng.random() < 0.3:
+            length = rng.randint(2, 10)
+            start = rng.randint(0, max(0, n - length))
+            for position in range(start, min(n, start + length)):
+                damaged.setdefault(position, SPAN)  # the last span may overshoot the target
+        else:
+            damaged.setdefault(rng.randint(0, n - 1), SINGLE)
+    return damaged
+
+
+def prepare(texts: Iterable[str], seed: int) -> dict[str, np.ndarray]:
+    """Cleaned texts -> model input: `input_ids` and `labels` int32, `attention_mask` int8, each [n, 768].
+
+    One generator damages all texts in their order. Empty texts must be left out beforehand.
+    """
+    rng = random.Random(seed)
+    ids_of = [encode_text(text[:MAX_LENGTH]) for text in texts]
+    shape = (len(ids_of), MAX_LENGTH)
+    input_ids = np.full(shape, PADDING_ID, np.int32)
+    labels = np.full(shape, NO_LABEL, np.int32)
+    attention_mask = np.zeros(shape, np.int8)
+    for row, ids in enumerate(ids_of):
+        input_ids[row, : len(ids)] = ids
+        attention_mask[row, : len(ids)] = 1
+        for position, becomes in mask_text(len(ids), rng).items():
+            labels[row, position] = ids[position]
+            input_ids[row, position] = becomes
+    return {"input_ids": input_ids, "labels": labels, "attention_mask": attention_mask}
+
+
+def _part(n: int, seed: int, share: float) -> tuple[np.ndarray, np.ndarray]:
+    """(taken, left): positions of 0..n-1 when ceil(share * n) of them are split off, by a generator of its own."""
+    order, taken = np.random.default_rng(seed).permutation(n), math.ceil(share * n)
+    return order[:taken], order[taken:]
+
+
+def split_indices(n: int, seed: int = 42) -> dict[str, np.ndarray]:
+    """Which of `n` samples are in train (80 %), validation and test (10 % each), in the split's order.
+
+    The rows that Hugging Face `datasets` gives for shuffle, then train_test_split twice, all with `seed`.
+    """
+    shuffled = np.random.default_rng(seed).permutation(n)
+    held_out, train = _part(n, seed, 0.2)
+    test, validation = _part(len(held_out), seed, 0.5)
+    return {"train": shuffled[train], "validation": shuffled[held_out[validation]], "test": shuffled[held_out[test]]}

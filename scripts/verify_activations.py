@@ -1,0 +1,86 @@
+#!/usr/bin/env python3
+"""Compare every layer's activations with PyTorch hooks: the difference, and each side's distance from float64."""
+
+import argparse
+
+from jaxsae import cli
+from jaxsae.config import DataConfig, require
+
+
+def layer_list(text: str) -> list[int] | None:
+    """`all` -> None, `2,8,14` -> [2, 8, 14]."""
+    return None if text == "all" else [int(part) for part in text.split(",")]
+
+
+def main(args: argparse.Namespace) -> int:
+    """Prints a table; status 1 where a layer fails."""
+    import dataclasses
+    import json
+    from pathlib import Path
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from jaxsae.files import whole
+
+    config = cli.config_from(args, DataConfig)
+    require(args.samples >= 1, f"samples must be at least 1, got {args.samples}")
+    cli.select_device("cpu")  # PyTorch's side runs there too
+    from convert import read_checkpoint
+    from convert.verify import cross_check
+    from jaxsae import load_samples
+
+    checkpoint = read_checkpoint(config.checkpoint)
+    layers = list(range(checkpoint.config.n_layers)) if args.layer is None else args.layer
+    for layer in layers:
+        checkpoint.config.check_layer(layer)
+    samples = load_samples(config.dataset, config.split, args.samples)
+    if args.reference:
+        print(f"running your own code: {args.reference}")
+    checks = cross_check(checkpoint.model(), checkpoint, samples, layers, config.padding, args.reference)
+
+    table = Table(
+        "layer", title=f"JAX and PyTorch over {checks[0].positions:,} real positions, padding {config.padding}"
+    )
+    for title in (
+        "max |J - P|",
+        "RMS J - P",
+        "RMS J - f64",
+        "RMS P - f64",
+        "ratio",
+        "max J - f64",
+        "max P - f64",
+        "ratio",
+    ):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("")
+    for check in checks:
+        pairs = [
+            (check.ours_to_float64, check.torch_to_float64),
+            (check.ours_to_float64_max, check.torch_to_float64_max),
+        ]
+        cells = [f"{x:.2e}" for x in (check.max_abs, check.rms)]
+        for ours, theirs in pairs:
+            cells += [f"{ours:.2e}", f"{theirs:.2e}", f"{ours / theirs:.2f}" if theirs else "-"]
+        table.add_row(str(check.layer), *cells, "ok" if check.passed else "FAILED")
+    Console(width=None if Console().is_terminal else 120).print(table)
+    passed = all(check.passed for check in checks)
+    print("passed" if passed else "failed", "(limits: 3 x PyTorch's own distance from float64 in RMS, 4 x in maximum)")
+    if args.json:
+        layers_json = [{**dataclasses.asdict(check), "passed": check.passed} for check in checks]
+        report = {"layers": layers_json, "passed": passed, "padding": config.padding, "samples": len(samples)}
+        with whole(Path(args.json)) as aside:
+            aside.write_text(json.dumps(report, indent=2))
+    return 0 if passed else 1
+
+
+if __name__ == "__main__":
+    parser = cli.Parser(__doc__ or "")
+    parser.add_config(DataConfig, only=("checkpoint", "dataset", "split", "padding"))
+    parser.add_argument("--layer", type=layer_list, default="all", help="`all`, or layers such as 2,8,14")
+    parser.add_argument("--samples", type=int, default=4, help="the first N samples")
+    parser.add_argument(
+        "--reference", metavar="FILE.py", help="your own RestorationConfig and RestorationModel; this RUNS the file"
+    )
+    parser.add_argument("--json", metavar="OUT", help="also write the table as JSON")
+    cli.run(main, parser)
