@@ -50,8 +50,9 @@ class Block(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.ln1, self.ln2 = nn.LayerNorm(config.d_model), nn.LayerNorm(config.d_model)
+        self.ln1 = nn.LayerNorm(config.d_model)
         self.attn = Attention(config)
+        self.ln2 = nn.LayerNorm(config.d_model)
         self.ff = nn.Sequential(
             nn.Linear(config.d_model, config.d_ff), nn.GELU(), nn.Linear(config.d_ff, config.d_model)
         )
@@ -129,12 +130,15 @@ def resid_post(
 ) -> dict[int, np.ndarray]:
     """What forward hooks on `module.layers[layer]` see, layer -> [batch, position, d_model], computed in `dtype`.
 
-    One sample at a time, as the original scripts run; the forward pass is left after the last layer asked for.
+    One sample at a time, as the original scripts run; the forward pass is left after the last layer asked for, and the
+    blocks behind it are dropped from `module`.
     """
 
     class Enough(Exception):  # noqa: N818 - not an error: it ends the forward pass
         pass
 
+    blocks: nn.ModuleList = module.layers  # type: ignore[assignment]
+    del blocks[max(layers) + 1 :]
     module = module.to(dtype)
     got: dict[int, list[np.ndarray]] = {layer: [] for layer in layers}
 
@@ -143,7 +147,6 @@ def resid_post(
         if layer == max(layers):
             raise Enough
 
-    blocks: nn.ModuleList = module.layers  # type: ignore[assignment]
     handles = [blocks[i].register_forward_hook(lambda _, __, out, i=i: hook(i, out)) for i in layers]
     takes_mask = mask is not None and len(inspect.signature(module.forward).parameters) > 1
     require(

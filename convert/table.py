@@ -1,5 +1,6 @@
 """The name table: which PyTorch tensor is which Flax parameter. Data, read in both directions."""
 
+import itertools
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
@@ -43,11 +44,12 @@ TABLE = (
 
 
 def entries(config: ModelConfig) -> list[Entry]:
-    """The table with `{i}` written out for every block."""
+    """The table with `{i}` written out, block after block: the order of tensors in a checkpoint."""
     rows = []
-    for entry in TABLE:
-        blocks = range(config.n_layers) if "{i}" in entry.path else range(1)
-        rows += [Entry(entry.torch_name.format(i=i), entry.path.format(i=i), entry.layout) for i in blocks]
+    for of_block, group in itertools.groupby(TABLE, key=lambda entry: "{i}" in entry.path):
+        part = list(group)
+        for i in range(config.n_layers if of_block else 1):
+            rows += [Entry(e.torch_name.format(i=i), e.path.format(i=i), e.layout) for e in part]
     return rows
 
 

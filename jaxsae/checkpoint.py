@@ -47,7 +47,7 @@ def load_model(folder: str | Path) -> tuple[ModelConfig, dict[str, np.ndarray], 
     require(version == FORMAT, f"{folder}: its format must be {FORMAT}, got {version!r}; convert the .pt again")
     config = ModelConfig.from_dict(meta["config"], str(folder))
     try:
-        stored = ocp.pytree_metadata(folder / "params").metadata
+        stored = ocp.metadata(folder / "params").metadata
         host = jax.sharding.SingleDeviceSharding(jax.local_devices(backend="cpu")[0])
         abstract = {path: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=host) for path, leaf in stored.items()}
         params = {path: np.asarray(value) for path, value in ocp.load(folder / "params", abstract).items()}

@@ -108,8 +108,8 @@ def select_device(name: str) -> None:
         jax.config.update("jax_platforms", "cuda" if name == "gpu" else name)
     try:
         jax.devices()
-    except RuntimeError as error:
-        reason = str(error).split("\n")[0]
+    except (RuntimeError, AssertionError) as error:  # an assertion where the platform's plugin is not installed
+        reason = str(error).split("\n")[0] or "no such device"
         raise InputError(f"device {name} must be one that this JAX can use, got: {reason}; use --device cpu") from None
 
 

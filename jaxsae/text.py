@@ -42,11 +42,6 @@ def encode_text(text: str) -> np.ndarray:
     return np.array([ord(c) for c in text], np.int32)
 
 
-def decode_ids(ids: Iterable[int]) -> str:
-    """The text of token ids."""
-    return "".join(chr(i) for i in ids)
-
-
 def mask_text(n: int, rng: random.Random) -> dict[int, int]:
     """Damage a text of `n` characters: position -> the id it becomes, for 15-25 % of the positions.
 

@@ -1,0 +1,141 @@
+"""Strict settings for every test, a tiny random model in the original format, and the way to the real files."""
+
+import contextlib
+import dataclasses
+import io
+import os
+import runpy
+import sys
+import warnings
+from pathlib import Path
+
+import jaxtyping
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+ARRAYS = [f"jaxsae.{name}" for name in ("activations", "metrics", "model", "sae", "train")]
+jaxtyping.install_import_hook(ARRAYS, "beartype.beartype")  # shapes are checked while the tests run
+
+import jax  # noqa: E402
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+
+from jaxsae.config import ModelConfig  # noqa: E402
+
+jax.config.update("jax_platforms", "cpu")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+torch.set_num_threads(1)  # its threads and JAX's would spin against each other
+
+# A real checkpoint and real texts that may not be redistributed; the README says where to put them.
+SHARED = Path(os.environ.get("JAXSAE_REAL_DATA", ROOT.parent / "shared"))
+
+
+@pytest.fixture(scope="session")
+def real():
+    """The folder of real files; the test is skipped where it is absent."""
+    if not (SHARED / "checkpoints" / "restoration_16x384" / "best_model.pt").is_file():
+        pytest.skip(f"the real checkpoint and texts are not in {SHARED} (set JAXSAE_REAL_DATA)")
+    return SHARED
+
+
+# Odd sizes, so that no two dimensions can be mixed up unseen; d_head 10 is even, as rotary pairs need.
+TINY = ModelConfig(vocab_size=8000, max_position=45, d_model=30, n_heads=3, d_ff=37, n_layers=4)
+
+
+def tiny_tensors(seed: int = 0, config: ModelConfig = TINY) -> dict[str, torch.Tensor]:
+    """Random weights with norms and biases that matter, and a residual stream with an offset."""
+    from convert.reference import ReferenceModel
+
+    generator = torch.Generator().manual_seed(seed)
+    tensors = {}
+    for name, tensor in ReferenceModel(config).state_dict().items():
+        noise = torch.randn(tensor.shape, generator=generator)
+        if name == "embed.weight":
+            tensors[name] = 0.3 * noise + 3.0
+        elif tensor.ndim == 2:
+            tensors[name] = 0.2 * noise
+        else:
+            is_scale = (".ln" in f".{name}" and name.endswith("weight")) or name == "final_ln.weight"
+            tensors[name] = 0.3 * noise + (1.0 if is_scale else 0.0)
+    return tensors
+
+
+def checkpoint_content(config: ModelConfig = TINY, seed: int = 0) -> dict:
+    """The dict of a `best_model.pt`."""
+    return {
+        "model_state_dict": tiny_tensors(seed, config),
+        "config": dataclasses.asdict(config),
+        "vocab_size": config.vocab_size,
+    }
+
+
+@pytest.fixture(scope="session")
+def tiny_pt(tmp_path_factory):
+    """A tiny random model in the original format."""
+    path = tmp_path_factory.mktemp("tiny") / "best_model.pt"
+    torch.save(checkpoint_content(), path)
+    return path
+
+
+def tiny_splits(seed: int = 0, n: int = 12, width: int = TINY.max_position) -> dict[str, dict[str, np.ndarray]]:
+    """Small random samples of lengths 1..width in the columns of a dataset."""
+    rng = np.random.default_rng(seed)
+    out = {}
+    for split in ("train", "validation", "test"):
+        lengths = rng.integers(1, width + 1, n)
+        lengths[:2] = 1, width
+        mask = (np.arange(width) < lengths[:, None]).astype(np.int8)
+        ids = np.where(mask, rng.integers(33, 7800, (n, width)), 32).astype(np.int32)
+        damaged = (rng.random((n, width)) < 0.2) & (mask != 0)
+        labels = np.where(damaged, ids, -100).astype(np.int32)
+        out[split] = {
+            "input_ids": np.where(damaged, 35, ids).astype(np.int32),
+            "labels": labels,
+            "attention_mask": mask,
+        }
+    return out
+
+
+@pytest.fixture(scope="session")
+def tiny_dataset(tmp_path_factory):
+    """A dataset folder that fits the tiny model."""
+    from jaxsae.data import save_splits
+
+    folder = tmp_path_factory.mktemp("dataset")
+    save_splits(folder, tiny_splits())
+    return folder
+
+
+@dataclasses.dataclass
+class Ran:
+    """What a script did."""
+
+    status: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def script(monkeypatch):
+    """Run a script in this process: `script("train", "--layer", 1)` -> status, standard output, standard error."""
+
+    def run(name: str, *args: object) -> Ran:
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, args)])
+        out, err, status = io.StringIO(), io.StringIO(), 0
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), warnings.catch_warnings():
+            try:
+                runpy.run_path(str(ROOT / "scripts" / f"{name}.py"), run_name="__main__")
+            except SystemExit as exit_:
+                status = exit_.code or 0
+        return Ran(status, out.getvalue(), err.getvalue())
+
+    return run
+
+
+def assert_one_line_error(ran: Ran, *parts: str) -> None:
+    """Status 2, one line, which has all `parts`."""
+    assert ran.status == 2, ran
+    assert ran.err.startswith("error: "), ran.err
+    assert ran.err.count("\n") == 1, ran.err
+    for part in parts:
+        assert part in ran.err, (part, ran.err)

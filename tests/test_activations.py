@@ -1,0 +1,104 @@
+import itertools
+
+import numpy as np
+import pytest
+
+from convert import load_restoration_model
+from jaxsae import activations, load_samples
+from jaxsae.activations import extract, plan, run_lengths
+from jaxsae.config import InputError
+from jaxsae.data import Samples
+
+
+@pytest.fixture(scope="module")
+def model(tiny_pt):
+    return load_restoration_model(tiny_pt)
+
+
+@pytest.fixture(scope="module")
+def samples(tiny_dataset):
+    return load_samples(tiny_dataset, "validation")
+
+
+def test_run_lengths_are_few_and_close():
+    lengths = run_lengths(768)
+    assert lengths == [32, 48, 64, 96, 128, 192, 256, 384, 512, 768]
+    assert max(b / a for a, b in itertools.pairwise(lengths)) <= 1.5
+    assert run_lengths(20) == [20]
+    assert run_lengths(45) == [45]
+    assert run_lengths(100)[-1] == 100
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_plan_runs_each_sample_once_whole_in_full_batches(seed):
+    lengths = np.random.default_rng(seed).integers(0, 769, 157)
+    batches = plan(lengths, 768)
+    assert sorted(np.concatenate([b.samples for b in batches]).tolist()) == list(range(157))
+    for batch in batches:
+        assert (lengths[batch.samples] <= batch.length).all()
+        assert len(batch.samples) == max(1, 768 // batch.length)
+    assert len({b.length for b in batches}) <= len(run_lengths(768))
+
+
+@pytest.mark.parametrize("padding", ["drop", "keep"])
+def test_rows_are_the_models_own_activations_in_text_order(model, samples, padding):
+    rows = extract(model, samples, [1, 3], padding)
+    n = int(samples.mask.sum()) if padding == "drop" else samples.mask.size
+    assert len(rows.sample) == len(rows.position) == n
+    order = rows.sample.astype(int) * 1000 + rows.position
+    assert (np.diff(order) > 0).all()
+    for layer in (1, 3):
+        assert rows.values[layer].shape == (n, 30)
+        mask = samples.mask if padding == "drop" else None
+        whole = np.asarray(model.resid_post(samples.ids, mask, layer=layer))
+        np.testing.assert_allclose(rows.values[layer], whole[rows.sample, rows.position], atol=3e-5)
+
+
+def test_drop_and_keep_differ(model, samples):
+    drop, keep = (extract(model, samples, [3], padding) for padding in ("drop", "keep"))
+    real = samples.mask[keep.sample, keep.position] != 0
+    assert np.abs(np.asarray(keep.values[3])[real] - np.asarray(drop.values[3])).max() > 1e-2
+
+
+def test_a_hole_in_the_mask_is_no_row(model, samples):
+    mask = samples.mask.copy()
+    mask[1, 4] = 0
+    rows = extract(model, Samples(samples.ids, samples.labels, mask), [0], "drop")
+    assert len(rows.sample) == mask.sum()
+    assert not ((rows.sample == 1) & (rows.position == 4)).any()
+
+
+def test_rows_are_held_once(model, samples, monkeypatch):
+    """Every batch is written in place: the buffer that comes out is the buffer that went in."""
+    write, seen = activations._write, set()
+
+    def spy(values, x, row):
+        before = values.unsafe_buffer_pointer()
+        after = write(values, x, row)
+        seen.add((before, after.unsafe_buffer_pointer()))
+        return after
+
+    monkeypatch.setattr(activations, "_write", spy)
+    extract(model, samples, [0], "drop")
+    assert len(seen) == 1
+    assert all(before == after for before, after in seen)
+
+
+def test_progress_adds_up(model, samples):
+    told = []
+    extract(model, samples, [0], "drop", on_rows=told.append)
+    assert sum(told) == samples.mask.sum()
+
+
+def test_samples_that_do_not_fit_the_model_are_refused(model, samples):
+    ids = samples.ids.copy()
+    ids[2, 0] = 8000
+    with pytest.raises(InputError, match=r"0\.\.7999 .*got 32\.\.8000"):
+        extract(model, Samples(ids, samples.labels, samples.mask), [0])
+    wide = np.full((1, 46), 32, np.int32)
+    with pytest.raises(InputError, match="at most 45 positions"):
+        extract(model, Samples(wide, wide, wide), [0])
+    with pytest.raises(InputError, match="only padding"):
+        extract(model, Samples(samples.ids, samples.labels, 0 * samples.mask), [0])
+    with pytest.raises(InputError, match="layer must be in"):
+        extract(model, samples, [4])

@@ -1,0 +1,67 @@
+"""Does this JAX compute what it is asked to? Compiled results at the shapes in use, against float64."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxsae import sae as sae_lib
+from jaxsae.config import ModelConfig, SAEConfig
+from jaxsae.model import Block, rotary_table, run_block
+from jaxsae.sae import SAE
+
+
+@pytest.mark.parametrize("n", [32_768, 32_769, 40_000, 65_536])
+def test_small_products_summed_over_many_rows(n):
+    """The pattern that jaxlib 0.10.2 compiles wrongly for rows past 32,768 (jax issue 39103)."""
+    rows = np.random.default_rng(0).standard_normal((n, 3)).astype(np.float32)
+    matrix = np.random.default_rng(1).standard_normal((3, 3)).astype(np.float32)
+    got = jax.jit(jax.vmap(lambda row: jnp.sum((matrix @ row) ** 2)))(rows)
+    expected = ((rows.astype(np.float64) @ matrix.T.astype(np.float64)) ** 2).sum(axis=1)
+    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+
+
+def numpy_loss_and_grads(sae: SAE, x, l1_coef, k):
+    """The loss and its gradients in float64, by hand."""
+    W_enc, b_enc, W_dec, b_dec, x = (np.asarray(a, np.float64) for a in (*sae, x))
+    pre = x @ W_enc + b_enc
+    latents = np.maximum(pre, 0)
+    if k is not None:
+        latents[pre < np.sort(pre, axis=1)[:, -k, None]] = 0
+    error = latents @ W_dec + b_dec - x
+    d_x_hat = 2 * error / error.size
+    d_pre = (d_x_hat @ W_dec.T + l1_coef / latents.size) * (latents > 0)
+    grads = SAE(x.T @ d_pre, d_pre.sum(0), latents.T @ d_x_hat, d_x_hat.sum(0))
+    return (error**2).mean() + l1_coef * latents.mean(), grads
+
+
+@pytest.mark.parametrize("k", [None, 20])
+@pytest.mark.parametrize(("d_sae", "batch"), [(1536, 256), (3072, 512)])
+def test_the_sae_at_the_guides_shapes(d_sae, batch, k):
+    sae = sae_lib.init(jax.random.key(0), SAEConfig(384, d_sae))
+    sae = sae._replace(b_enc=0.1 * jax.random.normal(jax.random.key(1), (d_sae,)))
+    x = 5 * jax.random.normal(jax.random.key(2), (batch, 384)) + 1
+    compiled = jax.jit(jax.value_and_grad(sae_lib.loss, has_aux=True), static_argnums=(3, 4))
+    (loss, _), grads = compiled(sae, x, jnp.float32(1e-3), k, None)
+    expected_loss, expected = numpy_loss_and_grads(sae, x, 1e-3, k)
+    np.testing.assert_allclose(loss, expected_loss, rtol=1e-5)
+    for name, got in grads._asdict().items():
+        wanted = getattr(expected, name)
+        assert np.linalg.norm(got - wanted) <= 1e-5 * np.linalg.norm(wanted), name
+
+
+@pytest.mark.parametrize(("batch", "length"), [(1, 768), (8, 96), (16, 48)])
+def test_a_block_at_the_models_shapes(batch, length):
+    from flax import nnx
+
+    config = ModelConfig(vocab_size=10)
+    x = np.random.default_rng(0).standard_normal((batch, length, 384))
+    mask = (np.arange(length) < np.linspace(1, length, batch)[:, None])[:, None, None, :]
+    cos, sin = rotary_table(length, config.d_head, 10000.0)
+    bias = (1.0 - mask) * -1e9
+    block = Block(config, rngs=nnx.Rngs(0), param_dtype=jnp.float32)
+    got = np.asarray(run_block(block, *(jnp.asarray(a, jnp.float32) for a in (x, cos, sin, bias))))
+    with jax.enable_x64(True):
+        block64 = jax.tree.map(lambda a: jnp.asarray(a, jnp.float64), block)
+        expected = np.asarray(block64(*(jnp.asarray(a, jnp.float64) for a in (x, cos, sin, bias))))
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5)

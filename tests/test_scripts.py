@@ -1,0 +1,294 @@
+"""The commands as a user runs them, on a tiny model."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, TINY, assert_one_line_error
+
+from convert import load_sae, read_checkpoint
+from jaxsae import data
+
+
+@pytest.fixture
+def inputs(tiny_pt, tiny_dataset):
+    return ["--checkpoint", tiny_pt, "--dataset", tiny_dataset]
+
+
+@pytest.fixture
+def small(inputs, tmp_path):
+    """Flags of a run of a few seconds."""
+    return [*inputs, "--layer", 2, "--epochs", 3, "--batch-size", 16, "--output", tmp_path / "out"]
+
+
+def test_train_writes_an_sae_its_figures_and_a_picture(script, small, tmp_path):
+    ran = script("train", *small)
+    assert (ran.status, ran.err) == (0, ""), ran
+    out = tmp_path / "out"
+    assert sorted(p.name for p in out.iterdir()) == [f"sae_layer2_optimized.{kind}" for kind in ("json", "png", "pt")]
+    order = ["model ", "text ", "check ", "rows ", "trained ", "scored ", "took ", "wrote "]
+    assert [line[: len(o)] for line, o in zip(ran.out.splitlines(), order, strict=False)] == order
+    assert re.search(r"layer 2: max \|JAX - PyTorch\| = \S+ over 1 positions", ran.out)
+    assert "12 samples (all there are; 200 asked for)" in ran.out
+
+    read, figures = (
+        load_sae(out / "sae_layer2_optimized.pt"),
+        json.loads((out / "sae_layer2_optimized.json").read_text()),
+    )
+    assert read.config.d_sae == 4 * TINY.d_model
+    assert read.extra["layer"] == 2
+    assert read.losses == figures["losses"]
+    wanted = {
+        "layer": 2, "architecture": "relu", "epochs": 3, "d_in": 30, "d_sae": 120, "seed": 0,
+        "checkpoint_sha256": read_checkpoint(small[1]).sha256, "final_loss": read.losses[-1],
+    }  # fmt: skip
+    assert {key: figures[key] for key in wanted} == wanted
+    assert figures["rows"] == int(data.load_samples(small[3], "validation").mask.sum())
+    assert figures["rows_scored"].startswith("test split, first 12 samples")
+    assert figures["fvu"] > 0
+    assert 0 <= figures["dead"] <= 1
+    assert figures["peak_memory_bytes"] > 1e8
+    assert (out / "sae_layer2_optimized.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_topk_is_named_in_the_file(script, small, tmp_path):
+    ran = script("train", *small, "--k-sparse", 5, "--padding", "keep", "--verify", 0, "--quiet")
+    assert ran.status == 0, ran
+    assert "check" not in ran.out
+    file = torch.load(tmp_path / "out" / "sae_layer2_optimized.pt", weights_only=True)
+    assert (file["config"]["k"], file["config"]["l1_coef"], file["config"]["architecture"]) == (5, 0.0, "topk")
+    figures = json.loads((tmp_path / "out" / "sae_layer2_optimized.json").read_text())
+    assert figures["l0"] <= 5
+    assert figures["rows"] == 12 * TINY.max_position
+    np.testing.assert_allclose(file["W_dec"].norm(dim=1), 1, atol=1e-6)
+
+
+def test_dense_features_are_pointed_out(script, small):
+    assert "--k-sparse 20" in script("train", *small).out
+    assert "--k-sparse 20" not in script("train", *small, "--k-sparse", 5, "--overwrite").out
+
+
+def test_two_fresh_processes_give_the_same_bits(small, tmp_path):
+    tensors = []
+    for name in ("a", "b"):
+        command = [sys.executable, "scripts/train.py", *map(str, small[:-1]), str(tmp_path / name), "--verify", "0"]
+        env = os.environ | {"PYTHONHASHSEED": name.encode().hex()}
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=env)
+        assert (done.returncode, done.stderr) == (0, ""), done
+        tensors.append(torch.load(tmp_path / name / "sae_layer2_optimized.pt", weights_only=True))
+    for name in ("W_enc", "b_enc", "W_dec", "b_dec"):
+        assert torch.equal(tensors[0][name].view(torch.int32), tensors[1][name].view(torch.int32))
+
+
+def test_results_of_other_settings_are_not_replaced(script, small, tmp_path):
+    assert script("train", *small).status == 0
+    target = tmp_path / "out" / "sae_layer2_optimized.pt"
+    before = target.read_bytes()
+    assert_one_line_error(script("train", *small, "--seed", 1), "another seed", "--overwrite")
+    assert target.read_bytes() == before
+    assert script("train", *small).status == 0  # the same settings: without asking
+    assert script("train", *small, "--seed", 1, "--overwrite").status == 0
+    assert target.read_bytes() != before
+    target.with_suffix(".json").unlink()
+    assert_one_line_error(script("train", *small), "what made it is not known")
+
+
+def test_train_stops_where_the_replica_is_wrong(script, small, tmp_path, monkeypatch):
+    """Status 1, and nothing is written."""
+    monkeypatch.setattr(
+        "convert.table.turn",
+        lambda array, layout: (
+            array.T
+            if array.shape[0] == array.shape[-1] == 30
+            else array.reshape(array.shape[::-1])
+            if layout == "transpose"
+            else array
+        ),
+    )
+    ran = script("train", *small)
+    assert ran.status == 1
+    assert "differs from PyTorch more than rounding explains" in ran.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_train_on_raw_fragments_and_a_converted_folder(script, tmp_path):
+    """A model of width 768, as fragments.json is always prepared."""
+    import dataclasses
+
+    from conftest import checkpoint_content
+
+    torch.save(checkpoint_content(dataclasses.replace(TINY, max_position=768)), tmp_path / "m.pt")
+    (tmp_path / "fragments.json").write_text(json.dumps([{"atf": "a-na šar-ri " * n} for n in range(1, 41)]))
+    assert script("convert_weights", tmp_path / "m.pt", tmp_path / "folder").status == 0
+    flags = ["--dataset", tmp_path / "fragments.json", "--epochs", 1, "--layer", 0, "--batch-size", 16]
+    ran = script("train", "--checkpoint", tmp_path / "folder", *flags, "--output", tmp_path / "out")
+    assert ran.status == 0, ran
+    assert "validation: 4 samples" in ran.out
+
+
+@pytest.mark.parametrize("padding", ["drop", "keep"])
+def test_verify_passes_and_writes_its_table(script, inputs, tmp_path, padding):
+    ran = script("verify_activations", *inputs, "--padding", padding, "--json", tmp_path / "v.json")
+    assert ran.status == 0, ran
+    assert ran.out.count(" ok ") == TINY.n_layers
+    report = json.loads((tmp_path / "v.json").read_text())
+    assert report["passed"] is True
+    assert [row["layer"] for row in report["layers"]] == list(range(TINY.n_layers))
+    for row in report["layers"]:
+        assert {"max_abs", "rms", "ours_to_float64", "torch_to_float64"} <= row.keys()
+        assert 0 < row["rms"] < 1e-4
+
+
+USER_FILE = """
+from dataclasses import dataclass
+import torch
+from torch import nn
+
+@dataclass
+class RestorationConfig:
+    vocab_size: int = 11812
+    max_position: int = 768
+    d_model: int = 384
+    n_heads: int = 8
+    d_ff: int = 1536
+    n_layers: int = 16
+    dropout: float = 0.1
+    rotary_base: int = 10000
+
+class Layer(nn.Module):
+    def __init__(self, c):
+        super().__init__()
+        self.h = c.n_heads
+        self.ln1, self.ln2 = nn.LayerNorm(c.d_model), nn.LayerNorm(c.d_model)
+        self.attn = nn.ModuleDict({f"{n}_proj": nn.Linear(c.d_model, c.d_model) for n in ("q", "k", "v", "out")})
+        self.ff = nn.Sequential(nn.Linear(c.d_model, c.d_ff), nn.GELU(), nn.Linear(c.d_ff, c.d_model))
+
+    def forward(self, x, cos, sin, bias):
+        B, S, D = x.shape
+        d = D // self.h
+        q, k, v = (self.attn[f"{n}_proj"](self.ln1(x)).view(B, S, self.h, d).transpose(1, 2) for n in "qkv")
+        rot = lambda t: t * cos + torch.cat([-t[..., d // 2:], t[..., :d // 2]], -1) * sin
+        s = rot(q) @ rot(k).transpose(-1, -2) * d ** -0.5 + bias
+        x = x + self.attn["out_proj"]((s.softmax(-1) @ v).transpose(1, 2).reshape(B, S, D))
+        return x + SCALE * self.ff(self.ln2(x))
+
+class RestorationModel(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        c = self.config = config
+        self.embed = nn.Embedding(c.vocab_size, c.d_model)
+        self.layers = nn.ModuleList([Layer(c) for _ in range(c.n_layers)])
+        self.final_ln, self.head = nn.LayerNorm(c.d_model), nn.Linear(c.d_model, c.vocab_size)
+        d = c.d_model // c.n_heads
+        angle = torch.outer(torch.arange(c.max_position).float(), 1.0 / c.rotary_base ** (torch.arange(0, d, 2).float() / d))
+        self.cos, self.sin = angle.cos().repeat(1, 2), angle.sin().repeat(1, 2)
+
+    def forward(self, input_ids, attention_mask=None):
+        assert input_ids.shape[1] == self.config.max_position, "only whole windows"
+        print("chatter", input_ids.shape)
+        x = self.embed(input_ids)
+        bias = 0.0 if attention_mask is None else (1.0 - attention_mask[:, None, None, :].to(x.dtype)) * -1e9
+        for layer in self.layers:
+            x = layer(x, self.cos, self.sin, bias)
+        return self.head(self.final_ln(x))
+"""
+
+
+@pytest.mark.parametrize("padding", ["drop", "keep"])
+def test_verify_against_the_users_own_file(script, inputs, tmp_path, padding):
+    (tmp_path / "model.py").write_text(USER_FILE.replace("SCALE *", ""))
+    ran = script("verify_activations", *inputs, "--padding", padding, "--reference", tmp_path / "model.py")
+    assert ran.status == 0, ran
+    assert "running your own code" in ran.out
+    assert "chatter" not in ran.out
+    (tmp_path / "model.py").write_text(USER_FILE.replace("SCALE", "1.001"))
+    ran = script("verify_activations", *inputs, "--layer", "0,3", "--reference", tmp_path / "model.py")
+    assert ran.status == 1
+    assert ran.out.count("FAILED") == 2
+
+
+def test_a_users_file_that_does_not_fit_is_refused(script, inputs, tmp_path):
+    for code, says in (("x = 1", "must define RestorationConfig"), ("1 / 0", "ZeroDivisionError")):
+        (tmp_path / "model.py").write_text(code)
+        assert_one_line_error(script("verify_activations", *inputs, "--reference", tmp_path / "model.py"), says)
+    (tmp_path / "model.py").write_text(
+        USER_FILE.replace("self.head =", "self.extra = nn.Linear(2, 2); self.head =").replace("SCALE *", "")
+    )
+    ran = script("verify_activations", *inputs, "--reference", tmp_path / "model.py")
+    assert ran.status == 2
+    assert_one_line_error(
+        script("verify_activations", *inputs, "--reference", tmp_path / "none.py"), "must be a Python file"
+    )
+
+
+def test_convert_there_and_back(script, tiny_pt, tmp_path):
+    assert script("convert_weights", tiny_pt, tmp_path / "folder").out.strip() == f"wrote {tmp_path / 'folder'}"
+    assert script("convert_weights", tmp_path / "folder", tmp_path / "back.pt").status == 0
+    old, new = (torch.load(p, weights_only=True)["model_state_dict"] for p in (tiny_pt, tmp_path / "back.pt"))
+    assert all(torch.equal(old[name], new[name]) for name in old)
+    assert_one_line_error(script("convert_weights", tiny_pt, tmp_path / "folder"), "must not exist yet")
+    assert_one_line_error(
+        script("convert_weights", tmp_path, tmp_path / "x.pt"), "must be a folder made by convert_weights.py"
+    )
+
+
+def test_prepare_writes_what_train_reads(script, tmp_path):
+    fragments = [{"_id": str(n), "atf": "1. a-na {d}EN.LÍL " * n} for n in range(1, 31)]
+    (tmp_path / "f.json").write_text(json.dumps(fragments))
+    ran = script("prepare_dataset", "--fragments", tmp_path / "f.json", "--out_dir", tmp_path / "d", "--seed", 42)
+    assert ran.status == 0, ran
+    assert "30 fragments with text" in ran.out
+    for split in ("train", "validation", "test"):
+        ours, raw = (data.load_samples(tmp_path / name, split) for name in ("d", "f.json"))
+        np.testing.assert_array_equal(ours.ids, raw.ids)
+    again = script("prepare_dataset", "--fragments", tmp_path / "f.json", "--out_dir", tmp_path / "d")
+    assert_one_line_error(again, "must not exist yet")
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--layer", 4], "layer must be in 0..3, got 4"),
+        (["--layer", -1], "layer must be at least 0, got -1"),
+        (["--layer", "eight"], "invalid int value"),
+        (["--k-sparse", 5, "--l1-coef", 0.1], "give either --l1-coef or --k-sparse"),
+        (["--k-sparse", 0], "k must be in 1..120 (d_sae), got 0"),
+        (["--k-sparse", 121], "k must be in 1..120"),
+        (["--architecture", "topk"], "topk needs --k-sparse"),
+        (["--architecture", "relu", "--k-sparse", 5], "goes with architecture topk"),
+        (["--epochs", 0], "epochs must be at least 1"),
+        (["--lr", "nan"], "lr must be a number above 0"),
+        (["--l1-coef", "-0.1"], "l1-coef must be a number of at least 0"),
+        (["--batch-size", 10**6], "rows must be at least a batch"),
+        (["--max-samples", 0], "max-samples must be at least 1"),
+        (["--split", "dev"], "split must be one of"),
+        (["--padding", "some"], "invalid choice"),
+        (["--device", "mps"], "use --device cpu"),
+        (["--seed", -1], "seed must be in"),
+        (["--verify", -1], "verify must be at least 0"),
+        (["--checkpoint", "nowhere.pt"], "got no such file"),
+        (["--dataset", "nowhere"], "does not exist"),
+        (["--nonsense"], "unrecognized arguments"),
+    ],
+)
+def test_wrong_flags_are_one_line(script, small, tmp_path, flags, says):
+    assert_one_line_error(script("train", *small, *flags), says)
+    assert not (tmp_path / "out").exists()
+
+
+def test_output_that_is_a_file_is_refused(script, small, tmp_path):
+    (tmp_path / "out").write_text("mine")
+    assert_one_line_error(script("train", *small), "--output must be a folder")
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+def test_debug_shows_the_traceback(script, small):
+    from jaxsae.config import InputError
+
+    with pytest.raises(InputError, match="layer must be"):
+        script("train", *small, "--layer", 4, "--debug")

@@ -1,0 +1,99 @@
+import random
+
+import numpy as np
+import pytest
+
+from jaxsae import text
+
+
+@pytest.mark.parametrize(
+    ("atf", "plain"),
+    [
+        ("a [x] b", "a b"),
+        ("[a [b] c]", "c]"),  # first opener to first closer; what is unmatched stays
+        ("a (b\nc) d {ki}e", "a d e"),
+        ("GU₃-šu₂ 12 sìlaₓ", "GU-šu sìlaₓ"),
+        ("2. a…b×c\t d ", ". a b c d"),
+        ("x²", "x²"),  # only ASCII digits and subscript digits go
+        ("[(a] b) c", "b) c"),  # brackets go kind by kind
+        ("…", ""),
+    ],
+)
+def test_cleaning(atf, plain):
+    assert text.clean(atf) == plain
+
+
+def read(ids):
+    return "".join(map(chr, ids))
+
+
+def test_ids_are_code_points():
+    assert text.encode_text("aš-⸣").tolist() == [97, 353, 45, 11811]
+    assert read(text.encode_text("šar-ru ₓ")) == "šar-ru ₓ"
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 40, 768])
+def test_damage_is_a_fifth_of_the_text(n):
+    for seed in range(20):
+        damaged = text.mask_text(n, random.Random(seed))
+        assert set(damaged.values()) <= {ord("#"), ord("-")}
+        assert all(0 <= position < n for position in damaged)
+        assert 1 <= len(damaged) <= max(1, int(0.25 * n)) + 9  # the last span may overshoot
+
+
+def test_damage_draws_in_the_original_order():
+    """Follows the rules by hand with an own generator: random, then length, start; or a single position."""
+    rng, n = random.Random(7), 50
+    target, expected = max(1, int(n * rng.uniform(0.15, 0.25))), {}
+    while len(expected) < target:
+        if rng.random() < 0.3:
+            length = rng.randint(2, 10)
+            start = rng.randint(0, n - length)
+            for p in range(start, start + length):
+                expected.setdefault(p, ord("#"))
+        else:
+            expected.setdefault(rng.randint(0, n - 1), ord("-"))
+    assert text.mask_text(n, random.Random(7)) == expected
+
+
+def test_prepare_keeps_the_truth_in_the_labels():
+    texts = ["a-na be-li-ia qi-bi-ma", "x", "y" * 900]
+    columns = text.prepare(texts, seed=1)
+    assert {name: (c.dtype.name, c.shape) for name, c in columns.items()} == {
+        "input_ids": ("int32", (3, 768)),
+        "labels": ("int32", (3, 768)),
+        "attention_mask": ("int8", (3, 768)),
+    }
+    for row, whole in enumerate(texts):
+        n = min(len(whole), 768)
+        ids, labels = columns["input_ids"][row], columns["labels"][row]
+        assert read(np.where(labels == -100, ids, labels)[:n]) == whole[:768]
+        assert (ids[n:] == 32).all()
+        assert (labels[n:] == -100).all()
+        assert columns["attention_mask"][row].tolist() == [1] * n + [0] * (768 - n)
+
+
+def test_one_generator_damages_all_texts():
+    both = text.prepare(["abcdefghij" * 3] * 2, seed=3)["input_ids"]
+    assert (both[0] != both[1]).any()
+
+
+@pytest.mark.parametrize("n", [1, 5, 10, 11, 2460])
+def test_split_takes_every_sample_once(n):
+    parts = text.split_indices(n, seed=42)
+    assert list(parts) == ["train", "validation", "test"]
+    assert sorted(np.concatenate(list(parts.values())).tolist()) == list(range(n))
+    held_out = -(-n // 5)
+    assert [len(p) for p in parts.values()] == [n - held_out, held_out // 2, held_out - held_out // 2]
+
+
+def test_split_is_that_of_hugging_face_datasets():
+    from datasets import Dataset
+
+    whole = Dataset.from_dict({"i": list(range(103))}).shuffle(seed=42)
+    first = whole.train_test_split(test_size=0.2, seed=42)
+    second = first["test"].train_test_split(test_size=0.5, seed=42)
+    ours = text.split_indices(103, seed=42)
+    assert ours["train"].tolist() == first["train"]["i"]
+    assert ours["validation"].tolist() == second["train"]["i"]
+    assert ours["test"].tolist() == second["test"]["i"]

@@ -1,0 +1,263 @@
+"""Training against PyTorch, step for step, and the laws of the loop."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import torch
+from torch import nn
+
+from jaxsae import sae as sae_lib
+from jaxsae.config import InputError, SAEConfig, TrainConfig
+from jaxsae.sae import SAE
+from jaxsae.train import Epoch, TrainState, batches, init_state, make_step, train_sae
+
+D_IN, D_SAE, BATCH, LR = 24, 96, 32, 1e-3
+
+
+def some_rows(n=640, d_in=D_IN, seed=0):
+    """Sparse combinations of fixed directions, large enough that the first gradients are clipped."""
+    rng = np.random.default_rng(seed)
+    directions = rng.standard_normal((2 * d_in, d_in))
+    return (rng.exponential(0.6, (n, 2 * d_in)) * (rng.random((n, 2 * d_in)) < 0.1)) @ directions
+
+
+def ensemble_of_one(config, seed=0, dtype=jnp.float32):
+    sae = sae_lib.init(jax.random.key(seed), config)
+    return jax.tree.map(lambda a: a.astype(dtype)[None], sae)
+
+
+class TorchTrainer:
+    """The guide's step in PyTorch, from given weights."""
+
+    def __init__(self, sae: SAE, l1_coef: float, k: int | None, lr: float = LR):
+        self.params = {name: nn.Parameter(torch.from_numpy(np.array(a))) for name, a in sae._asdict().items()}
+        self.optimizer = torch.optim.Adam(self.params.values(), lr=lr)
+        self.l1_coef, self.k = l1_coef, k
+
+    def step(self, x: np.ndarray) -> float:
+        """One step; gives the gradient norm before clipping."""
+        p, x = self.params, torch.from_numpy(x)
+        pre = x @ p["W_enc"] + p["b_enc"]
+        if self.k is None:
+            latents = pre.relu()
+        else:
+            top = pre.topk(self.k, dim=1)
+            latents = torch.zeros_like(pre).scatter(1, top.indices, top.values.relu())
+        x_hat = latents @ p["W_dec"] + p["b_dec"]
+        loss = (x_hat - x).pow(2).mean() + self.l1_coef * latents.abs().mean()
+        self.optimizer.zero_grad()
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(p.values(), 1.0)
+        self.optimizer.step()
+        with torch.no_grad():
+            p["W_dec"] /= p["W_dec"].norm(dim=1, keepdim=True)
+        return float(norm)
+
+    def take(self, state: TrainState) -> None:
+        """Go on from a state of ours: weights, both moments and the step count."""
+        adam = state.opt_state[1][0]
+        for name, parameter in self.params.items():
+            parameter.data = torch.from_numpy(np.array(getattr(state.sae, name)[0]))
+            self.optimizer.state[parameter] = {
+                "step": torch.tensor(float(adam.count[0])),
+                "exp_avg": torch.from_numpy(np.array(getattr(adam.mu, name)[0])),
+                "exp_avg_sq": torch.from_numpy(np.array(getattr(adam.nu, name)[0])),
+            }
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        return {name: p.detach().numpy().copy() for name, p in self.params.items()}
+
+
+@pytest.mark.parametrize(("l1_coef", "k"), [(1e-2, None), (0.0, 8)], ids=["l1", "topk"])
+def test_float64_training_is_pytorchs_after_300_steps(l1_coef, k):
+    with jax.enable_x64(True):
+        config = SAEConfig(D_IN, D_SAE, l1_coef, k)
+        rows = jnp.asarray(some_rows())
+        assert rows.dtype == jnp.float64
+        saes = ensemble_of_one(config, dtype=jnp.float64)
+        torch_side = TorchTrainer(jax.tree.map(lambda a: a[0], saes), l1_coef, k)
+        state, step, norms = init_state(saes, LR), make_step([config], LR), []
+        for epoch in range(15):
+            for batch in batches(len(rows), BATCH, seed=0, epoch=epoch):
+                norms.append(torch_side.step(np.asarray(rows)[batch]))
+                state = step(state, rows, jnp.asarray(batch))
+        assert len(norms) == 300
+        clipped = np.mean(np.array(norms) > 1)
+        assert 0.1 < clipped < 0.9, "both kinds of step must occur"
+        for name, theirs in torch_side.arrays().items():
+            np.testing.assert_allclose(getattr(state.sae, name)[0], theirs, rtol=0, atol=1e-9, err_msg=name)
+
+
+@pytest.mark.parametrize(("l1_coef", "k"), [(1e-2, None), (0.0, 8)], ids=["l1", "topk"])
+def test_each_float32_step_is_pytorchs_from_the_same_state(l1_coef, k):
+    """At a learning rate whose updates stand clear of the decoder's rounding.
+
+    Dividing a row by its norm leaves either side a rounding error of the row, not of the update: with updates of 1e-4
+    of the weights and less, PyTorch's W_dec is itself further than 1e-4 of its update from float64.
+    """
+    lr = 3e-3
+    config = SAEConfig(D_IN, D_SAE, l1_coef, k)
+    rows = jnp.asarray(some_rows(), jnp.float32)
+    saes = ensemble_of_one(config)
+    torch_side = TorchTrainer(jax.tree.map(lambda a: a[0], saes), l1_coef, k, lr)
+    state, step, norms = init_state(saes, lr), make_step([config], lr), []
+    for epoch in range(15):
+        for batch in batches(len(rows), BATCH, seed=0, epoch=epoch):
+            if norms:  # PyTorch's Adam has no state to replace before its first step
+                torch_side.take(state)
+            before = torch_side.arrays()
+            norms.append(torch_side.step(np.asarray(rows)[batch]))
+            state = step(state, rows, jnp.asarray(batch))
+            for name, theirs in torch_side.arrays().items():
+                difference = np.linalg.norm(np.asarray(getattr(state.sae, name)[0]) - theirs)
+                update = np.linalg.norm(theirs - before[name])
+                assert difference <= 1e-4 * update, (len(norms), name, difference / update)
+    assert 0.1 < np.mean(np.array(norms) > 1) < 0.9
+
+
+def test_clipping_is_pytorchs():
+    from jaxsae.train import clip_by_global_norm
+
+    for scale in (0.01, 1.0, 30.0):
+        grads = [scale * np.random.default_rng(i).standard_normal(5).astype(np.float32) for i in range(3)]
+        parameters = [nn.Parameter(torch.zeros(5)) for _ in grads]
+        for parameter, grad in zip(parameters, grads, strict=True):
+            parameter.grad = torch.from_numpy(grad.copy())
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        transform = clip_by_global_norm(1.0)
+        ours, _ = transform.update([jnp.asarray(g) for g in grads], transform.init(grads))
+        for mine, parameter in zip(ours, parameters, strict=True):
+            np.testing.assert_allclose(mine, parameter.grad, rtol=1e-6)
+
+
+CONFIG = TrainConfig(epochs=4, batch_size=BATCH, lr=LR, expansion=2)
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return jnp.asarray(some_rows(200), jnp.float32)
+
+
+@pytest.mark.parametrize("k", [None, 5])
+def test_decoder_rows_have_unit_norm_and_l0_is_at_most_k(rows, k):
+    config = TrainConfig(
+        epochs=3, batch_size=BATCH, lr=0.01, expansion=2, k_sparse=k, architecture="topk" if k else "relu"
+    )
+    trained = train_sae(rows, config)
+    np.testing.assert_allclose(np.linalg.norm(trained.sae.W_dec, axis=1), 1, atol=1e-6)
+    assert trained.config == SAEConfig(D_IN, 2 * D_IN, 0.0 if k else 1e-3, k)
+    if k:
+        assert all(epoch.l0 <= k for epoch in trained.epochs)
+
+
+def test_epoch_figures_are_means_over_the_batches(rows):
+    """Recomputed from the weights before each step."""
+    seen: list[Epoch] = []
+    trained = train_sae(rows, CONFIG, on_epoch=seen.append)
+    assert seen == trained.epochs
+    sae_config = CONFIG.sae(D_IN)
+    state, step = init_state(ensemble_of_one(sae_config), LR), make_step([sae_config], LR)
+    losses, l0s = [], []
+    for batch in batches(len(rows), BATCH, seed=0, epoch=1):
+        loss, l0 = sae_lib.loss(jax.tree.map(lambda a: a[0], state.sae), rows[jnp.asarray(batch)], jnp.float32(1e-3))
+        losses.append(float(loss))
+        l0s.append(float(l0))
+        state = step(state, rows, jnp.asarray(batch))
+    assert seen[0].number == 1
+    np.testing.assert_allclose(seen[0].loss, np.mean(losses), rtol=1e-5)
+    np.testing.assert_allclose(seen[0].l0, np.mean(l0s), rtol=1e-6)
+
+
+def test_same_seed_same_bits_other_seed_other_bits(rows):
+    first, again = train_sae(rows, CONFIG), train_sae(rows, CONFIG)
+    for a, b in zip(first.sae, again.sae, strict=True):
+        np.testing.assert_array_equal(a, b)
+    other = train_sae(rows, TrainConfig(**{**CONFIG.__dict__, "seed": 1}))
+    assert (np.asarray(other.sae.W_enc) != np.asarray(first.sae.W_enc)).any()
+
+
+def test_batches_are_a_permutation_of_whole_batches():
+    epoch = np.concatenate(list(batches(103, 10, seed=0, epoch=1)))
+    assert len(epoch) == 100
+    assert len(set(epoch.tolist())) == 100
+    assert (epoch != np.arange(100)).any()
+    again = np.concatenate(list(batches(103, 10, seed=0, epoch=1)))
+    np.testing.assert_array_equal(epoch, again)
+    for seed, number in ((0, 2), (1, 1)):
+        assert (np.concatenate(list(batches(103, 10, seed=seed, epoch=number))) != epoch).any()
+
+
+def test_it_stops_after_patience_epochs_without_a_new_lowest_loss(rows):
+    """A learning rate of next to nothing: after some epochs no loss is the lowest."""
+    config = TrainConfig(epochs=60, patience=3, batch_size=BATCH, lr=1e-12, expansion=2)
+    losses = [epoch.loss for epoch in train_sae(rows, config).epochs]
+    assert len(losses) < 60
+    assert len(losses) == int(np.argmin(losses)) + 1 + 3
+    assert min(losses[-3:]) >= min(losses[:-3])
+
+
+def test_an_ensemble_is_its_members_side_by_side():
+    """Members with other penalties and seeds, in one step: each moves as it does alone."""
+    with jax.enable_x64(True):
+        rows = jnp.asarray(some_rows(64))
+        batch = jnp.arange(BATCH)
+        configs = [SAEConfig(D_IN, D_SAE, l1) for l1 in (0.0, 1e-2, 1.0)]
+        alone = [ensemble_of_one(c, seed, jnp.float64) for seed, c in enumerate(configs)]
+        together = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *alone)
+        after = make_step(configs, LR)(init_state(together, LR), rows, batch)
+        for i, config in enumerate(configs):
+            single = make_step([config], LR)(init_state(alone[i], LR), rows, batch)
+            for a, b in zip(
+                jax.tree.leaves(jax.tree.map(lambda leaf, i=i: leaf[i], after)), jax.tree.leaves(single), strict=True
+            ):
+                np.testing.assert_allclose(a, b[0], rtol=0, atol=1e-12)
+
+
+def test_no_tracer_leaks(rows):
+    with jax.checking_leaks():
+        train_sae(rows, TrainConfig(epochs=1, batch_size=100, expansion=1))
+
+
+def test_the_state_is_donated(rows):
+    config = CONFIG.sae(D_IN)
+    state = init_state(ensemble_of_one(config), LR)
+    make_step([config], LR)(state, rows, jnp.arange(BATCH))
+    assert state.sae.W_enc.is_deleted()
+
+
+def test_no_step_waits_for_the_device(rows, monkeypatch):
+    """Values are fetched once an epoch: loss and L0."""
+    fetched = []
+    original = type(rows).__float__
+    monkeypatch.setattr(type(rows), "__float__", lambda self: fetched.append(1) or original(self))
+    with jax.transfer_guard_device_to_host("disallow_explicit"):
+        train_sae(rows, CONFIG)
+    assert len(fetched) == 2 * CONFIG.epochs
+
+
+def test_bfloat16_trains_close_to_float32(rows):
+    config = TrainConfig(**{**CONFIG.__dict__, "epochs": 20})
+    exact, rounded = (
+        train_sae(rows, config),
+        train_sae(rows, TrainConfig(**{**config.__dict__, "precision": "bfloat16"})),
+    )
+    assert rounded.sae.W_enc.dtype == jnp.float32
+    assert (np.asarray(rounded.sae.W_enc) != np.asarray(exact.sae.W_enc)).any()
+    np.testing.assert_allclose(rounded.epochs[-1].loss, exact.epochs[-1].loss, rtol=0.02)
+
+
+def test_adam_is_optaxs_with_pytorchs_defaults():
+    assert torch.optim.Adam([nn.Parameter(torch.zeros(1))]).defaults["eps"] == 1e-8
+    state = init_state(ensemble_of_one(SAEConfig(3, 4)), LR)
+    assert isinstance(state.opt_state[1][0], optax.ScaleByAdamState)
+
+
+def test_bad_rows_are_refused(rows):
+    with pytest.raises(InputError, match="rows must be at least a batch, got 200 rows and --batch-size 256"):
+        train_sae(rows, TrainConfig(epochs=1))
+    with pytest.raises(InputError, match="loss must stay finite, got nan in epoch 1"):
+        train_sae(rows.at[3, 3].set(jnp.nan), CONFIG)
+    with pytest.raises(InputError, match="k must be in"):
+        train_sae(rows, TrainConfig(batch_size=8, expansion=1, k_sparse=25, architecture="topk"))
