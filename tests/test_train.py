@@ -70,6 +70,12 @@ class TorchTrainer:
         return {name: p.detach().numpy().copy() for name, p in self.params.items()}
 
 
+def assert_both_kinds(norms: list[float]) -> None:
+    """Some steps were clipped and some were not."""
+    clipped = sum(norm > 1 for norm in norms)
+    assert min(clipped, len(norms) - clipped) >= 10, clipped
+
+
 @pytest.mark.parametrize(("l1_coef", "k"), [(1e-2, None), (0.0, 8)], ids=["l1", "topk"])
 def test_float64_training_is_pytorchs_after_300_steps(l1_coef, k):
     with jax.enable_x64(True):
@@ -84,8 +90,7 @@ def test_float64_training_is_pytorchs_after_300_steps(l1_coef, k):
                 norms.append(torch_side.step(np.asarray(rows)[batch]))
                 state = step(state, rows, jnp.asarray(batch))
         assert len(norms) == 300
-        clipped = np.mean(np.array(norms) > 1)
-        assert 0.1 < clipped < 0.9, "both kinds of step must occur"
+        assert_both_kinds(norms)
         for name, theirs in torch_side.arrays().items():
             np.testing.assert_allclose(getattr(state.sae, name)[0], theirs, rtol=0, atol=1e-9, err_msg=name)
 
@@ -114,7 +119,7 @@ def test_each_float32_step_is_pytorchs_from_the_same_state(l1_coef, k):
                 difference = np.linalg.norm(np.asarray(getattr(state.sae, name)[0]) - theirs)
                 update = np.linalg.norm(theirs - before[name])
                 assert difference <= 1e-4 * update, (len(norms), name, difference / update)
-    assert 0.1 < np.mean(np.array(norms) > 1) < 0.9
+    assert_both_kinds(norms)
 
 
 def test_clipping_is_pytorchs():
