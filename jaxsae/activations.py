@@ -43,19 +43,20 @@ def run_lengths(max_position: int) -> list[int]:
     return sorted(n for n in lengths if n >= 32 or n == max_position)
 
 
-def plan(lengths: np.ndarray, max_position: int) -> list[Batch]:
-    """Full batches of about `max_position` characters, each sample in the smallest length with company enough.
+def plan(lengths: np.ndarray, max_position: int, chars: int | None = None) -> list[Batch]:
+    """Full batches of about `chars` characters (max_position), each sample in the smallest length with company enough.
 
-    What does not fill a batch moves up to the next length, so no batch has empty places and each length has one shape.
+    What does not fill a batch moves up to the next length, so that no batch has empty places and each length has one
+    shape; what is left over at the greatest length is a smaller batch.
     """
     todo = np.argsort(lengths, kind="stable")
     out = []
     for length in run_lengths(max_position):
-        size = max(1, max_position // length)
+        size = max(1, (chars or max_position) // length)
         fits = int(np.searchsorted(lengths[todo], length, side="right"))
-        full = fits - fits % size
-        out += [Batch(todo[start : start + size], length) for start in range(0, full, size)]
-        todo = todo[full:]
+        taken = fits if length == max_position else fits - fits % size
+        out += [Batch(todo[start : min(start + size, taken)], length) for start in range(0, taken, size)]
+        todo = todo[taken:]
     return out
 
 

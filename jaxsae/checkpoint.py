@@ -59,3 +59,37 @@ def load_model(folder: str | Path) -> tuple[ModelConfig, dict[str, np.ndarray], 
     shapes = {path: value.shape for path, value in params.items()}
     require(shapes == param_shapes(config), f"{folder}: parameters must fit its config; convert the .pt again")
     return config, params, meta["provenance"]
+
+
+def save_state(folder: str | Path, step: int, state: Any, meta: Mapping[str, Any]) -> None:
+    """Save a run's state (any pytree of arrays) as `step`; `meta` (JSON) says of which run."""
+    keep = ocp.training.preservation_policies.LatestN(2)
+    with ocp.training.Checkpointer(Path(folder).resolve(), preservation_policy=keep) as checkpointer:
+        checkpointer.save(step, _by_name(state), custom_metadata=dict(meta), overwrite=True)
+
+
+def load_state(folder: str | Path, like: Any, meta: Mapping[str, Any]) -> tuple[int, Any]:
+    """(step, state) of the newest complete state; `like` is a state of the same structure.
+
+    Raises:
+      InputError: nothing saved there, or it is the state of a run with another `meta`; what differs is named.
+    """
+    folder = Path(folder).resolve()
+    require(folder.is_dir(), f"to resume there must be a saved state, got none in {folder}")
+    with ocp.training.Checkpointer(folder) as checkpointer:
+        latest = checkpointer.latest
+        if latest is None:
+            raise InputError(f"to resume there must be a saved state, got none in {folder}")
+        saved = checkpointer.metadata(latest.step).custom_metadata or {}
+        differ = [name for name in meta if saved.get(name) != meta[name]]
+        require(
+            not differ, f"{folder} holds a run with another {', '.join(differ)}; resume with the same, or start anew"
+        )
+        loaded = checkpointer.load(latest.step, _by_name(like))
+    leaves = [loaded[name] for name in _by_name(like)]
+    return latest.step, jax.tree.unflatten(jax.tree.structure(like), leaves)
+
+
+def _by_name(tree: Any) -> dict[str, Any]:
+    """Path -> leaf: a form that Orbax gives back as it was."""
+    return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}

@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn, TypeVar
 
-from jaxsae.config import InputError, require
+from jaxsae.config import DEMO, InputError, require
 
 T = TypeVar("T")
 SUPPRESS: Any = argparse.SUPPRESS
@@ -52,7 +52,10 @@ class Parser(argparse.ArgumentParser):
                 options.setdefault("choices", typing.get_args(kind))
                 kind = str
             default = defaults.get(field.name, field.default)
-            default = "off" if default is None else default
+            if default is None:
+                default = "off"
+            elif str(default).startswith(str(DEMO)):
+                default = "the demo's"
             options["help"] = f"{options['help']} (default: {default})"
             self.add_argument(f"--{field.name.replace('_', '-')}", **{"type": kind, "default": SUPPRESS, **options})
 

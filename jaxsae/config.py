@@ -104,6 +104,27 @@ class SAEConfig:
         return "relu" if self.k is None else "topk"
 
 
+@dataclass(frozen=True)
+class PretrainConfig:
+    """How a restoration model is trained."""
+
+    epochs: int = flag(20, "passes over the training text, each with new damage")
+    batch_chars: int = flag(4096, "characters in a step, about; samples of like length run together")
+    lr: float = flag(2e-3, "AdamW's highest learning rate, reached after the warm-up; then a cosine down")
+    warmup: int = flag(200, "steps until the highest learning rate")
+    weight_decay: float = flag(0.01, "of matrices; norms, biases and the embedding do not decay")
+    seed: int = flag(0, "of weights, order, damage and dropout")
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_chars", "warmup"):
+            value = getattr(self, name)
+            require(value >= 1, f"{name.replace('_', '-')} must be at least 1, got {value}")
+        require(self.lr > 0 and math.isfinite(self.lr), f"lr must be a number above 0, got {self.lr}")
+        ok = self.weight_decay >= 0 and math.isfinite(self.weight_decay)
+        require(ok, f"weight-decay must be a number of at least 0, got {self.weight_decay}")
+        require(0 <= self.seed < 2**32, f"seed must be in 0..{2**32 - 1}, got {self.seed}")
+
+
 def sample_count(text: str) -> int | None:
     """`all` -> None, else a number."""
     return None if text == "all" else int(text)

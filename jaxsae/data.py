@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,7 +57,7 @@ def load_samples(path: str | Path, split: str = "validation", max_samples: int |
     """
     path = Path(path)
     if path.is_dir():
-        columns = _read_folder(path, split, max_samples)
+        columns = load_columns(path, split, list(COLUMNS), max_samples)
     elif path.is_file():
         splits = prepare_fragments(read_fragments(path), DEFAULT_SEED)
         require(split in splits, f"split must be one of {', '.join(splits)}, got {split!r}")
@@ -65,7 +65,7 @@ def load_samples(path: str | Path, split: str = "validation", max_samples: int |
     else:
         raise InputError(f"dataset must be a save_to_disk folder or a fragments.json, got {path}, which does not exist")
     require(len(columns["input_ids"]) > 0, f"a split must have samples, got none in {split!r} of {path}")
-    return Samples(columns["input_ids"], columns["labels"], columns["attention_mask"])
+    return Samples(*(columns[name].astype(dtype, copy=False) for name, dtype in COLUMNS.items()))
 
 
 def read_fragments(path: str | Path) -> list[str]:
@@ -127,28 +127,30 @@ def _rows(column: pa.ChunkedArray, name: str, path: Path) -> np.ndarray:
             require(
                 bool((np.diff(chunk.offsets.to_numpy()) == width).all()), f"{path}: rows of {name} must have one length"
             )
-        parts.append(values.to_numpy(zero_copy_only=False).reshape(len(chunk), width).astype(COLUMNS[name]))
+        parts.append(values.to_numpy(zero_copy_only=False).reshape(len(chunk), width))
     require(len({part.shape[1] for part in parts}) <= 1, f"{path}: rows of {name} must have one length")
-    return np.concatenate(parts) if parts else np.zeros((0, 0), COLUMNS[name])
+    return np.concatenate(parts) if parts else np.zeros((0, 0), np.int8)
 
 
-def _read_folder(folder: Path, split: str, max_samples: int | None) -> dict[str, np.ndarray]:
+def load_columns(
+    folder: str | Path, split: str, names: Sequence[str] | None = None, max_samples: int | None = None
+) -> dict[str, np.ndarray]:
+    """Columns of a split of a `save_to_disk` folder, each [n, width]: those in `names`, or all there are."""
+    folder = Path(folder)
     splits = _json(folder / "dataset_dict.json").get("splits", [])
     require(split in splits, f"split must be one of {', '.join(splits)}, got {split!r}")
     folder = folder / split
     state = _json(folder / "state.json")
     table = pa.concat_tables([_arrow_table(folder / file["filename"]) for file in state["_data_files"]])
-    missing = [name for name in COLUMNS if name not in table.column_names]
-    require(
-        not missing,
-        f"{folder}: the dataset must have columns {', '.join(COLUMNS)}, got none named {', '.join(missing)}",
-    )
-    table = table.select(list(COLUMNS))
+    names = table.column_names if names is None else names
+    missing = [name for name in names if name not in table.column_names]
+    require(not missing, f"{folder}: must have columns {', '.join(names)}, got none named {', '.join(missing)}")
+    table = table.select(names)
     if indices_files := state.get("_indices_files"):  # rows were selected or shuffled without being rewritten
         indices = pa.concat_tables([_arrow_table(folder / file["filename"]) for file in indices_files])
         table = table.take(indices["indices"].slice(0, max_samples))
     table = table.slice(0, max_samples)
-    return {name: _rows(table[name], name, folder) for name in COLUMNS}
+    return {name: _rows(table[name], name, folder) for name in names}
 
 
 def save_splits(folder: Path, splits: Mapping[str, Mapping[str, np.ndarray]]) -> None:

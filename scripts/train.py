@@ -34,7 +34,7 @@ def main(args: argparse.Namespace) -> int:
 
     cli.select_device(args.device)
     from convert import read_checkpoint, save_sae
-    from jaxsae import extract, load_samples, score, train_sae
+    from jaxsae import demo, extract, load_samples, score, train_sae
     from jaxsae.files import sha256, whole
 
     def say(line: str) -> None:
@@ -45,6 +45,7 @@ def main(args: argparse.Namespace) -> int:
     checkpoint.config.check_layer(args.layer)
     d_in = checkpoint.config.d_model
     sae_config = config.sae(d_in)
+    demo.ensure_demo(data.dataset)
     samples = load_samples(data.dataset, data.split, data.max_samples)
     settings = {
         "layer": args.layer,

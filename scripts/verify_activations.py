@@ -28,12 +28,13 @@ def main(args: argparse.Namespace) -> int:
     cli.select_device("cpu")  # PyTorch's side runs there too
     from convert import read_checkpoint
     from convert.verify import cross_check
-    from jaxsae import load_samples
+    from jaxsae import demo, load_samples
 
     checkpoint = read_checkpoint(config.checkpoint)
     layers = list(range(checkpoint.config.n_layers)) if args.layer is None else args.layer
     for layer in layers:
         checkpoint.config.check_layer(layer)
+    demo.ensure_demo(config.dataset)
     samples = load_samples(config.dataset, config.split, args.samples)
     if args.reference:
         print(f"running your own code: {args.reference}")

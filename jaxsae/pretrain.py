@@ -1,0 +1,250 @@
+"""Training a restoration model: damaged text in, the true characters at its damaged positions out.
+
+For the embedded demo, and for any model of this shape. The blocks' weights are stacked and the forward pass scans over
+them, so that one block is compiled for all; the library's own model (`jaxsae.model`) is made from the result.
+"""
+
+import random
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jaxtyping import Array, Float, Int, Key
+
+from jaxsae import text
+from jaxsae.activations import Batch, plan, run_lengths
+from jaxsae.config import ModelConfig, PretrainConfig
+from jaxsae.data import Samples
+from jaxsae.model import Block, LayerNorm, RestorationModel, rotary_table
+
+
+class Parts(NamedTuple):
+    """The model with its blocks as one, whose arrays have a leading axis of layers."""
+
+    embed: nnx.Embed
+    blocks: Block
+    final_ln: LayerNorm
+    head: nnx.Linear
+
+
+class PretrainState(NamedTuple):
+    """Everything a step changes."""
+
+    parts: Parts
+    opt_state: optax.OptState
+    step: Int[Array, ""]
+    key: Key[Array, ""]
+
+
+def init_parts(config: ModelConfig, seed: int) -> Parts:
+    """Fresh weights: normal with deviation 0.02; what writes into the stream is scaled by 1 / sqrt(2 n_layers)."""
+    model = RestorationModel(config, rngs=nnx.Rngs(seed))
+    parts = Parts(
+        model.embed, jax.tree.map(lambda *leaves: jnp.stack(leaves), *model.layers), model.final_ln, model.head
+    )
+    keys = iter(jax.random.split(jax.random.key(seed), len(jax.tree.leaves(parts))))
+    scale = {".out_proj.kernel": (2 * config.n_layers) ** -0.5, ".down.kernel": (2 * config.n_layers) ** -0.5}
+
+    def draw(path: tuple, leaf: Array) -> Array:
+        key, name = next(keys), jax.tree_util.keystr(path)
+        if not ("kernel" in name or "embedding" in name):
+            return leaf
+        deviation = 0.02 * next((s for end, s in scale.items() if end in name), 1.0)
+        return deviation * jax.random.normal(key, leaf.shape, leaf.dtype)
+
+    return jax.tree_util.tree_map_with_path(draw, parts)
+
+
+def to_params(parts: Parts, config: ModelConfig) -> dict[str, np.ndarray]:
+    """Dotted path -> parameter, as `jaxsae.model.params_of` gives them."""
+    model = RestorationModel(config, rngs=nnx.Rngs(0))
+    model.embed, model.final_ln, model.head = parts.embed, parts.final_ln, parts.head
+    model.layers = nnx.List([jax.tree.map(lambda leaf, i=i: leaf[i], parts.blocks) for i in range(config.n_layers)])
+    flat = nnx.to_flat_state(nnx.state(model, nnx.Param))
+    return {".".join(map(str, path)): np.asarray(leaf[...]) for path, leaf in flat}
+
+
+def residual(
+    parts: Parts,
+    config: ModelConfig,
+    ids: Int[Array, "batch position"],
+    mask: Int[Array, "batch position"],
+    key: Key[Array, ""] | None,
+) -> Float[Array, "batch position d_model"]:
+    """The last block's output; with a key, dropout on what each sublayer writes into the stream."""
+    cos, sin = (jnp.asarray(t) for t in rotary_table(ids.shape[1], config.d_head, float(config.rotary_base)))
+    bias = (1 - mask[:, None, None, :].astype(jnp.float32)) * -1e9
+
+    def dropout(y: Array, key: Array) -> Array:
+        kept = jax.random.bernoulli(key, 1 - config.dropout, y.shape)
+        return jnp.where(kept, y / (1 - config.dropout), 0)
+
+    def block_step(x: Array, block_and_key: tuple[Block, Array]) -> tuple[Array, None]:
+        block, key_ = block_and_key
+        if key is None or config.dropout == 0:
+            return block(x, cos, sin, bias), None
+        attn_key, ff_key = jax.random.split(key_)
+        x = x + dropout(block.attn(block.ln1(x), cos, sin, bias), attn_key)
+        return x + dropout(block.ff(block.ln2(x)), ff_key), None
+
+    keys = jax.random.split(jax.random.key(0) if key is None else key, config.n_layers)
+    x, _ = jax.lax.scan(block_step, parts.embed(ids), (parts.blocks, keys))
+    return x
+
+
+class Figures(NamedTuple):
+    """Sums over damaged positions."""
+
+    loss: Float[Array, ""]
+    """Cross-entropy in nats."""
+    correct: Float[Array, ""]
+    """Positions whose most probable character is the true one."""
+    positions: Float[Array, ""]
+
+
+def figures(
+    parts: Parts,
+    config: ModelConfig,
+    ids: Int[Array, "batch position"],
+    labels: Int[Array, "batch position"],
+    mask: Int[Array, "batch position"],
+    key: Key[Array, ""] | None = None,
+) -> Figures:
+    """Loss and hits at the damaged positions; the head is applied to those alone (at most a third of all)."""
+    x = residual(parts, config, ids, mask, key)
+    flat = labels.reshape(-1)
+    room = flat.size // 3 + 10 * ids.shape[0]  # damage is a quarter at most, and a last span of ten may overshoot
+    (where,) = jnp.nonzero(flat != text.NO_LABEL, size=room, fill_value=flat.size)
+    real = where < flat.size
+    true_ids = jnp.where(real, flat.at[where].get(mode="fill", fill_value=0), 0)
+    stream = x.reshape(-1, x.shape[-1]).at[where].get(mode="fill", fill_value=0.0)
+    logits = parts.head(parts.final_ln(stream[None]))[0]
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, true_ids)
+    hits = logits.argmax(axis=-1) == true_ids
+    return Figures((losses * real).sum(), (hits & real).sum().astype(x.dtype), real.sum().astype(x.dtype))
+
+
+def optimizer(config: PretrainConfig, total_steps: int) -> optax.GradientTransformation:
+    """AdamW, clipped to norm 1: linear warm-up, then a cosine down to a hundredth; norms and biases do not decay."""
+    warmup = min(config.warmup, max(1, total_steps // 2))
+    schedule = optax.warmup_cosine_decay_schedule(0.0, config.lr, warmup, total_steps, config.lr / 100)
+
+    def decays(params: Parts) -> Parts:
+        is_matrix = lambda path, leaf: "kernel" in jax.tree_util.keystr(path)  # noqa: E731
+        return jax.tree_util.tree_map_with_path(is_matrix, params)
+
+    adamw = optax.adamw(schedule, b1=0.9, b2=0.98, weight_decay=config.weight_decay, mask=decays)
+    return optax.chain(optax.clip_by_global_norm(1.0), adamw)
+
+
+def redamage(samples: Samples, seed: int, epoch: int) -> Samples:
+    """The same texts with new damage, drawn as the preparation draws it: a function of (seed, epoch)."""
+    rng = random.Random(f"{seed} {epoch}")
+    truth = np.where(samples.labels == text.NO_LABEL, samples.ids, samples.labels)
+    ids, labels = truth.copy(), np.full_like(samples.labels, text.NO_LABEL)
+    for row, n in enumerate(samples.lengths):
+        damaged = text.mask_text(int(n), rng)
+        where = np.fromiter(damaged, np.int64)
+        labels[row, where] = truth[row, where]
+        ids[row, where] = np.fromiter(damaged.values(), np.int32)
+    return Samples(ids, labels, samples.mask)
+
+
+def epoch_batches(lengths: np.ndarray, width: int, tokens: int, seed: int, epoch: int) -> list[Batch]:
+    """Batches of about `tokens` characters, each of samples of like length, in random order: fixed by (seed, epoch)."""
+    rng = np.random.default_rng((seed, epoch))
+    order = rng.permutation(len(lengths))
+    steps = np.array(run_lengths(width))
+    like = steps[
+        np.searchsorted(steps, lengths[order])
+    ]  # equal within a batch's length, so that the order stays random
+    batches = [Batch(order[batch.samples], batch.length) for batch in plan(like, width, tokens)]
+    return [batches[i] for i in rng.permutation(len(batches))]
+
+
+def arrays(samples: Samples, batch: Batch) -> tuple[Array, Array, Array]:
+    """ids, labels and mask of a batch, each [batch, length]."""
+    parts = (samples.ids, samples.labels, samples.mask)
+    return tuple(jnp.asarray(part[batch.samples, : batch.length]) for part in parts)  # type: ignore[return-value]
+
+
+class Result(NamedTuple):
+    """How an epoch ended: means over damaged positions of the training text, then of the validation text."""
+
+    epoch: int
+    train_loss: float
+    loss: float
+    top1: float
+
+
+Evaluate = Callable[[Parts, Samples], tuple[float, float]]
+
+
+def make_evaluate(config: ModelConfig, tokens: int) -> Evaluate:
+    """`evaluate(parts, samples)` -> (cross-entropy in nats, top-1) over damaged positions."""
+    compiled = jax.jit(lambda parts, ids, labels, mask: figures(parts, config, ids, labels, mask))
+
+    def evaluate(parts: Parts, samples: Samples) -> tuple[float, float]:
+        batches = plan(samples.lengths, samples.ids.shape[1], tokens)
+        sums = np.array([compiled(parts, *arrays(samples, batch)) for batch in batches], np.float64)
+        loss, correct, positions = sums.sum(axis=0).tolist()
+        return loss / positions, correct / positions
+
+    return evaluate
+
+
+def pretrain(
+    config: ModelConfig,
+    recipe: PretrainConfig,
+    train: Samples,
+    validation: Samples,
+    state: PretrainState | None = None,
+    first_epoch: int = 1,
+    on_step: Callable[[int], None] = lambda chars: None,
+) -> Iterator[tuple[PretrainState, Result]]:
+    """Train; after each epoch gives the state and how it did, so that the caller can save both.
+
+    Args:
+      state, first_epoch: where to go on from; a fresh start without.
+      on_step: called with the number of characters of each batch handed to the device.
+    """
+    width = train.ids.shape[1]
+    per_epoch = len(epoch_batches(train.lengths, width, recipe.batch_chars, recipe.seed, 1))
+    transform = optimizer(recipe, recipe.epochs * per_epoch)
+    if state is None:
+        state = initial_state(config, recipe, per_epoch)
+    evaluate = make_evaluate(config, recipe.batch_chars)
+
+    def step(state: PretrainState, ids: Array, labels: Array, mask: Array) -> tuple[PretrainState, Figures]:
+        key = jax.random.fold_in(state.key, state.step)
+
+        def loss(parts: Parts) -> tuple[Array, Figures]:
+            sums = figures(parts, config, ids, labels, mask, key)
+            return sums.loss / sums.positions, sums
+
+        grads, sums = jax.grad(loss, has_aux=True)(state.parts)
+        updates, opt_state = transform.update(grads, state.opt_state, state.parts)
+        return PretrainState(optax.apply_updates(state.parts, updates), opt_state, state.step + 1, state.key), sums
+
+    compiled = jax.jit(step, donate_argnums=0)
+    for epoch in range(first_epoch, recipe.epochs + 1):
+        damaged = redamage(train, recipe.seed, epoch)
+        sums = []
+        for batch in epoch_batches(train.lengths, width, recipe.batch_chars, recipe.seed, epoch):
+            state, got = compiled(state, *arrays(damaged, batch))
+            sums.append(got)  # read when the epoch ends: nothing in it waits for the device
+            on_step(int(train.lengths[batch.samples].sum()))
+        loss, top1 = evaluate(state.parts, validation)
+        train_loss, _, positions = np.array(sums, np.float64).sum(axis=0).tolist()
+        yield state, Result(epoch, train_loss / positions, loss, top1)
+
+
+def initial_state(config: ModelConfig, recipe: PretrainConfig, steps_per_epoch: int) -> PretrainState:
+    """Fresh weights and optimizer."""
+    parts = init_parts(config, recipe.seed)
+    opt_state = optimizer(recipe, recipe.epochs * steps_per_epoch).init(parts)
+    return PretrainState(parts, opt_state, jnp.zeros((), jnp.int32), jax.random.key(recipe.seed))

@@ -1,0 +1,94 @@
+#!/usr/bin/env python3
+"""Train a restoration model on damaged text; write best_model.pt and last_model.pt in the original format."""
+
+import argparse
+
+from jaxsae import cli
+from jaxsae.config import DataConfig, ModelConfig, PretrainConfig, require
+
+SHAPE = ("d_model", "n_heads", "d_ff", "n_layers", "dropout")
+
+
+def main(args: argparse.Namespace) -> None:
+    """Train, saving after each epoch; the best by validation loss stays."""
+    import dataclasses
+    import json
+    import time
+    from pathlib import Path
+
+    recipe, dataset = cli.config_from(args, PretrainConfig), cli.config_from(args, DataConfig).dataset
+    output = Path(args.output)
+    state_folder = output / "state"
+    anew = args.resume or not output.exists() or not any(output.iterdir())
+    require(anew, f"--output must be empty, got {output}; give --resume to go on there, or another folder")
+    cli.select_device(args.device)
+    import numpy as np
+
+    from convert.restoration import write_checkpoint
+    from convert.table import to_torch
+    from jaxsae import checkpoint, demo, load_samples, pretrain
+    from jaxsae.files import sha256, whole
+
+    demo.ensure_demo(dataset)
+    train, validation = (load_samples(dataset, split) for split in ("train", "validation"))
+    highest = max(int(part.max()) for samples in (train, validation) for part in (samples.ids, samples.labels))
+    shape = {name: vars(args)[name] for name in SHAPE if name in vars(args)}
+    config = ModelConfig(vocab_size=highest + 1, max_position=train.ids.shape[1], **shape)
+    dtype = np.float16 if args.half else np.float32
+    meta = {
+        "config": dataclasses.asdict(config),
+        "recipe": dataclasses.asdict(recipe),
+        "dataset_sha256": sha256(dataset),
+    }
+
+    per_epoch = len(pretrain.epoch_batches(train.lengths, config.max_position, recipe.batch_chars, recipe.seed, 1))
+    start = pretrain.initial_state(config, recipe, per_epoch)
+    done, best, history = 0, float("inf"), []
+    if args.resume:
+        done, start = checkpoint.load_state(state_folder, start, meta)
+        history = json.loads((output / "training.json").read_text())["epochs"][:done]
+        best = min(row["loss"] for row in history)
+        print(f"resuming after epoch {done}")
+    chars = int(train.lengths.sum())
+    print(f"model    {config.n_layers} layers, d_model {config.d_model}, vocabulary {config.vocab_size:,}")
+    print(
+        f"text     {dataset}: {len(train):,} samples, {chars:,} characters; {len(validation):,} for validation",
+        flush=True,
+    )
+
+    began = time.monotonic()
+    with cli.Progress("train   ", chars * (recipe.epochs - done), "chars", args.quiet).shown() as progress:
+        for state, result in pretrain.pretrain(config, recipe, train, validation, start, done + 1, progress.advance):
+            params = {path: p.astype(dtype) for path, p in pretrain.to_params(state.parts, config).items()}
+            tensors = to_torch(params, config)
+            write_checkpoint(output / "last_model.pt", config, tensors)
+            if result.loss < best:
+                best = result.loss
+                write_checkpoint(output / "best_model.pt", config, tensors)
+            history.append({**result._asdict(), "seconds": time.monotonic() - began})
+            with whole(output / "training.json") as aside:
+                aside.write_text(json.dumps({**meta, "epochs": history}, indent=2))
+            checkpoint.save_state(state_folder, result.epoch, state, meta)
+            note = f"epoch {result.epoch}  train {result.train_loss:.4f}  validation {result.loss:.4f}  top-1 {result.top1:.1%}"
+            progress.advance(0, note)
+            if not args.quiet:
+                progress.console.print(note)
+    print(f"trained  {len(history)} epochs, best validation loss {best:.4f}, {progress.rate:,.0f} characters/s")
+    print(f"wrote    {output / 'best_model.pt'}, last_model.pt, training.json")
+
+
+if __name__ == "__main__":
+    parser = cli.Parser(__doc__ or "")
+    parser.add_config(DataConfig, only=("dataset",))
+    parser.add_config(PretrainConfig)
+    defaults = {field: ModelConfig.__dataclass_fields__[field].default for field in SHAPE}
+    for name, default in defaults.items():
+        kind = float if name == "dropout" else int
+        flag = f"--{name.replace('_', '-')}"
+        parser.add_argument(flag, type=kind, default=argparse.SUPPRESS, help=f"of the model (default: {default})")
+    cli.add_device(parser)
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder for the checkpoints")
+    parser.add_argument("--half", action="store_true", help="write float16 weights: half the size")
+    parser.add_argument("--resume", action="store_true", help="go on after the last epoch saved in the output folder")
+    parser.add_argument("--quiet", action="store_true", help="only the last lines")
+    cli.run(main, parser)

@@ -1,0 +1,174 @@
+"""Training a restoration model: it learns, it goes on where it was, and what it writes is the original's format."""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from conftest import assert_one_line_error, tiny_splits
+
+from convert import load_restoration_model, read_checkpoint
+from jaxsae import data, load_samples, pretrain
+from jaxsae.config import ModelConfig, PretrainConfig
+from jaxsae.data import Samples
+from jaxsae.model import from_params, params_of
+
+CONFIG = ModelConfig(vocab_size=8000, max_position=45, d_model=16, n_heads=2, d_ff=24, n_layers=3, dropout=0.1)
+RECIPE = PretrainConfig(epochs=3, batch_chars=150, lr=1e-2, warmup=2)
+
+
+@pytest.fixture(scope="module")
+def samples():
+    columns = tiny_splits(seed=4, n=40)["train"]
+    return Samples(columns["input_ids"], columns["labels"], columns["attention_mask"])
+
+
+@pytest.fixture(scope="module")
+def parts():
+    parts = pretrain.init_parts(CONFIG, seed=0)
+    return jax.tree.map(lambda leaf: leaf + 0.1 * jax.random.normal(jax.random.key(1), leaf.shape), parts)
+
+
+def test_the_stacked_model_is_the_librarys_model(parts, samples):
+    """Cross-entropy and hits at damaged positions, from the logits of the model that users load."""
+    model = from_params(CONFIG, pretrain.to_params(parts, CONFIG))
+    logits = np.asarray(model(samples.ids, samples.mask), np.float64)
+    where = samples.labels != -100
+    log_p = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
+    true = samples.labels[where]
+    expected = -log_p[where][np.arange(len(true)), true]
+    sums = pretrain.figures(parts, CONFIG, *(jnp.asarray(a) for a in (samples.ids, samples.labels, samples.mask)))
+    np.testing.assert_allclose(sums.loss, expected.sum(), rtol=1e-5)
+    assert int(sums.positions) == where.sum()
+    assert int(sums.correct) == (log_p[where].argmax(-1) == true).sum()
+    loss, top1 = pretrain.make_evaluate(CONFIG, 100)(parts, samples)
+    np.testing.assert_allclose(loss, expected.mean(), rtol=1e-5)
+    np.testing.assert_allclose(top1, int(sums.correct) / where.sum(), rtol=1e-6)
+
+
+def test_gradients_agree_with_float64(parts, samples):
+    def loss(parts, ids, labels, mask):
+        sums = pretrain.figures(parts, CONFIG, ids, labels, mask)
+        return sums.loss / sums.positions
+
+    batch = [np.asarray(a[:6]) for a in (samples.ids, samples.labels, samples.mask)]
+    grads = jax.jit(jax.grad(loss))(parts, *map(jnp.asarray, batch))
+    flat, spread = jax.flatten_util.ravel_pytree(parts)
+    direction = np.random.default_rng(0).standard_normal(flat.shape)
+    slope = float(np.asarray(jax.flatten_util.ravel_pytree(grads)[0], np.float64) @ direction)
+    # a central difference of the same loss, computed by PyTorch in float64
+    ends = [torch_loss(spread(jnp.asarray(flat + step * direction, jnp.float32)), batch) for step in (1e-3, -1e-3)]
+    np.testing.assert_allclose(slope, (ends[0] - ends[1]) / 2e-3, rtol=1e-3)
+
+
+def torch_loss(parts, batch):
+    """The mean cross-entropy at damaged positions by the PyTorch reference in float64."""
+    from convert.reference import ReferenceModel
+    from convert.table import to_torch
+
+    module = ReferenceModel(CONFIG).double()
+    tensors = to_torch(pretrain.to_params(parts, CONFIG), CONFIG)
+    module.load_state_dict({name: torch.from_numpy(np.array(a)).double() for name, a in tensors.items()})
+    ids, labels, mask = (torch.from_numpy(a).long() for a in batch)
+    with torch.no_grad():
+        logits = module(ids, mask)
+    return float(torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=-100))
+
+
+def test_new_damage_keeps_the_truth(samples):
+    truth = np.where(samples.labels == -100, samples.ids, samples.labels)
+    first, again, other = (pretrain.redamage(samples, 0, epoch) for epoch in (1, 1, 2))
+    np.testing.assert_array_equal(first.ids, again.ids)
+    assert (first.ids != other.ids).any()
+    for damaged in (first, other):
+        np.testing.assert_array_equal(np.where(damaged.labels == -100, damaged.ids, damaged.labels), truth)
+        assert (damaged.labels[samples.mask == 0] == -100).all()
+        assert set(damaged.ids[damaged.labels != -100].tolist()) <= {ord("#"), ord("-")}
+
+
+def test_every_text_is_in_an_epoch_once(samples):
+    for epoch in (1, 2):
+        batches = pretrain.epoch_batches(samples.lengths, 45, 150, 0, epoch)
+        assert sorted(np.concatenate([b.samples for b in batches]).tolist()) == list(range(40))
+        assert all((samples.lengths[b.samples] <= b.length).all() for b in batches)
+    one, two = (pretrain.epoch_batches(samples.lengths, 45, 150, 0, epoch) for epoch in (1, 2))
+    assert any(
+        (a.samples.shape != b.samples.shape) or (a.samples != b.samples).any() for a, b in zip(one, two, strict=True)
+    )
+
+
+def test_it_learns_a_text_by_heart():
+    """Four texts over and over: the loss falls far below that of guessing by frequency."""
+    columns = data.text.prepare(["a-na be-li-ia qi-bi-ma um-ma", "lugal kala-ga lugal uri-ma"] * 2, seed=0)
+    short = Samples(*(columns[name][:, :45] for name in ("input_ids", "labels", "attention_mask")))
+    config = dataclasses.replace(CONFIG, vocab_size=200, dropout=0.0)
+    recipe = PretrainConfig(epochs=150, batch_chars=180, lr=1e-2, warmup=10)
+    *_, (_, last) = pretrain.pretrain(config, recipe, short, short)
+    assert last.loss < 0.5
+    assert last.top1 > 0.9
+
+
+def test_dropout_is_drawn_from_the_key(parts, samples):
+    batch = [jnp.asarray(a[:4]) for a in (samples.ids, samples.labels, samples.mask)]
+    losses = [
+        float(pretrain.figures(parts, CONFIG, *batch, key).loss)
+        for key in (None, jax.random.key(0), jax.random.key(0), jax.random.key(1))
+    ]
+    assert losses[1] == losses[2]
+    assert len(set(losses)) == 3
+
+
+SHAPE = ["--d-model", 16, "--n-heads", 2, "--d-ff", 24, "--n-layers", 3]
+
+
+def test_an_interrupted_run_ends_with_the_same_bits(script, tiny_dataset, tmp_path, monkeypatch):
+    """Stopped in its third epoch of four, then resumed: the files are those of a run that was never stopped."""
+    flags = ["--dataset", tiny_dataset, *SHAPE, "--epochs", 4, "--batch-chars", 150, "--warmup", 2]
+    assert script("train_model", *flags, "--output", tmp_path / "whole").status == 0
+    redamage = pretrain.redamage
+
+    def stop(samples, seed, epoch):
+        if epoch == 3:
+            raise KeyboardInterrupt
+        return redamage(samples, seed, epoch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pretrain, "redamage", stop)
+        assert script("train_model", *flags, "--output", tmp_path / "parts").status == 130
+    again = script("train_model", *flags, "--output", tmp_path / "parts", "--resume")
+    assert again.status == 0, again
+    assert "resuming after epoch 2" in again.out
+    for name in ("best_model.pt", "last_model.pt"):
+        ours, theirs = (
+            torch.load(tmp_path / run / name, weights_only=True)["model_state_dict"] for run in ("parts", "whole")
+        )
+        assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+    assert_one_line_error(script("train_model", *flags, "--output", tmp_path / "parts"), "give --resume")
+    other = script("train_model", *flags, "--output", tmp_path / "parts", "--resume", "--lr", "0.5")
+    assert_one_line_error(other, "a run with another recipe")
+
+
+def test_what_it_writes_is_the_original_format(script, tiny_dataset, tmp_path):
+    flags = ["--dataset", tiny_dataset, *SHAPE, "--epochs", 1, "--batch-chars", 300]
+    assert script("train_model", *flags, "--output", tmp_path / "m").status == 0
+    assert script("train_model", *flags, "--output", tmp_path / "half", "--half").status == 0
+    content = torch.load(tmp_path / "m" / "best_model.pt", weights_only=True)
+    samples = load_samples(tiny_dataset, "train")
+    assert content["vocab_size"] == content["config"]["vocab_size"] >= samples.ids.max() + 1
+    assert content["config"]["max_position"] == 45
+    # the training run's own validation loss, from the file
+    figures = json.loads((tmp_path / "m" / "training.json").read_text())["epochs"][0]
+    model, validation = (
+        load_restoration_model(tmp_path / "m" / "best_model.pt"),
+        load_samples(tiny_dataset, "validation"),
+    )
+    logits = torch.from_numpy(np.array(model(validation.ids, validation.mask)))
+    loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), torch.from_numpy(validation.labels).long().flatten())
+    np.testing.assert_allclose(figures["loss"], loss, rtol=1e-5)
+    half = read_checkpoint(tmp_path / "half" / "best_model.pt")
+    assert {t.dtype for t in half.tensors.values()} == {np.dtype("float16")}
+    for path, parameter in params_of(half.model()).items():
+        np.testing.assert_allclose(parameter, params_of(model)[path], rtol=1e-3, atol=1e-6, err_msg=path)
