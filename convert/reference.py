@@ -1,6 +1,7 @@
 """The restoration model in PyTorch: the bundled reference, or the user's own file, with hooks on its layers."""
 
 import contextlib
+import dataclasses
 import importlib.util
 import inspect
 import io
@@ -85,25 +86,32 @@ class ReferenceModel(nn.Module):
         return self.head(self.final_ln(x))
 
 
-def build(checkpoint: Checkpoint, reference: str | Path | None = None) -> nn.Module:
-    """The PyTorch model with the checkpoint's weights in float32: the bundled one, or `reference`, the user's own file.
-
-    That file is imported, that is, run; it must define RestorationConfig and RestorationModel.
-    """
-    if reference is None:
-        with torch.device("meta"):
-            module: nn.Module = ReferenceModel(checkpoint.config)
-    else:
-        module = _user_model(Path(reference), checkpoint.config)
-    state_dict = {name: pt.to_tensor(array).float() for name, array in checkpoint.tensors.items()}
-    try:
-        module.load_state_dict(state_dict, assign=True)
-    except RuntimeError as error:
-        message = " ".join(str(error).split())
-        raise InputError(
-            f"{reference}: its RestorationModel must take the checkpoint's tensors, got: {message}"
-        ) from None
+def build(checkpoint: Checkpoint, n_layers: int | None = None) -> nn.Module:
+    """The bundled reference with the checkpoint's weights in float32; with `n_layers`, so many blocks and no head."""
+    config = checkpoint.config if n_layers is None else dataclasses.replace(checkpoint.config, n_layers=n_layers)
+    with torch.device("meta"):
+        module = ReferenceModel(config)
+    names = [name for name in module.state_dict() if n_layers is None or not name.startswith("head.")]
+    # strict would ask for the head; that every tensor is there was found out when the checkpoint was read
+    module.load_state_dict(_float32(checkpoint, names), strict=False, assign=True)
     return module.eval()
+
+
+def build_from_file(checkpoint: Checkpoint, path: str | Path) -> nn.Module:
+    """The user's own model with the checkpoint's weights in float32.
+
+    The file is imported, that is, run; it must define RestorationConfig and RestorationModel.
+    """
+    module = _user_model(Path(path), checkpoint.config)
+    try:
+        module.load_state_dict(_float32(checkpoint, list(checkpoint.tensors)), assign=True)
+    except RuntimeError as error:
+        raise InputError(f"{path}: its RestorationModel must take the checkpoint's tensors, got: {error}") from None
+    return module.eval()
+
+
+def _float32(checkpoint: Checkpoint, names: Sequence[str]) -> dict[str, torch.Tensor]:
+    return {name: pt.to_tensor(checkpoint.tensors[name]).float() for name in names}
 
 
 def _user_model(path: Path, config: ModelConfig) -> nn.Module:
@@ -120,7 +128,7 @@ def _user_model(path: Path, config: ModelConfig) -> nn.Module:
             spec.loader.exec_module(user)
             return user.RestorationModel(user.RestorationConfig(**fields))
     except Exception as error:
-        got = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        got = f"{type(error).__name__}: {error}"
         raise InputError(f"{path}: must define RestorationConfig and RestorationModel(config), got {got}") from error
 
 
@@ -160,6 +168,8 @@ def resid_post(
                 arguments.append(torch.from_numpy(mask[i][None]).long())
             with contextlib.suppress(Enough), contextlib.redirect_stdout(io.StringIO()):
                 module(*arguments)
+    except Exception as error:
+        raise InputError(f"the reference model must run on the samples, got {type(error).__name__}: {error}") from error
     finally:
         for handle in handles:
             handle.remove()

@@ -78,7 +78,10 @@ def cross_check(
     rows = extract(model, samples, layers, padding)
     wanted = real[rows.sample, rows.position]
     mask = samples.mask if padding == "drop" else None
-    module = reference.build(checkpoint, reference_file)
+    if reference_file is None:
+        module = reference.build(checkpoint, n_layers=max(layers) + 1)
+    else:
+        module = reference.build_from_file(checkpoint, reference_file)
     theirs = reference.resid_post(module, samples.ids, mask, layers, torch.float32)
     exact = reference.resid_post(module, samples.ids, mask, layers, torch.float64)
     return [compare(i, np.asarray(rows.values[i])[wanted], theirs[i][real], exact[i][real]) for i in layers]

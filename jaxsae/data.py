@@ -68,6 +68,17 @@ def load_samples(path: str | Path, split: str = "validation", max_samples: int |
     return Samples(*(columns[name].astype(dtype, copy=False) for name, dtype in COLUMNS.items()))
 
 
+def split_names(path: str | Path) -> list[str]:
+    """The splits of a dataset that `load_samples` reads."""
+    if Path(path).is_file():
+        return ["train", "validation", "test"]
+    content = _json(Path(path) / "dataset_dict.json")
+    splits: Any = content.get("splits") if isinstance(content, dict) else None
+    ok = isinstance(splits, list) and all(isinstance(name, str) for name in splits)
+    require(ok, f'{path}: dataset_dict.json must be {{"splits": [...]}}')
+    return splits
+
+
 def read_fragments(path: str | Path) -> list[str]:
     """The cleaned texts of a `fragments.json`, in file order; fragments without text are left out."""
     try:
@@ -137,7 +148,7 @@ def load_columns(
 ) -> dict[str, np.ndarray]:
     """Columns of a split of a `save_to_disk` folder, each [n, width]: those in `names`, or all there are."""
     folder = Path(folder)
-    splits = _json(folder / "dataset_dict.json").get("splits", [])
+    splits = split_names(folder)
     require(split in splits, f"split must be one of {', '.join(splits)}, got {split!r}")
     folder = folder / split
     state = _json(folder / "state.json")

@@ -2,14 +2,13 @@
 """Convert a restoration model: PyTorch .pt to a folder (Orbax), or such a folder back to a .pt, bit for bit."""
 
 import argparse
+from pathlib import Path
 
 from jaxsae import cli
 
 
 def main(args: argparse.Namespace) -> None:
     """One direction or the other, by what `input` is."""
-    from pathlib import Path
-
     from convert import restoration
 
     if Path(args.input).is_dir():

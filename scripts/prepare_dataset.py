@@ -2,6 +2,7 @@
 """Prepare raw fragments: clean, damage, split; write a dataset that Hugging Face `datasets` opens."""
 
 import argparse
+from pathlib import Path
 
 from jaxsae import cli
 from jaxsae.config import require
@@ -9,8 +10,6 @@ from jaxsae.config import require
 
 def main(args: argparse.Namespace) -> None:
     """Fragments in, dataset folder out."""
-    from pathlib import Path
-
     from jaxsae import data
     from jaxsae.files import whole
 

@@ -1,10 +1,30 @@
 #!/usr/bin/env python3
 """Train a sparse autoencoder on the residual stream of one layer; write sae_layer{L}_optimized.pt, .json and .png."""
 
+from __future__ import annotations
+
 import argparse
+import dataclasses
+import json
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jaxsae import cli
 from jaxsae.config import DataConfig, InputError, TrainConfig, require
+
+if TYPE_CHECKING:  # heavy: loaded by the functions that use them
+    from collections.abc import Callable
+
+    from jax import Array
+
+    from convert.restoration import Checkpoint
+    from jaxsae.data import Samples
+    from jaxsae.metrics import Score
+    from jaxsae.model import RestorationModel
+    from jaxsae.train import Trained
 
 HELD_OUT_SAMPLES = 20
 """Samples of the test split that the printed figures are measured on."""
@@ -12,39 +32,22 @@ HELD_OUT_SAMPLES = 20
 
 def main(args: argparse.Namespace) -> int:
     """Load, cross-check, extract, train, score, write."""
-    import dataclasses
-    import json
-    import sys
-    import time
-    from importlib.metadata import version
-    from pathlib import Path
-
     began = time.monotonic()
-    data = cli.config_from(args, DataConfig)
-    given = vars(args)
-    require(
-        not {"l1_coef", "k_sparse"} <= given.keys(),
-        "give either --l1-coef or --k-sparse, got both: a TopK has no L1 penalty",
-    )
-    config = cli.config_from(args, TrainConfig, **({"architecture": "topk"} if "k_sparse" in given else {}))
-    require(args.layer >= 0, f"layer must be at least 0, got {args.layer}")
-    require(args.verify >= 0, f"verify must be at least 0, got {args.verify}")
-    output = Path(args.output)
-    require(not output.exists() or output.is_dir(), f"--output must be a folder, got the file {output}")
-
+    data, config = check_flags(args)
+    target = Path(args.output) / f"sae_layer{args.layer}_optimized.pt"
     cli.select_device(args.device)
-    from convert import read_checkpoint, save_sae
-    from jaxsae import demo, extract, load_samples, score, train_sae
-    from jaxsae.files import sha256, whole
+    from convert import read_checkpoint
+    from jaxsae import demo, load_samples, score, train_sae
+    from jaxsae.files import sha256
 
     def say(line: str) -> None:
         if not args.quiet:
             print(line, flush=True)
 
     checkpoint = read_checkpoint(data.checkpoint)
-    checkpoint.config.check_layer(args.layer)
-    d_in = checkpoint.config.d_model
-    sae_config = config.sae(d_in)
+    shape = checkpoint.config
+    shape.check_layer(args.layer)
+    sae_config = config.sae(shape.d_model)
     demo.ensure_demo(data.dataset)
     samples = load_samples(data.dataset, data.split, data.max_samples)
     settings = {
@@ -56,64 +59,30 @@ def main(args: argparse.Namespace) -> int:
         "checkpoint_sha256": checkpoint.sha256,
         "dataset_sha256": sha256(data.dataset),
     }
-    target = output / f"sae_layer{args.layer}_optimized.pt"
     check_overwrite(target, settings, args.overwrite)
-
-    shape = checkpoint.config
+    fewer = "" if data.max_samples in (None, len(samples)) else f" (all there are; {data.max_samples} asked for)"
     say(
         f"model    {data.checkpoint}: {shape.n_layers} layers, d_model {shape.d_model}, vocabulary {shape.vocab_size:,}"
     )
-    fewer = (
-        ""
-        if data.max_samples is None or len(samples) == data.max_samples
-        else f" (all there are; {data.max_samples} asked for)"
-    )
-    say(
-        f"text     {data.dataset}, {data.split}: {len(samples):,} samples{fewer}, {int(samples.mask.sum()):,} characters"
-    )
+    say(f"text     {data.dataset}, {data.split}: {len(samples):,} samples{fewer}, {samples.mask.sum():,} characters")
 
     model = checkpoint.model()
-    if args.verify:
-        from convert.verify import cross_check
-
-        [check] = cross_check(model, checkpoint, samples[: args.verify], [args.layer], data.padding)
-        limits = f"float64: ours {check.ours_to_float64:.1e} away (RMS), PyTorch {check.torch_to_float64:.1e}"
-        say(
-            f"check    layer {check.layer}: max |JAX - PyTorch| = {check.max_abs:.1e} over {check.positions:,} positions ({limits})"
-        )
-        if not check.passed:
-            print(
-                f"failed: layer {args.layer} of the replica differs from PyTorch more than rounding explains; nothing trained",
-                file=sys.stderr,
-            )
-            return 1
+    if args.verify and not passes_cross_check(model, checkpoint, samples[: args.verify], args.layer, data.padding, say):
+        return 1
     del checkpoint
-
-    total = int((samples.mask != 0).sum()) if data.padding == "drop" else samples.mask.size
-    with cli.Progress("extract ", total, "rows", args.quiet).shown() as progress:
-        rows = extract(model, samples, [args.layer], data.padding, on_rows=progress.advance).values[args.layer]
-    say(f"rows     {len(rows):,} of width {d_in}, padding {data.padding}, {progress.rate:,.0f} rows/s")
-    try:
-        held_out = load_samples(data.dataset, "test", HELD_OUT_SAMPLES)
-    except InputError:
-        scored_rows, rows_scored = rows, "training rows"
-    else:
-        scored_rows = extract(model, held_out, [args.layer], data.padding).values[args.layer]
-        rows_scored = f"test split, first {len(held_out)} samples"
+    rows, scored, rows_scored = make_rows(model, samples, args.layer, data, args.quiet, say)
     del model
 
-    steps = len(rows) // config.batch_size
-    with cli.Progress("train   ", config.epochs * steps, "steps", args.quiet).shown() as progress:
+    steps = config.epochs * (len(rows) // config.batch_size)
+    with cli.Progress("train   ", steps, "steps", args.quiet).shown() as progress:
         trained = train_sae(
             rows,
             config,
             on_step=lambda done: progress.advance(),
             on_epoch=lambda e: progress.advance(0, f"epoch {e.number}  loss {e.loss:.5f}  L0 {e.l0:.1f}"),
         )
-    losses = [epoch.loss for epoch in trained.epochs]
-    result = score(trained.sae, sae_config.k, scored_rows)
-    seconds = time.monotonic() - began
-
+    result = score(trained.sae, sae_config.k, scored)
+    seconds, memory = time.monotonic() - began, cli.peak_memory()
     report = {
         "layer": args.layer,
         "architecture": sae_config.architecture,
@@ -121,15 +90,15 @@ def main(args: argparse.Namespace) -> int:
         "fvu": result.fvu,
         "dead": result.dead,
         "rows_scored": f"{rows_scored} ({result.rows} rows)",
-        "final_loss": losses[-1],
-        "epochs": len(losses),
-        "losses": losses,
+        "final_loss": trained.epochs[-1].loss,
+        "epochs": len(trained.epochs),
+        "losses": [epoch.loss for epoch in trained.epochs],
         "l0_of_epoch": [epoch.l0 for epoch in trained.epochs],
         "seconds": seconds,
         "steps_per_second": progress.rate,
-        "peak_memory_bytes": cli.peak_memory(),
+        "peak_memory_bytes": memory,
         "rows": len(rows),
-        "d_in": d_in,
+        "d_in": sae_config.d_in,
         "d_sae": sae_config.d_sae,
         "seed": config.seed,
         "checkpoint_sha256": settings["checkpoint_sha256"],
@@ -137,38 +106,97 @@ def main(args: argparse.Namespace) -> int:
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "versions": {name: version(name) for name in ("jaxsae", "jax", "jaxlib", "flax", "optax", "numpy", "torch")},
     }
-    extra = {
-        "layer": args.layer,
-        "hook_name": f"blocks.{args.layer}.hook_resid_post",
-        "checkpoint_sha256": settings["checkpoint_sha256"],
-    }
-    from jaxsae.figures import training_figure
+    write_results(target, trained, result, report, rows_scored)
 
-    with whole(target.with_suffix(".png")) as png:
-        title = f"Layer {args.layer}: {sae_config.architecture}, {sae_config.d_sae:,} latents, L0 {result.l0:.1f}, FVU {result.fvu:.4f}"
-        training_figure(png, title, losses, result.density, rows_scored)
-    with whole(target.with_suffix(".json")) as text:
-        text.write_text(json.dumps(report, indent=2))
-    save_sae(target, trained.sae, sae_config, losses, extra)
-
-    stopped = "" if len(losses) == config.epochs else f" (no new lowest loss for {config.patience})"
-    print(f"trained  {len(losses)} epochs{stopped}, {progress.rate:,.0f} steps/s, final loss {losses[-1]:.5f}")
+    stopped = "" if len(trained.epochs) == config.epochs else f" (no new lowest loss for {config.patience})"
     print(
-        f"scored   L0 {result.l0:.1f} of {sae_config.d_sae:,}, FVU {result.fvu:.4f}, dead {result.dead:.1%}  ({rows_scored})"
+        f"trained  {report['epochs']} epochs{stopped}, {progress.rate:,.0f} steps/s, final loss {report['final_loss']:.5f}"
     )
-    print(f"took     {seconds:.1f} s, peak memory {report['peak_memory_bytes'] / 2**20:,.0f} MiB")
+    print(
+        f"scored   L0 {result.l0:.1f} of {sae_config.d_sae:,}, FVU {result.fvu:.4f}, dead {result.dead:.1%} ({rows_scored})"
+    )
+    print(f"took     {seconds:.1f} s, peak memory {memory / 2**20:,.0f} MiB")
     print(f"wrote    {target}, .json, .png")
     if result.l0 > sae_config.d_sae / 10:
         print(
-            "note     the features are dense: over a tenth of them fire on each row. Try --k-sparse 20, or a higher --l1-coef."
+            "note     dense features: over a tenth of them fire on each row. Try --k-sparse 20, or a higher --l1-coef."
         )
     return 0
 
 
-def check_overwrite(target, settings: dict, overwrite: bool) -> None:  # type: ignore[no-untyped-def]
-    """Refuse to replace what other settings made, unless told to."""
-    import json
+def check_flags(args: argparse.Namespace) -> tuple[DataConfig, TrainConfig]:
+    """The configs that the flags describe; what can be wrong before anything is loaded is found here."""
+    given = vars(args)
+    both = {"l1_coef", "k_sparse"} <= given.keys()
+    require(not both, "give either --l1-coef or --k-sparse, got both: a TopK has no L1 penalty")
+    implied = {"architecture": "topk"} if "k_sparse" in given else {}
+    require(args.layer >= 0, f"layer must be at least 0, got {args.layer}")
+    require(args.verify >= 0, f"verify must be at least 0, got {args.verify}")
+    output = Path(args.output)
+    require(not output.exists() or output.is_dir(), f"--output must be a folder, got the file {output}")
+    return cli.config_from(args, DataConfig), cli.config_from(args, TrainConfig, **implied)
 
+
+def passes_cross_check(
+    model: RestorationModel,
+    checkpoint: Checkpoint,
+    samples: Samples,
+    layer: int,
+    padding: str,
+    say: Callable[[str], None],
+) -> bool:
+    """Compare the layer with PyTorch; where it differs by more than rounding explains, say so on standard error."""
+    from convert.verify import cross_check
+
+    [check] = cross_check(model, checkpoint, samples, [layer], padding)
+    difference = f"max |JAX - PyTorch| = {check.max_abs:.1e} over {check.positions:,} positions"
+    limits = f"from float64, RMS: ours {check.ours_to_float64:.1e}, PyTorch {check.torch_to_float64:.1e}"
+    say(f"check    layer {layer}: {difference} ({limits})")
+    if not check.passed:
+        print(
+            f"failed: layer {layer} differs from PyTorch more than rounding explains; nothing trained", file=sys.stderr
+        )
+    return check.passed
+
+
+def make_rows(
+    model: RestorationModel, samples: Samples, layer: int, data: DataConfig, quiet: bool, say: Callable[[str], None]
+) -> tuple[Array, Array, str]:
+    """(rows to train on, rows to score on, what the latter are)."""
+    from jaxsae import extract, load_samples
+    from jaxsae.data import split_names
+
+    total = int((samples.mask != 0).sum()) if data.padding == "drop" else samples.mask.size
+    with cli.Progress("extract ", total, "rows", quiet).shown() as progress:
+        rows = extract(model, samples, [layer], data.padding, on_rows=progress.advance).values[layer]
+    say(f"rows     {len(rows):,} of width {rows.shape[1]}, padding {data.padding}, {progress.rate:,.0f} rows/s")
+    if "test" not in split_names(data.dataset):
+        return rows, rows, "training rows"
+    held_out = load_samples(data.dataset, "test", HELD_OUT_SAMPLES)
+    scored = extract(model, held_out, [layer], data.padding).values[layer]
+    return rows, scored, f"test split, first {len(held_out)} samples"
+
+
+def write_results(target: Path, trained: Trained, result: Score, report: dict, rows_scored: str) -> None:
+    """The picture, the figures, and last the SAE itself."""
+    from convert import save_sae
+    from jaxsae.figures import training_figure
+    from jaxsae.files import whole
+
+    config, layer = trained.config, report["layer"]
+    size = f"{config.d_sae:,} latents, L0 {result.l0:.1f}, FVU {result.fvu:.4f}"
+    with whole(target.with_suffix(".png")) as png:
+        title = f"Layer {layer}: {config.architecture}, {size}"
+        training_figure(png, title, report["losses"], result.density, rows_scored)
+    with whole(target.with_suffix(".json")) as text:
+        text.write_text(json.dumps(report, indent=2))
+    extra = {"layer": layer, "hook_name": f"blocks.{layer}.hook_resid_post"}
+    extra["checkpoint_sha256"] = report["checkpoint_sha256"]
+    save_sae(target, trained.sae, config, report["losses"], extra)
+
+
+def check_overwrite(target: Path, settings: dict, overwrite: bool) -> None:
+    """Refuse to replace what other settings made, unless told to."""
     if overwrite or not target.exists():
         return
     try:

@@ -2,6 +2,10 @@
 """Train a restoration model on damaged text; write best_model.pt and last_model.pt in the original format."""
 
 import argparse
+import dataclasses
+import json
+import time
+from pathlib import Path
 
 from jaxsae import cli
 from jaxsae.config import DataConfig, ModelConfig, PretrainConfig, require
@@ -11,11 +15,6 @@ SHAPE = ("d_model", "n_heads", "d_ff", "n_layers", "dropout")
 
 def main(args: argparse.Namespace) -> None:
     """Train, saving after each epoch; the best by validation loss stays."""
-    import dataclasses
-    import json
-    import time
-    from pathlib import Path
-
     recipe, dataset = cli.config_from(args, PretrainConfig), cli.config_from(args, DataConfig).dataset
     output = Path(args.output)
     state_folder = output / "state"

@@ -2,6 +2,9 @@
 """Compare every layer's activations with PyTorch hooks: the difference, and each side's distance from float64."""
 
 import argparse
+import dataclasses
+import json
+from pathlib import Path
 
 from jaxsae import cli
 from jaxsae.config import DataConfig, require
@@ -14,10 +17,6 @@ def layer_list(text: str) -> list[int] | None:
 
 def main(args: argparse.Namespace) -> int:
     """Prints a table; status 1 where a layer fails."""
-    import dataclasses
-    import json
-    from pathlib import Path
-
     from rich.console import Console
     from rich.table import Table
 
