@@ -99,8 +99,9 @@ def test_float64_training_is_pytorchs_after_300_steps(l1_coef, k):
 def test_each_float32_step_is_pytorchs_from_the_same_state(l1_coef, k):
     """At a learning rate whose updates stand clear of the decoder's rounding.
 
-    Dividing a row by its norm leaves either side a rounding error of the row, not of the update: with updates of 1e-4
-    of the weights and less, PyTorch's W_dec is itself further than 1e-4 of its update from float64.
+    Dividing a row by its norm leaves either side a rounding error of the row, not of the update. At the guide's 1e-4 on
+    real rows PyTorch's W_dec is itself up to 3.4e-4 of its update away from float64 (ours 3.0e-4; all other tensors of
+    both below 3e-5), so that nothing can be within 1e-4 of it there.
     """
     lr = 3e-3
     config = SAEConfig(D_IN, D_SAE, l1_coef, k)
