@@ -29,14 +29,16 @@ def test_run_lengths_are_few_and_close():
     assert run_lengths(100)[-1] == 100
 
 
+@pytest.mark.parametrize("chars", [768, 4096])
 @pytest.mark.parametrize("seed", range(5))
-def test_plan_runs_each_sample_once_whole_in_full_batches(seed):
+def test_plan_runs_each_sample_once_whole_in_full_batches(seed, chars):
     lengths = np.random.default_rng(seed).integers(0, 769, 157)
-    batches = plan(lengths, 768)
+    batches = plan(lengths, 768, chars)
     assert sorted(np.concatenate([b.samples for b in batches]).tolist()) == list(range(157))
     for batch in batches:
         assert (lengths[batch.samples] <= batch.length).all()
-        assert len(batch.samples) == max(1, 768 // batch.length)
+    for batch in batches[:-1]:  # the last takes what is left over
+        assert len(batch.samples) == max(1, chars // batch.length)
     assert len({b.length for b in batches}) <= len(run_lengths(768))
 
 

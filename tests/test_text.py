@@ -41,19 +41,22 @@ def test_damage_is_a_fifth_of_the_text(n):
         assert 1 <= len(damaged) <= max(1, int(0.25 * n)) + 9  # the last span may overshoot
 
 
-def test_damage_draws_in_the_original_order():
+@pytest.mark.parametrize("n", [1, 4, 50, 400])
+@pytest.mark.parametrize("seed", range(8))
+def test_damage_draws_in_the_original_order(seed, n):
     """Follows the rules by hand with an own generator: random, then length, start; or a single position."""
-    rng, n = random.Random(7), 50
-    target, expected = max(1, int(n * rng.uniform(0.15, 0.25))), {}
-    while len(expected) < target:
+    rng = random.Random(seed)
+    target, expected, draws = max(1, int(n * rng.uniform(0.15, 0.25))), {}, 0
+    while len(expected) < target and draws < 3 * n:
+        draws += 1
         if rng.random() < 0.3:
             length = rng.randint(2, 10)
-            start = rng.randint(0, n - length)
-            for p in range(start, start + length):
+            start = rng.randint(0, max(0, n - length))
+            for p in range(start, min(n, start + length)):
                 expected.setdefault(p, ord("#"))
         else:
             expected.setdefault(rng.randint(0, n - 1), ord("-"))
-    assert text.mask_text(n, random.Random(7)) == expected
+    assert text.mask_text(n, random.Random(seed)) == expected
 
 
 def test_prepare_keeps_the_truth_in_the_labels():
