@@ -9,7 +9,7 @@ from conftest import TINY
 from flax import nnx
 
 from convert import read_checkpoint
-from convert.verify import cross_check
+from convert.verify import LayerCheck, cross_check
 from jaxsae import load_samples
 from jaxsae.model import RestorationModel, params_of, run_block
 
@@ -134,3 +134,19 @@ def test_the_original_codes_activations_agree(real):
                 difference = np.abs(np.asarray(x)[where] - expected)
                 limit = 1e-5 * np.sqrt(np.mean(expected**2)) * (layer + 1)
                 assert difference.max() <= limit, (name, layer, difference.max(), limit)
+
+
+@pytest.mark.parametrize(
+    ("ours", "ours_max", "passes"),
+    [
+        (2.9e-5, 3.9e-4, True),
+        (3.2e-5, 3.9e-4, False),
+        (2.9e-5, 4.2e-4, False),
+        (np.nan, 1e-4, False),
+        (1e-5, np.nan, False),
+    ],
+)
+def test_the_limits_are_3_times_in_rms_and_4_times_in_maximum(ours, ours_max, passes):
+    """Of PyTorch's own 1e-5 and 1e-4, plus 1e-6 of the layer's RMS of 1."""
+    check = LayerCheck(0, 0.0, 0.0, ours, 1e-5, ours_max, 1e-4, 1.0, 100)
+    assert check.passed is passes
