@@ -172,3 +172,13 @@ def test_what_it_writes_is_the_original_format(script, tiny_dataset, tmp_path):
     assert {t.dtype for t in half.tensors.values()} == {np.dtype("float16")}
     for path, parameter in params_of(half.model()).items():
         np.testing.assert_allclose(parameter, params_of(model)[path], rtol=1e-3, atol=1e-6, err_msg=path)
+
+
+def test_each_step_drops_other_units(samples, monkeypatch):
+    """The same batch, next to no learning: from one epoch to the next only dropout changes the loss."""
+    monkeypatch.setattr(pretrain, "redamage", lambda samples, seed, epoch: samples)
+    recipe = PretrainConfig(epochs=2, batch_chars=10_000, lr=1e-12)
+    for dropout, differ in ((0.1, True), (0.0, False)):
+        config = dataclasses.replace(CONFIG, dropout=dropout)
+        first, second = (result.train_loss for _, result in pretrain.pretrain(config, recipe, samples, samples))
+        assert (abs(first - second) > 1e-6 * first) is differ
