@@ -177,6 +177,8 @@ def test_what_it_writes_is_the_original_format(script, tiny_dataset, tmp_path):
 def test_each_step_drops_other_units(samples, monkeypatch):
     """The same batch, next to no learning: from one epoch to the next only dropout changes the loss."""
     monkeypatch.setattr(pretrain, "redamage", lambda samples, seed, epoch: samples)
+    batches = pretrain.epoch_batches(samples.lengths, 45, 10_000, 0, 1)
+    monkeypatch.setattr(pretrain, "epoch_batches", lambda *args: batches)
     recipe = PretrainConfig(epochs=2, batch_chars=10_000, lr=1e-12)
     for dropout, differ in ((0.1, True), (0.0, False)):
         config = dataclasses.replace(CONFIG, dropout=dropout)
