@@ -7,6 +7,7 @@ DIR/truth/labels.json   field -> names of its codes; genre and language of each 
 """
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,7 @@ def write_demo(folder: Path, n_samples: int = N_SAMPLES, seed: int = SEED) -> No
         "genre": {split: [texts[i].genre for i in rows] for split, rows in rows_of.items()},
         "language": {split: [texts[i].language for i in rows] for split, rows in rows_of.items()},
     }
+    shutil.rmtree(folder / "truth", ignore_errors=True)  # left by a run that was killed before it wrote the dataset
     with whole(folder / "truth") as aside:
         aside.mkdir()
         data.save_splits(aside, {split: {f: c[rows] for f, c in truth.items()} for split, rows in rows_of.items()})
@@ -43,5 +45,5 @@ def write_demo(folder: Path, n_samples: int = N_SAMPLES, seed: int = SEED) -> No
 
 def ensure_demo(dataset: str | Path) -> None:
     """Write the demo's text if `dataset` is the demo's and is not there yet (three seconds)."""
-    if Path(dataset) == DEMO / "dataset" and not Path(dataset).exists() and not (DEMO / "truth").exists():
+    if Path(dataset) == DEMO / "dataset" and not Path(dataset).exists():
         write_demo(DEMO)

@@ -41,3 +41,12 @@ def test_the_same_seed_gives_the_same_bytes(folder, tmp_path):
     write_demo(tmp_path, n_samples=200, seed=3)
     for part in ("dataset", "truth"):
         assert sha256(tmp_path / part) == sha256(folder / part)
+
+
+def test_a_killed_run_leaves_nothing_in_the_way(tmp_path):
+    """The truth was written and the dataset was not: writing again gives both."""
+    (tmp_path / "truth").mkdir()
+    write_demo(tmp_path, n_samples=20, seed=3)
+    assert len(load_samples(tmp_path / "dataset", "train")) == len(
+        data.load_columns(tmp_path / "truth", "train")["language"]
+    )
