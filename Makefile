@@ -1,20 +1,25 @@
-# `make test` runs everything that CI runs; `make help` lists the rest.
+# `make train` is the first thing to try, `make test` runs everything that CI runs; `make help` lists the rest.
 VENV := .venv
 PYTHON ?= python3
 RUN := $(VENV)/bin/python
 
-.PHONY: help install test lint clean
+.PHONY: help train install test lint clean
 help:
-	@echo "make test    lint, format check, types and the whole test suite (makes $(VENV) if there is none)"
+	@echo "make train   train a sparse autoencoder on layer 8 of the embedded demo (makes $(VENV) if there is none)"
+	@echo "make test    lint, format check, types and the whole test suite"
 	@echo "make lint    the first three of these"
 	@echo "make clean   remove $(VENV) and caches"
+
+train: $(VENV)/.installed
+	$(RUN) scripts/train.py --layer 8
 
 install: $(VENV)/.installed
 # exact versions: constraints.txt; what is needed and why: pyproject.toml
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or newer is needed, $(PYTHON) is " + sys.version.split()[0] + "; try make PYTHON=python3.12")'
 	@$(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@echo "installing the pinned packages into $(VENV) (once; a minute or two) ..."
+	@$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
 test: lint

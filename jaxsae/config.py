@@ -110,6 +110,9 @@ class PretrainConfig:
 
     epochs: int = flag(20, "passes over the training text, each with new damage")
     batch_chars: int = flag(4096, "characters in a step, about; samples of like length run together")
+    crop: int | None = flag(
+        None, "cut texts into pieces of at most N characters, but for the last fifth of the epochs", metavar="N"
+    )
     lr: float = flag(2e-3, "AdamW's highest learning rate, reached after the warm-up; then a cosine down")
     warmup: int = flag(200, "steps until the highest learning rate")
     weight_decay: float = flag(0.01, "of matrices; norms, biases and the embedding do not decay")
@@ -119,10 +122,15 @@ class PretrainConfig:
         for name in ("epochs", "batch_chars", "warmup"):
             value = getattr(self, name)
             require(value >= 1, f"{name.replace('_', '-')} must be at least 1, got {value}")
+        require(self.crop is None or self.crop >= 8, f"crop must be at least 8, got {self.crop}")
         require(self.lr > 0 and math.isfinite(self.lr), f"lr must be a number above 0, got {self.lr}")
         ok = self.weight_decay >= 0 and math.isfinite(self.weight_decay)
         require(ok, f"weight-decay must be a number of at least 0, got {self.weight_decay}")
         require(0 <= self.seed < 2**32, f"seed must be in 0..{2**32 - 1}, got {self.seed}")
+
+    def crop_of(self, epoch: int) -> int | None:
+        """How long the pieces of this epoch (1-based) are; None: whole texts."""
+        return self.crop if epoch <= self.epochs - math.ceil(self.epochs / 5) else None
 
 
 def sample_count(text: str) -> int | None:

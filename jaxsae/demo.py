@@ -9,8 +9,10 @@ DIR/truth/labels.json   field -> names of its codes; genre and language of each 
 import json
 import shutil
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Bool
 
 from jaxsae import corpus, data, text
 from jaxsae.config import DEMO
@@ -47,3 +49,44 @@ def ensure_demo(dataset: str | Path) -> None:
     """Write the demo's text if `dataset` is the demo's and is not there yet (three seconds)."""
     if Path(dataset) == DEMO / "dataset" and not Path(dataset).exists():
         write_demo(DEMO)
+
+
+class Truth(NamedTuple):
+    """What is known of the characters of a split, in the order of the text: sample after sample, no padding."""
+
+    fields: dict[str, np.ndarray]
+    """Field of `jaxsae.corpus.LABELS` -> name of each character's label."""
+    genre: np.ndarray
+    """Of the text that each character stands in."""
+    position: np.ndarray
+    """In the word, from 0; -1 between words."""
+
+    @property
+    def in_word(self) -> Bool[np.ndarray, " n"]:
+        """Not a space between words."""
+        return self.position >= 0
+
+    def properties(self) -> dict[str, Bool[np.ndarray, " n"]]:
+        """Yes-or-no properties: what a probe or a latent may tell."""
+        morpheme, word_class = self.fields["morpheme"], self.fields["word_class"]
+        rest = ("stem", "separator", "plural sign")
+        suffixes = [name for name in corpus.LABELS["morpheme"] if name not in rest and not name.endswith("prefix")]
+        out = {
+            "language Sumerian": self.fields["language"] == "sumerian",
+            "logogram": self.fields["logogram"] == "yes",
+            "numeral": self.fields["numeral"] == "yes",
+            "suffix": np.isin(morpheme, suffixes),
+            "formula": self.fields["formula"] != "none",
+        }
+        out |= {name: word_class == name for name in ("verb", "personal name", "deity", "place name")}
+        return out | {name: morpheme == name for name in suffixes}
+
+
+def load_truth(folder: Path, split: str) -> Truth:
+    """The truth of a split as `write_demo` wrote it beside the dataset."""
+    columns = data.load_columns(folder / "truth", split)
+    labels = json.loads((folder / "truth" / "labels.json").read_text())
+    real = columns["language"] >= 0
+    fields = {field: np.array(names)[columns[field][real]] for field, names in labels["fields"].items()}
+    genre = np.repeat(np.array(labels["genre"][split]), real.sum(axis=1))
+    return Truth(fields, genre, columns["position"][real])

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from jaxsae import text
 from jaxsae.activations import Batch, plan, run_lengths
-from jaxsae.config import ModelConfig, PretrainConfig
+from jaxsae.config import ModelConfig, PretrainConfig, require
 from jaxsae.data import Samples
 from jaxsae.model import Block, LayerNorm, RestorationModel, rotary_table
 
@@ -41,19 +41,23 @@ class PretrainState(NamedTuple):
 
 
 def init_parts(config: ModelConfig, seed: int) -> Parts:
-    """Fresh weights: normal with deviation 0.02; what writes into the stream is scaled by 1 / sqrt(2 n_layers)."""
+    """Fresh weights: normal, with deviation 1 / sqrt(d_in) in the blocks and 0.02 in embedding and head.
+
+    What writes into the stream is scaled by 1 / sqrt(2 n_layers) besides, so that its size does not grow with depth.
+    """
     model = RestorationModel(config, rngs=nnx.Rngs(seed))
     parts = Parts(
         model.embed, jax.tree.map(lambda *leaves: jnp.stack(leaves), *model.layers), model.final_ln, model.head
     )
     keys = iter(jax.random.split(jax.random.key(seed), len(jax.tree.leaves(parts))))
-    scale = {".out_proj.kernel": (2 * config.n_layers) ** -0.5, ".down.kernel": (2 * config.n_layers) ** -0.5}
 
     def draw(path: tuple, leaf: Array) -> Array:
         key, name = next(keys), jax.tree_util.keystr(path)
         if not ("kernel" in name or "embedding" in name):
             return leaf
-        deviation = 0.02 * next((s for end, s in scale.items() if end in name), 1.0)
+        deviation = leaf.shape[-2] ** -0.5 if ".blocks" in name else 0.02
+        if ".out_proj.kernel" in name or ".down.kernel" in name:
+            deviation *= (2 * config.n_layers) ** -0.5
         return deviation * jax.random.normal(key, leaf.shape, leaf.dtype)
 
     return jax.tree_util.tree_map_with_path(draw, parts)
@@ -92,7 +96,7 @@ def residual(
         return x + dropout(block.ff(block.ln2(x)), ff_key), None
 
     keys = jax.random.split(jax.random.key(0) if key is None else key, config.n_layers)
-    x, _ = jax.lax.scan(block_step, parts.embed(ids), (parts.blocks, keys))
+    x, _ = jax.lax.scan(jax.checkpoint(block_step), parts.embed(ids), (parts.blocks, keys))
     return x
 
 
@@ -114,10 +118,13 @@ def figures(
     mask: Int[Array, "batch position"],
     key: Key[Array, ""] | None = None,
 ) -> Figures:
-    """Loss and hits at the damaged positions; the head is applied to those alone (at most a third of all)."""
+    """Loss and hits at the damaged positions, to which alone the head is applied: room for a third of all is kept.
+
+    Damage is a quarter of a text at most, and a last span of ten may overshoot. Positions beyond the room are left out.
+    """
     x = residual(parts, config, ids, mask, key)
     flat = labels.reshape(-1)
-    room = flat.size // 3 + 10 * ids.shape[0]  # damage is a quarter at most, and a last span of ten may overshoot
+    room = flat.size // 3 + 10 * ids.shape[0]
     (where,) = jnp.nonzero(flat != text.NO_LABEL, size=room, fill_value=flat.size)
     real = where < flat.size
     true_ids = jnp.where(real, flat.at[where].get(mode="fill", fill_value=0), 0)
@@ -154,16 +161,59 @@ def redamage(samples: Samples, seed: int, epoch: int) -> Samples:
     return Samples(ids, labels, samples.mask)
 
 
-def epoch_batches(lengths: np.ndarray, width: int, tokens: int, seed: int, epoch: int) -> list[Batch]:
+class Pieces(NamedTuple):
+    """Stretches of texts: characters `start` to `stop` of sample `row`."""
+
+    row: np.ndarray
+    start: np.ndarray
+    stop: np.ndarray
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Characters of each."""
+        return self.stop - self.start
+
+    def of(self, samples: Samples) -> Samples:
+        """The pieces as samples, as wide as the longest."""
+        out = samples.ids, samples.labels, samples.mask
+        within = np.arange(self.lengths.max())
+        at = np.minimum(self.start[:, None] + within, samples.ids.shape[1] - 1)
+        real = within < self.lengths[:, None]
+        fill = (text.PADDING_ID, text.NO_LABEL, 0)
+        return Samples(*(np.where(real, a[self.row[:, None], at], f) for a, f in zip(out, fill, strict=True)))
+
+
+def cut(lengths: np.ndarray, crop: int | None, seed: int, epoch: int) -> Pieces:
+    """Each text cut into pieces of `crop` characters, the first one shorter by chance; uncut where it is no longer."""
+    rng = np.random.default_rng((seed, epoch, 1))
+    pieces = []
+    for row, n in enumerate(lengths.tolist()):
+        cuts = [] if crop is None or n <= crop else [*range(int(rng.integers(1, crop + 1)), n, crop)]
+        pieces += list(zip([row] * (len(cuts) + 1), [0, *cuts], [*cuts, n], strict=True))
+    return Pieces(*np.array(pieces).T)
+
+
+def epoch_batches(lengths: np.ndarray, tokens: int, seed: int, epoch: int) -> list[Batch]:
     """Batches of about `tokens` characters, each of samples of like length, in random order: fixed by (seed, epoch)."""
     rng = np.random.default_rng((seed, epoch))
-    order = rng.permutation(len(lengths))
+    order, width = rng.permutation(len(lengths)), int(lengths.max())
     steps = np.array(run_lengths(width))
     like = steps[
         np.searchsorted(steps, lengths[order])
     ]  # equal within a batch's length, so that the order stays random
     batches = [Batch(order[batch.samples], batch.length) for batch in plan(like, width, tokens)]
     return [batches[i] for i in rng.permutation(len(batches))]
+
+
+def epoch_plan(lengths: np.ndarray, recipe: PretrainConfig, epoch: int) -> tuple[Pieces, list[Batch]]:
+    """What is trained on in an epoch (1-based), and its steps."""
+    pieces = cut(lengths, recipe.crop_of(epoch), recipe.seed, epoch)
+    return pieces, epoch_batches(pieces.lengths, recipe.batch_chars, recipe.seed, epoch)
+
+
+def total_steps(lengths: np.ndarray, recipe: PretrainConfig) -> int:
+    """Steps of all epochs."""
+    return sum(len(epoch_plan(lengths, recipe, epoch)[1]) for epoch in range(1, recipe.epochs + 1))
 
 
 def arrays(samples: Samples, batch: Batch) -> tuple[Array, Array, Array]:
@@ -192,6 +242,11 @@ def make_evaluate(config: ModelConfig, tokens: int) -> Evaluate:
         batches = plan(samples.lengths, samples.ids.shape[1], tokens)
         sums = np.array([compiled(parts, *arrays(samples, batch)) for batch in batches], np.float64)
         loss, correct, positions = sums.sum(axis=0).tolist()
+        damaged = int((samples.labels != text.NO_LABEL).sum())
+        require(
+            positions == damaged,
+            f"at most a third of a text may be damaged, got {damaged - int(positions)} characters more",
+        )
         return loss / positions, correct / positions
 
     return evaluate
@@ -212,11 +267,9 @@ def pretrain(
       state, first_epoch: where to go on from; a fresh start without.
       on_step: called with the number of characters of each batch handed to the device.
     """
-    width = train.ids.shape[1]
-    per_epoch = len(epoch_batches(train.lengths, width, recipe.batch_chars, recipe.seed, 1))
-    transform = optimizer(recipe, recipe.epochs * per_epoch)
+    transform = optimizer(recipe, total_steps(train.lengths, recipe))
     if state is None:
-        state = initial_state(config, recipe, per_epoch)
+        state = initial_state(config, recipe, train.lengths)
     evaluate = make_evaluate(config, recipe.batch_chars)
 
     def step(state: PretrainState, ids: Array, labels: Array, mask: Array) -> tuple[PretrainState, Figures]:
@@ -224,7 +277,7 @@ def pretrain(
 
         def loss(parts: Parts) -> tuple[Array, Figures]:
             sums = figures(parts, config, ids, labels, mask, key)
-            return sums.loss / sums.positions, sums
+            return sums.loss / jnp.maximum(sums.positions, 1), sums
 
         grads, sums = jax.grad(loss, has_aux=True)(state.parts)
         updates, opt_state = transform.update(grads, state.opt_state, state.parts)
@@ -232,19 +285,20 @@ def pretrain(
 
     compiled = jax.jit(step, donate_argnums=0)
     for epoch in range(first_epoch, recipe.epochs + 1):
-        damaged = redamage(train, recipe.seed, epoch)
+        pieces, batches = epoch_plan(train.lengths, recipe, epoch)
+        damaged = pieces.of(redamage(train, recipe.seed, epoch))
         sums = []
-        for batch in epoch_batches(train.lengths, width, recipe.batch_chars, recipe.seed, epoch):
+        for batch in batches:
             state, got = compiled(state, *arrays(damaged, batch))
             sums.append(got)  # read when the epoch ends: nothing in it waits for the device
-            on_step(int(train.lengths[batch.samples].sum()))
+            on_step(int(pieces.lengths[batch.samples].sum()))
         loss, top1 = evaluate(state.parts, validation)
         train_loss, _, positions = np.array(sums, np.float64).sum(axis=0).tolist()
         yield state, Result(epoch, train_loss / positions, loss, top1)
 
 
-def initial_state(config: ModelConfig, recipe: PretrainConfig, steps_per_epoch: int) -> PretrainState:
-    """Fresh weights and optimizer."""
+def initial_state(config: ModelConfig, recipe: PretrainConfig, lengths: np.ndarray) -> PretrainState:
+    """Fresh weights and optimizer, for training texts of these lengths."""
     parts = init_parts(config, recipe.seed)
-    opt_state = optimizer(recipe, recipe.epochs * steps_per_epoch).init(parts)
+    opt_state = optimizer(recipe, total_steps(lengths, recipe)).init(parts)
     return PretrainState(parts, opt_state, jnp.zeros((), jnp.int32), jax.random.key(recipe.seed))

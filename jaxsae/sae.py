@@ -7,7 +7,6 @@
 members on every array and runs them under `jax.vmap`.
 """
 
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -15,8 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from jaxsae.config import SAEConfig
-
-HIGHEST = jax.lax.Precision.HIGHEST
+from jaxsae.products import matmul
 
 
 class SAE(NamedTuple):
@@ -42,40 +40,6 @@ def init(key: Key[Array, ""], config: SAEConfig) -> SAE:
         W_dec=unit_rows(jax.random.normal(dec, (config.d_sae, config.d_in), jnp.float32)),
         b_dec=jnp.zeros(config.d_in, jnp.float32),
     )
-
-
-def _product(a: Float[Array, "n i"], b: Float[Array, "i o"], dtype: str | None) -> Float[Array, "n o"]:
-    a_, b_ = (a, b) if dtype is None else (a.astype(dtype), b.astype(dtype))
-    return jnp.matmul(a_, b_, precision=HIGHEST, preferred_element_type=a.dtype)
-
-
-def _product_in_halves(a: Float[Array, "n i"], b: Float[Array, "i o"], dtype: str | None) -> Float[Array, "n o"]:
-    half = a.shape[1] // 2
-    return _product(a[:, :half], b[:half], dtype) + _product(a[:, half:], b[half:], dtype)
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
-def matmul(a: Float[Array, "n i"], b: Float[Array, "i o"], dtype: str | None = None) -> Float[Array, "n o"]:
-    """a @ b at full precision, or with the operands rounded to `dtype` and sums kept in a's own type.
-
-    The sum over i is taken in two halves: XLA's sums on CPU run straight through their length and round more than
-    PyTorch's, and what a product leads to here is the small difference x_hat - x. The two products of the gradient hold
-    to the same types. There, a's transpose is laid out before it is multiplied: XLA on CPU has no fast product with a
-    transposed left side (10 % of a training step).
-    """
-    return _product_in_halves(a, b, dtype)
-
-
-def _matmul_fwd(a: Array, b: Array, dtype: str | None) -> tuple[Array, tuple[Array, Array]]:
-    return _product_in_halves(a, b, dtype), (a, b)
-
-
-def _matmul_bwd(dtype: str | None, operands: tuple[Array, Array], grad: Array) -> tuple[Array, Array]:
-    a, b = operands
-    return _product(grad, b.T, dtype), _product(jax.lax.optimization_barrier(a.T), grad, dtype)
-
-
-matmul.defvjp(_matmul_fwd, _matmul_bwd)
 
 
 def encode(

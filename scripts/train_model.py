@@ -40,8 +40,7 @@ def main(args: argparse.Namespace) -> None:
         "dataset_sha256": sha256(dataset),
     }
 
-    per_epoch = len(pretrain.epoch_batches(train.lengths, config.max_position, recipe.batch_chars, recipe.seed, 1))
-    start = pretrain.initial_state(config, recipe, per_epoch)
+    start = pretrain.initial_state(config, recipe, train.lengths)
     done, best, history = 0, float("inf"), []
     if args.resume:
         done, start = checkpoint.load_state(state_folder, start, meta)

@@ -1,12 +1,15 @@
 """The embedded demo: its text and truth on disk, and its checkpoint."""
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
+import torch
+from conftest import TINY, assert_one_line_error, checkpoint_content
 
 from jaxsae import corpus, data, load_samples
-from jaxsae.demo import write_demo
+from jaxsae.demo import load_truth, write_demo
 from jaxsae.files import sha256
 
 
@@ -50,3 +53,42 @@ def test_a_killed_run_leaves_nothing_in_the_way(tmp_path):
     assert len(load_samples(tmp_path / "dataset", "train")) == len(
         data.load_columns(tmp_path / "truth", "train")["language"]
     )
+
+
+def test_the_truth_by_character(folder):
+    """In the order of the rows that `extract` gives; properties as the grammar wrote them."""
+    samples, truth = load_samples(folder / "dataset", "test"), load_truth(folder, "test")
+    assert len(truth.genre) == len(truth.position) == samples.mask.sum()
+    true = np.where(samples.labels == -100, samples.ids, samples.labels)[samples.mask != 0]
+    has = truth.properties()
+    np.testing.assert_array_equal(truth.in_word, true != ord(" "))
+    capitals = np.array([chr(c).isupper() for c in true])
+    assert has["logogram"][capitals].all()
+    assert has["suffix"][has["genitive"]].all()
+    assert not (has["suffix"] & (truth.fields["morpheme"] == "stem")).any()
+    texts = {one.text: one for one in corpus.generate(200, 3)}
+    first = texts["".join(map(chr, true[: samples.lengths[0]]))]
+    assert truth.genre[0] == first.genre
+    np.testing.assert_array_equal(has["language Sumerian"][: samples.lengths[0]], first.truth["language"] == 1)
+
+
+def test_a_model_is_rated(folder, script, tmp_path):
+    """An untrained model: the n-gram is above the majority guess, the model above neither."""
+    config = dataclasses.replace(TINY, n_layers=16, max_position=768, vocab_size=7790)
+    torch.save(checkpoint_content(config), tmp_path / "model.pt")
+    flags = ["--checkpoint", tmp_path / "model.pt", "--folder", folder, "--json", tmp_path / "out.json"]
+    ran = script("rate_demo", *flags)
+    assert ran.status == 0, ran
+    assert "Restored right" in ran.out
+    assert "Linear probe" in ran.out
+    rated = json.loads((tmp_path / "out.json").read_text())
+    everything = rated["restoration"]["all"]
+    assert everything["characters"] == (load_samples(folder / "dataset", "test").labels != -100).sum()
+    assert everything["ngram"] > everything["majority"] > everything["model"]
+    parts = [rated["restoration"][name]["characters"] for name in ("akkadian", "sumerian")]
+    assert sum(parts) == everything["characters"]
+    # what a character is, layer 0 tells; whether it was visible is what makes it hard
+    assert rated["probes"]["logogram"]["all"]["0"] > 0.9
+    assert rated["probes"]["logogram"]["all"]["0"] > rated["probes"]["logogram"]["damaged"]["0"]
+    torch.save(checkpoint_content(dataclasses.replace(config, n_layers=4)), tmp_path / "model.pt")
+    assert_one_line_error(script("rate_demo", *flags), "at least 16 layers, got 4")

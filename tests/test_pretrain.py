@@ -12,7 +12,7 @@ from conftest import assert_one_line_error, tiny_splits
 
 from convert import load_restoration_model, read_checkpoint
 from jaxsae import data, load_samples, pretrain
-from jaxsae.config import ModelConfig, PretrainConfig
+from jaxsae.config import InputError, ModelConfig, PretrainConfig
 from jaxsae.data import Samples
 from jaxsae.model import from_params, params_of
 
@@ -91,13 +91,46 @@ def test_new_damage_keeps_the_truth(samples):
 
 def test_every_text_is_in_an_epoch_once(samples):
     for epoch in (1, 2):
-        batches = pretrain.epoch_batches(samples.lengths, 45, 150, 0, epoch)
+        batches = pretrain.epoch_batches(samples.lengths, 150, 0, epoch)
         assert sorted(np.concatenate([b.samples for b in batches]).tolist()) == list(range(40))
         assert all((samples.lengths[b.samples] <= b.length).all() for b in batches)
-    one, two = (pretrain.epoch_batches(samples.lengths, 45, 150, 0, epoch) for epoch in (1, 2))
+    one, two = (pretrain.epoch_batches(samples.lengths, 150, 0, epoch) for epoch in (1, 2))
     assert any(
         (a.samples.shape != b.samples.shape) or (a.samples != b.samples).any() for a, b in zip(one, two, strict=True)
     )
+
+
+def test_pieces_are_the_texts_cut(samples):
+    """Put together again they are the texts; none is longer than asked; other epochs cut elsewhere."""
+    pieces, again, other = (pretrain.cut(samples.lengths, 16, 0, epoch) for epoch in (1, 1, 2))
+    assert pieces.lengths.min() >= 1
+    assert pieces.lengths.max() == 16
+    np.testing.assert_array_equal(pieces.start, again.start)
+    assert len(other.start) != len(pieces.start) or (other.start != pieces.start).any()
+    short = pieces.of(samples)
+    assert short.ids.shape == (len(pieces.row), 16)
+    for name in ("ids", "labels"):
+        of, whole = getattr(short, name), getattr(samples, name)
+        for row, n in enumerate(samples.lengths):
+            mine = np.flatnonzero(pieces.row == row)
+            np.testing.assert_array_equal(np.concatenate([of[i, : short.lengths[i]] for i in mine]), whole[row, :n])
+    assert (short.labels[short.mask == 0] == -100).all()
+    uncut = pretrain.cut(samples.lengths, None, 0, 1).of(samples)
+    np.testing.assert_array_equal(uncut.labels, samples.labels[:, : samples.lengths.max()])
+
+
+def test_the_last_fifth_of_the_epochs_has_whole_texts(samples):
+    recipe = PretrainConfig(epochs=6, crop=16, batch_chars=150)
+    assert [recipe.crop_of(epoch) for epoch in range(1, 7)] == [16, 16, 16, 16, None, None]
+    plans = [pretrain.epoch_plan(samples.lengths, recipe, epoch) for epoch in range(1, 7)]
+    assert [int(pieces.lengths.max()) for pieces, _ in plans] == [16] * 4 + [int(samples.lengths.max())] * 2
+    assert pretrain.total_steps(samples.lengths, recipe) == sum(len(batches) for _, batches in plans)
+
+
+def test_damage_beyond_the_room_is_refused(parts, samples):
+    ruined = Samples(samples.ids, np.where(samples.mask != 0, samples.ids, -100), samples.mask)
+    with pytest.raises(InputError, match="at most a third"):
+        pretrain.make_evaluate(CONFIG, 150)(parts, ruined)
 
 
 def test_it_learns_a_text_by_heart():
@@ -126,7 +159,7 @@ SHAPE = ["--d-model", 16, "--n-heads", 2, "--d-ff", 24, "--n-layers", 3]
 
 def test_an_interrupted_run_ends_with_the_same_bits(script, tiny_dataset, tmp_path, monkeypatch):
     """Stopped in its third epoch of four, then resumed: the files are those of a run that was never stopped."""
-    flags = ["--dataset", tiny_dataset, *SHAPE, "--epochs", 4, "--batch-chars", 150, "--warmup", 2]
+    flags = ["--dataset", tiny_dataset, *SHAPE, "--epochs", 4, "--batch-chars", 150, "--warmup", 2, "--crop", 16]
     assert script("train_model", *flags, "--output", tmp_path / "whole").status == 0
     redamage = pretrain.redamage
 
@@ -177,7 +210,7 @@ def test_what_it_writes_is_the_original_format(script, tiny_dataset, tmp_path):
 def test_each_step_drops_other_units(samples, monkeypatch):
     """The same batch, next to no learning: from one epoch to the next only dropout changes the loss."""
     monkeypatch.setattr(pretrain, "redamage", lambda samples, seed, epoch: samples)
-    batches = pretrain.epoch_batches(samples.lengths, 45, 10_000, 0, 1)
+    batches = pretrain.epoch_batches(samples.lengths, 10_000, 0, 1)
     monkeypatch.setattr(pretrain, "epoch_batches", lambda *args: batches)
     recipe = PretrainConfig(epochs=2, batch_chars=10_000, lr=1e-12)
     for dropout, differ in ((0.1, True), (0.0, False)):

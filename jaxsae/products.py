@@ -1,0 +1,88 @@
+"""Matrix products as both models need them: sums that round less, gradients that XLA on CPU has fast products for."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+HIGHEST = jax.lax.Precision.HIGHEST  # else a GPU would round the operands to TF32, PyTorch does not
+
+
+def _product(a: Array, b: Array, dtype: str | None = None) -> Array:
+    a_, b_ = (a, b) if dtype is None else (a.astype(dtype), b.astype(dtype))
+    return jnp.matmul(a_, b_, precision=HIGHEST, preferred_element_type=a.dtype)
+
+
+def _transposed(a: Array) -> Array:
+    """a with its last axes exchanged, laid out so: a product with a transposed left side is a slow one on CPU."""
+    return jax.lax.optimization_barrier(a.swapaxes(-1, -2))
+
+
+def _product_in_halves(a: Array, b: Array, dtype: str | None) -> Array:
+    half = a.shape[-1] // 2
+    return _product(a[..., :half], b[:half], dtype) + _product(a[..., half:], b[half:], dtype)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def matmul(a: Float[Array, "*n i"], b: Float[Array, "i o"], dtype: str | None = None) -> Float[Array, "*n o"]:
+    """a @ b at full precision, or with the operands rounded to `dtype` and sums kept in a's own type.
+
+    The sum over i is taken in two halves: XLA's sums on CPU run straight through their length, PyTorch's in blocks.
+    This halves the largest difference between the two models, and an SAE needs it as well, where what a product leads
+    to is the small difference x_hat - x. The two products of the gradient hold to the same types.
+    """
+    return _product_in_halves(a, b, dtype)
+
+
+def _matmul_fwd(a: Array, b: Array, dtype: str | None) -> tuple[Array, tuple[Array, Array]]:
+    return _product_in_halves(a, b, dtype), (a, b)
+
+
+def _matmul_bwd(dtype: str | None, operands: tuple[Array, Array], grad: Array) -> tuple[Array, Array]:
+    a, b = operands
+    rows, grads = a.reshape(-1, a.shape[-1]), grad.reshape(-1, grad.shape[-1])
+    if rows.shape[1] <= grads.shape[1]:  # the narrower of the two is the one to lay out anew
+        d_b = _product(_transposed(rows), grads, dtype)
+    else:
+        d_b = _product(_transposed(grads), rows, dtype).T
+    return _product(grads, b.T, dtype).reshape(a.shape), d_b
+
+
+matmul.defvjp(_matmul_fwd, _matmul_bwd)
+
+Heads = Float[Array, "batch head position d_head"]
+Bias = Float[Array, "batch 1 1 position"] | None
+
+
+def _pattern(q: Heads, k: Heads, bias: Bias) -> Float[Array, "batch head to from"]:
+    scores = _product(q, k.swapaxes(-1, -2)) * q.shape[-1] ** -0.5
+    return jax.nn.softmax(scores if bias is None else scores + bias, axis=-1)
+
+
+@jax.custom_vjp
+def attention(q: Heads, k: Heads, v: Heads, bias: Bias) -> Heads:
+    """softmax(q k^T / sqrt(d_head) + bias) v.
+
+    For its gradient nothing of the pattern is kept: it is a position by position table per head, and computing it again
+    costs less than writing it and reading it. `bias` is a constant: it has no gradient.
+    """
+    return _product(_pattern(q, k, bias), v)
+
+
+def _attention_fwd(q: Heads, k: Heads, v: Heads, bias: Bias) -> tuple[Heads, tuple[Bias, ...]]:
+    out = attention(q, k, v, bias)
+    return out, (q, k, v, bias, out)
+
+
+def _attention_bwd(kept: tuple, grad: Heads) -> tuple[Heads, Heads, Heads, None]:
+    q, k, v, bias, out = kept
+    pattern = _pattern(q, k, bias)
+    d_v = _transposed(_product(_transposed(grad), pattern))
+    d_pattern = _product(grad, _transposed(v))
+    # softmax: p * (dp - sum(p dp)), and that sum is the one of grad * out
+    d_scores = pattern * (d_pattern - (grad * out).sum(axis=-1, keepdims=True)) * q.shape[-1] ** -0.5
+    return _product(d_scores, k), _transposed(_product(_transposed(q), d_scores)), d_v, None
+
+
+attention.defvjp(_attention_fwd, _attention_bwd)

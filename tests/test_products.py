@@ -1,0 +1,54 @@
+"""The products' own gradients are those of the plain formulas."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxsae.products import attention, matmul
+
+
+def plain_attention(q, k, v, bias):
+    scores = jnp.einsum("bhtd,bhsd->bhts", q, k) / jnp.sqrt(q.shape[-1])
+    return jnp.einsum("bhts,bhsd->bhtd", jax.nn.softmax(scores if bias is None else scores + bias), v)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_attention(masked):
+    with jax.enable_x64():
+        rng = np.random.default_rng(0)
+        q, k, v, weight = (jnp.asarray(rng.standard_normal((2, 3, 7, 4))) for _ in range(4))
+        bias = jnp.where(jnp.arange(7) < 5, 0.0, -1e9)[None, None, None].repeat(2, axis=0) if masked else None
+        np.testing.assert_allclose(attention(q, k, v, bias), plain_attention(q, k, v, bias), rtol=1e-12)
+        ours, plain = (
+            jax.grad(lambda q, k, v, f=f: (f(q, k, v, bias) * weight).sum(), argnums=(0, 1, 2))(q, k, v)
+            for f in (attention, plain_attention)
+        )
+        for a, b in zip(ours, plain, strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-12)
+        if masked:
+            assert (ours[2][:, :, 5:] == 0).all()
+
+
+@pytest.mark.parametrize("shape", [(6, 5), (2, 3, 5)])
+def test_matmul(shape):
+    with jax.enable_x64():
+        rng = np.random.default_rng(1)
+        a, b = jnp.asarray(rng.standard_normal(shape)), jnp.asarray(rng.standard_normal((5, 4)))
+        weight = jnp.asarray(rng.standard_normal((*shape[:-1], 4)))
+        np.testing.assert_allclose(matmul(a, b), a @ b, rtol=1e-12)
+        ours, plain = (
+            jax.grad(lambda a, b, f=f: (f(a, b) * weight).sum(), argnums=(0, 1))(a, b) for f in (matmul, jnp.matmul)
+        )
+        for x, y in zip(ours, plain, strict=True):
+            np.testing.assert_allclose(x, y, atol=1e-12)
+
+
+def test_matmul_rounds_the_operands_and_not_the_sum():
+    """bfloat16 operands: the product of the rounded values, more exactly than bfloat16 could hold it."""
+    rng = np.random.default_rng(2)
+    a, b = (jnp.asarray(rng.standard_normal(shape), jnp.float32) for shape in ((8, 64), (64, 8)))
+    rounded = [np.asarray(x.astype(jnp.bfloat16), np.float64) for x in (a, b)]
+    result = matmul(a, b, "bfloat16")
+    assert result.dtype == jnp.float32
+    np.testing.assert_allclose(result, rounded[0] @ rounded[1], atol=1e-5)
