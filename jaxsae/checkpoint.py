@@ -6,7 +6,7 @@ DIR/params/        Orbax: dotted parameter path -> array, in the type they had i
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +68,8 @@ def save_state(folder: str | Path, step: int, state: Any, meta: Mapping[str, Any
         checkpointer.save(step, _by_name(state), custom_metadata=dict(meta), overwrite=True)
 
 
-def load_state(folder: str | Path, like: Any, meta: Mapping[str, Any]) -> tuple[int, Any]:
-    """(step, state) of the newest complete state; `like` is a state of the same structure.
+def load_state(folder: str | Path, like: Callable[[int], Any], meta: Mapping[str, Any]) -> tuple[int, Any]:
+    """(step, state) of the newest complete state; `like(step)` is any state of its structure and shapes.
 
     Raises:
       InputError: nothing saved there, or it is the state of a run with another `meta`; what differs is named.
@@ -85,9 +85,10 @@ def load_state(folder: str | Path, like: Any, meta: Mapping[str, Any]) -> tuple[
         require(
             not differ, f"{folder} holds a run with another {', '.join(differ)}; resume with the same, or start anew"
         )
-        loaded = checkpointer.load(latest.step, _by_name(like))
-    leaves = [loaded[name] for name in _by_name(like)]
-    return latest.step, jax.tree.unflatten(jax.tree.structure(like), leaves)
+        shaped = like(latest.step)
+        loaded = checkpointer.load(latest.step, _by_name(shaped))
+    leaves = [loaded[name] for name in _by_name(shaped)]
+    return latest.step, jax.tree.unflatten(jax.tree.structure(shaped), leaves)
 
 
 def _by_name(tree: Any) -> dict[str, Any]:

@@ -52,12 +52,13 @@ class Parser(argparse.ArgumentParser):
                 options.setdefault("choices", typing.get_args(kind))
                 kind = str
             default = defaults.get(field.name, field.default)
-            if default is None:
+            if default is None or default is False:
                 default = "off"
             elif str(default).startswith(str(DEMO)):
                 default = "the demo's"
             options["help"] = f"{options['help']} (default: {default})"
-            self.add_argument(f"--{field.name.replace('_', '-')}", **{"type": kind, "default": SUPPRESS, **options})
+            how = {"action": "store_true"} if kind is bool else {"type": kind}
+            self.add_argument(f"--{field.name.replace('_', '-')}", **{**how, "default": SUPPRESS, **options})
 
 
 def config_from(args: argparse.Namespace, config: Callable[..., T], **defaults: Any) -> T:

@@ -111,7 +111,10 @@ class PretrainConfig:
     epochs: int = flag(20, "passes over the training text, each with new damage")
     batch_chars: int = flag(4096, "characters in a step, about; samples of like length run together")
     crop: int | None = flag(
-        None, "cut texts into pieces of at most N characters, but for the last fifth of the epochs", metavar="N"
+        None, "cut texts into pieces of at most N characters, but for the last sixteenth of the epochs", metavar="N"
+    )
+    grow: bool = flag(
+        False, "begin with a quarter of the layers; double them after a half and after three quarters of the epochs"
     )
     lr: float = flag(2e-3, "AdamW's highest learning rate, reached after the warm-up; then a cosine down")
     warmup: int = flag(200, "steps until the highest learning rate")
@@ -128,9 +131,14 @@ class PretrainConfig:
         require(ok, f"weight-decay must be a number of at least 0, got {self.weight_decay}")
         require(0 <= self.seed < 2**32, f"seed must be in 0..{2**32 - 1}, got {self.seed}")
 
+    def layers_of(self, epoch: int, n_layers: int) -> int:
+        """How many layers are trained in this epoch (1-based)."""
+        stage = 4 * (epoch - 1) // self.epochs  # quarters of the run
+        return n_layers // {0: 4, 1: 4, 2: 2, 3: 1}[stage] if self.grow else n_layers
+
     def crop_of(self, epoch: int) -> int | None:
         """How long the pieces of this epoch (1-based) are; None: whole texts."""
-        return self.crop if epoch <= self.epochs - math.ceil(self.epochs / 5) else None
+        return self.crop if epoch <= self.epochs - math.ceil(self.epochs / 16) else None
 
 
 def sample_count(text: str) -> int | None:

@@ -4,6 +4,7 @@ Character-level, pre-norm, bidirectional, rotary positions. All matrix products 
 device; parameters of another floating type (float64 in the tests) are computed with as they are.
 """
 
+import collections
 import functools
 import itertools
 from collections.abc import Iterator, Mapping
@@ -168,11 +169,16 @@ class RestorationModel(nnx.Module):
             length <= config.max_position,
             f"a text must have at most {config.max_position} characters (max_position), got {length}",
         )
-        cos, sin = rotary_table(length, config.d_head, float(config.rotary_base))
-        x = run_embed(self.embed, ids)
+        yield from self.run_blocks(run_embed(self.embed, ids), mask, range(config.n_layers))
+
+    def run_blocks(
+        self, x: Float[Array, "batch position d_model"], mask: Mask | None, blocks: range
+    ) -> Iterator[Float[Array, "batch position d_model"]]:
+        """The residual stream after each of `blocks`, `x` being what the first of them reads."""
+        cos, sin = rotary_table(x.shape[1], self.config.d_head, float(self.config.rotary_base))
         bias = None if mask is None else (1 - jnp.asarray(mask, x.dtype)[:, None, None, :]) * jnp.asarray(-1e9, x.dtype)
-        for block in self.layers:
-            x = run_block(block, x, cos, sin, bias)
+        for block in blocks:
+            x = run_block(self.layers[block], x, cos, sin, bias)
             yield x
 
     def resid_post(self, ids: Ids, mask: Mask | None = None, *, layer: int) -> Float[Array, "batch position d_model"]:
@@ -183,9 +189,21 @@ class RestorationModel(nnx.Module):
         self.config.check_layer(layer)
         return next(itertools.islice(self.stream(ids, mask), layer, None))
 
+    def resume(
+        self, x: Float[Array, "batch position d_model"], mask: Mask | None = None, *, layer: int
+    ) -> Float[Array, "batch position d_model"]:
+        """The last block's output, `x` being the residual stream after block `layer`, changed or not."""
+        self.config.check_layer(layer)
+        rest = self.run_blocks(x, mask, range(layer + 1, self.config.n_layers))
+        return collections.deque(itertools.chain([x], rest), maxlen=1)[0]
+
+    def unembed(self, x: Float[Array, "batch position d_model"]) -> Float[Array, "batch position vocab"]:
+        """Logits over token ids, from the last block's output."""
+        return run_head(self.final_ln, self.head, x)
+
     def __call__(self, ids: Ids, mask: Mask | None = None) -> Float[Array, "batch position vocab"]:
         """Logits over token ids at every position."""
-        return run_head(self.final_ln, self.head, self.resid_post(ids, mask, layer=self.config.n_layers - 1))
+        return self.unembed(self.resid_post(ids, mask, layer=self.config.n_layers - 1))
 
 
 def params_of(model: RestorationModel) -> dict[str, jax.Array]:

@@ -4,6 +4,7 @@ For the embedded demo, and for any model of this shape. The blocks' weights are 
 them, so that one block is compiled for all; the library's own model (`jaxsae.model`) is made from the result.
 """
 
+import dataclasses
 import random
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -19,7 +20,7 @@ from jaxsae import text
 from jaxsae.activations import Batch, plan, run_lengths
 from jaxsae.config import ModelConfig, PretrainConfig, require
 from jaxsae.data import Samples
-from jaxsae.model import Block, LayerNorm, RestorationModel, rotary_table
+from jaxsae.model import Block, LayerNorm, RestorationModel, params_of, rotary_table
 
 
 class Parts(NamedTuple):
@@ -63,13 +64,60 @@ def init_parts(config: ModelConfig, seed: int) -> Parts:
     return jax.tree_util.tree_map_with_path(draw, parts)
 
 
-def to_params(parts: Parts, config: ModelConfig) -> dict[str, np.ndarray]:
-    """Dotted path -> parameter, as `jaxsae.model.params_of` gives them."""
-    model = RestorationModel(config, rngs=nnx.Rngs(0))
+def grow(parts: Parts, n_layers: int, *, moments: bool = False) -> Parts:
+    """Twice the blocks, and twice again until there are `n_layers`; the function computed stays the same.
+
+    Behind each block a copy of it that writes nothing into the stream yet (Gong et al. 2019, "Efficient training of
+    BERT by progressively stacking", whose copies do write). `moments`: an optimizer's, which are 0 for a new block.
+    """
+
+    def double(path: tuple, leaf: Array) -> Array:
+        name = jax.tree_util.keystr(path)
+        silent = moments or ".out_proj." in name or ".down." in name
+        return jnp.stack([leaf, jnp.zeros_like(leaf) if silent else leaf], axis=1).reshape(-1, *leaf.shape[1:])
+
+    while parts.blocks.ln1.scale.shape[0] < n_layers:
+        parts = parts._replace(blocks=jax.tree_util.tree_map_with_path(double, parts.blocks))
+    return parts
+
+
+class Characters(NamedTuple):
+    """The characters that occur, which alone are trained on: a dense stand-in for token ids."""
+
+    ids: np.ndarray
+    """Ascending token ids."""
+    index: np.ndarray
+    """Token id -> place in `ids`; 0 where it does not occur."""
+
+    @classmethod
+    def of(cls, *given: Samples) -> "Characters":
+        """Those of some texts, damage and padding included."""
+        marks = [np.array([text.SINGLE, text.SPAN, text.PADDING_ID])]
+        ids = np.unique(np.concatenate([*(s.ids.ravel() for s in given), *(s.labels.ravel() for s in given), *marks]))
+        ids = ids[ids != text.NO_LABEL]
+        index = np.zeros(ids.max() + 1, np.int32)
+        index[ids] = np.arange(len(ids))
+        return cls(ids, index)
+
+
+NEVER = -100.0
+"""The head's bias for a character that does not occur: its probability is 0 in float32."""
+
+
+def to_params(parts: Parts, config: ModelConfig, characters: Characters) -> dict[str, np.ndarray]:
+    """Dotted path -> parameter, as `jaxsae.model.params_of` gives them: all layers, all token ids."""
+    parts = grow(parts, config.n_layers)
+    model = RestorationModel(dataclasses.replace(config, vocab_size=len(characters.ids)), rngs=nnx.Rngs(0))
     model.embed, model.final_ln, model.head = parts.embed, parts.final_ln, parts.head
     model.layers = nnx.List([jax.tree.map(lambda leaf, i=i: leaf[i], parts.blocks) for i in range(config.n_layers)])
-    flat = nnx.to_flat_state(nnx.state(model, nnx.Param))
-    return {".".join(map(str, path)): np.asarray(leaf[...]) for path, leaf in flat}
+    params = {path: np.asarray(leaf) for path, leaf in params_of(model).items()}
+    for path, axis, fill in (("embed.embedding", 0, 0.0), ("head.kernel", 1, 0.0), ("head.bias", 0, NEVER)):
+        shape = list(params[path].shape)
+        shape[axis] = config.vocab_size
+        wide = np.full(shape, fill, np.float32)
+        wide[(slice(None),) * axis + (characters.ids,)] = params[path]
+        params[path] = wide
+    return params
 
 
 def residual(
@@ -95,7 +143,7 @@ def residual(
         x = x + dropout(block.attn(block.ln1(x), cos, sin, bias), attn_key)
         return x + dropout(block.ff(block.ln2(x)), ff_key), None
 
-    keys = jax.random.split(jax.random.key(0) if key is None else key, config.n_layers)
+    keys = jax.random.split(jax.random.key(0) if key is None else key, parts.blocks.ln1.scale.shape[0])
     x, _ = jax.lax.scan(jax.checkpoint(block_step), parts.embed(ids), (parts.blocks, keys))
     return x
 
@@ -216,10 +264,11 @@ def total_steps(lengths: np.ndarray, recipe: PretrainConfig) -> int:
     return sum(len(epoch_plan(lengths, recipe, epoch)[1]) for epoch in range(1, recipe.epochs + 1))
 
 
-def arrays(samples: Samples, batch: Batch) -> tuple[Array, Array, Array]:
-    """ids, labels and mask of a batch, each [batch, length]."""
-    parts = (samples.ids, samples.labels, samples.mask)
-    return tuple(jnp.asarray(part[batch.samples, : batch.length]) for part in parts)  # type: ignore[return-value]
+def arrays(samples: Samples, batch: Batch, characters: Characters) -> tuple[Array, Array, Array]:
+    """ids, labels and mask of a batch, each [batch, length]; ids and labels are places in `characters`."""
+    ids, labels, mask = (part[batch.samples, : batch.length] for part in (samples.ids, samples.labels, samples.mask))
+    places = np.where(labels == text.NO_LABEL, text.NO_LABEL, characters.index[np.maximum(labels, 0)])
+    return jnp.asarray(characters.index[ids]), jnp.asarray(places), jnp.asarray(mask)
 
 
 class Result(NamedTuple):
@@ -234,13 +283,13 @@ class Result(NamedTuple):
 Evaluate = Callable[[Parts, Samples], tuple[float, float]]
 
 
-def make_evaluate(config: ModelConfig, tokens: int) -> Evaluate:
+def make_evaluate(config: ModelConfig, tokens: int, characters: Characters) -> Evaluate:
     """`evaluate(parts, samples)` -> (cross-entropy in nats, top-1) over damaged positions."""
     compiled = jax.jit(lambda parts, ids, labels, mask: figures(parts, config, ids, labels, mask))
 
     def evaluate(parts: Parts, samples: Samples) -> tuple[float, float]:
         batches = plan(samples.lengths, samples.ids.shape[1], tokens)
-        sums = np.array([compiled(parts, *arrays(samples, batch)) for batch in batches], np.float64)
+        sums = np.array([compiled(parts, *arrays(samples, batch, characters)) for batch in batches], np.float64)
         loss, correct, positions = sums.sum(axis=0).tolist()
         damaged = int((samples.labels != text.NO_LABEL).sum())
         require(
@@ -257,6 +306,7 @@ def pretrain(
     recipe: PretrainConfig,
     train: Samples,
     validation: Samples,
+    characters: Characters,
     state: PretrainState | None = None,
     first_epoch: int = 1,
     on_step: Callable[[int], None] = lambda chars: None,
@@ -264,13 +314,14 @@ def pretrain(
     """Train; after each epoch gives the state and how it did, so that the caller can save both.
 
     Args:
+      characters: those of both texts; the state's embedding and head know no others.
       state, first_epoch: where to go on from; a fresh start without.
       on_step: called with the number of characters of each batch handed to the device.
     """
     transform = optimizer(recipe, total_steps(train.lengths, recipe))
     if state is None:
-        state = initial_state(config, recipe, train.lengths)
-    evaluate = make_evaluate(config, recipe.batch_chars)
+        state = initial_state(config, recipe, train.lengths, characters)
+    evaluate = make_evaluate(config, recipe.batch_chars, characters)
 
     def step(state: PretrainState, ids: Array, labels: Array, mask: Array) -> tuple[PretrainState, Figures]:
         key = jax.random.fold_in(state.key, state.step)
@@ -285,11 +336,12 @@ def pretrain(
 
     compiled = jax.jit(step, donate_argnums=0)
     for epoch in range(first_epoch, recipe.epochs + 1):
+        state = grow_state(state, recipe.layers_of(epoch, config.n_layers))
         pieces, batches = epoch_plan(train.lengths, recipe, epoch)
         damaged = pieces.of(redamage(train, recipe.seed, epoch))
         sums = []
         for batch in batches:
-            state, got = compiled(state, *arrays(damaged, batch))
+            state, got = compiled(state, *arrays(damaged, batch, characters))
             sums.append(got)  # read when the epoch ends: nothing in it waits for the device
             on_step(int(pieces.lengths[batch.samples].sum()))
         loss, top1 = evaluate(state.parts, validation)
@@ -297,8 +349,22 @@ def pretrain(
         yield state, Result(epoch, train_loss / positions, loss, top1)
 
 
-def initial_state(config: ModelConfig, recipe: PretrainConfig, lengths: np.ndarray) -> PretrainState:
-    """Fresh weights and optimizer, for training texts of these lengths."""
-    parts = init_parts(config, recipe.seed)
+def initial_state(
+    config: ModelConfig, recipe: PretrainConfig, lengths: np.ndarray, characters: Characters, epoch: int = 1
+) -> PretrainState:
+    """Fresh weights and optimizer, for training texts of these lengths; as large as they are in `epoch`."""
+    n_layers = recipe.layers_of(1, config.n_layers)
+    parts = init_parts(dataclasses.replace(config, n_layers=n_layers, vocab_size=len(characters.ids)), recipe.seed)
     opt_state = optimizer(recipe, total_steps(lengths, recipe)).init(parts)
-    return PretrainState(parts, opt_state, jnp.zeros((), jnp.int32), jax.random.key(recipe.seed))
+    state = PretrainState(parts, opt_state, jnp.zeros((), jnp.int32), jax.random.key(recipe.seed))
+    return grow_state(state, recipe.layers_of(epoch, config.n_layers))
+
+
+def grow_state(state: PretrainState, n_layers: int) -> PretrainState:
+    """The state with its blocks doubled until there are `n_layers`."""
+    moments = jax.tree.map(
+        lambda node: grow(node, n_layers, moments=True) if isinstance(node, Parts) else node,
+        state.opt_state,
+        is_leaf=lambda node: isinstance(node, Parts),
+    )
+    return state._replace(parts=grow(state.parts, n_layers), opt_state=moments)

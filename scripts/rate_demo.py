@@ -72,13 +72,12 @@ def restoration(model: RestorationModel, stream: Array, samples: dict[str, Sampl
     import numpy as np
 
     from jaxsae import ngram, pretrain, text
-    from jaxsae.model import run_head
 
     test, train = samples["test"], samples["train"]
     real = test.mask != 0
     damaged = test.labels[real] != text.NO_LABEL
     true = test.labels[real][damaged]
-    logits = run_head(model.final_ln, model.head, stream[damaged][None])[0]
+    logits = model.unembed(stream[damaged][None])[0]
     # the same texts with other damage: the n-gram sees as much of it as the model saw
     p, vocab = ngram.predict([pretrain.redamage(train, 0, epoch) for epoch in range(4)], test, ORDER)
     frequent = np.bincount(ngram.truth_of(train)[train.mask != 0]).argmax()

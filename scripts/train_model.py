@@ -5,6 +5,7 @@ import argparse
 import dataclasses
 import json
 import time
+from functools import partial
 from pathlib import Path
 
 from jaxsae import cli
@@ -40,10 +41,12 @@ def main(args: argparse.Namespace) -> None:
         "dataset_sha256": sha256(dataset),
     }
 
-    start = pretrain.initial_state(config, recipe, train.lengths)
+    characters = pretrain.Characters.of(train, validation)
+    start = None
     done, best, history = 0, float("inf"), []
     if args.resume:
-        done, start = checkpoint.load_state(state_folder, start, meta)
+        like = partial(pretrain.initial_state, config, recipe, train.lengths, characters)
+        done, start = checkpoint.load_state(state_folder, like, meta)
         history = json.loads((output / "training.json").read_text())["epochs"][:done]
         best = min(row["loss"] for row in history)
         print(f"resuming after epoch {done}")
@@ -56,8 +59,9 @@ def main(args: argparse.Namespace) -> None:
 
     began = time.monotonic()
     with cli.Progress("train   ", chars * (recipe.epochs - done), "chars", args.quiet).shown() as progress:
-        for state, result in pretrain.pretrain(config, recipe, train, validation, start, done + 1, progress.advance):
-            params = {path: p.astype(dtype) for path, p in pretrain.to_params(state.parts, config).items()}
+        epochs = pretrain.pretrain(config, recipe, train, validation, characters, start, done + 1, progress.advance)
+        for state, result in epochs:
+            params = {path: p.astype(dtype) for path, p in pretrain.to_params(state.parts, config, characters).items()}
             tensors = to_torch(params, config)
             write_checkpoint(output / "last_model.pt", config, tensors)
             if result.loss < best:

@@ -17,7 +17,8 @@ from jaxsae.data import Samples
 from jaxsae.model import from_params, params_of
 
 CONFIG = ModelConfig(vocab_size=8000, max_position=45, d_model=16, n_heads=2, d_ff=24, n_layers=3, dropout=0.1)
-RECIPE = PretrainConfig(epochs=3, batch_chars=150, lr=1e-2, warmup=2)
+EVERY = pretrain.Characters(np.arange(8000), np.arange(8000))
+"""As if every token id occurred."""
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +35,7 @@ def parts():
 
 def test_the_stacked_model_is_the_librarys_model(parts, samples):
     """Cross-entropy and hits at damaged positions, from the logits of the model that users load."""
-    model = from_params(CONFIG, pretrain.to_params(parts, CONFIG))
+    model = from_params(CONFIG, pretrain.to_params(parts, CONFIG, EVERY))
     logits = np.asarray(model(samples.ids, samples.mask), np.float64)
     where = samples.labels != -100
     log_p = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
@@ -44,7 +45,7 @@ def test_the_stacked_model_is_the_librarys_model(parts, samples):
     np.testing.assert_allclose(sums.loss, expected.sum(), rtol=1e-5)
     assert int(sums.positions) == where.sum()
     assert int(sums.correct) == (log_p[where].argmax(-1) == true).sum()
-    loss, top1 = pretrain.make_evaluate(CONFIG, 100)(parts, samples)
+    loss, top1 = pretrain.make_evaluate(CONFIG, 100, EVERY)(parts, samples)
     np.testing.assert_allclose(loss, expected.mean(), rtol=1e-5)
     np.testing.assert_allclose(top1, int(sums.correct) / where.sum(), rtol=1e-6)
 
@@ -70,7 +71,7 @@ def torch_loss(parts, batch):
     from convert.table import to_torch
 
     module = ReferenceModel(CONFIG).double()
-    tensors = to_torch(pretrain.to_params(parts, CONFIG), CONFIG)
+    tensors = to_torch(pretrain.to_params(parts, CONFIG, EVERY), CONFIG)
     module.load_state_dict({name: torch.from_numpy(np.array(a)).double() for name, a in tensors.items()})
     ids, labels, mask = (torch.from_numpy(a).long() for a in batch)
     with torch.no_grad():
@@ -119,18 +120,54 @@ def test_pieces_are_the_texts_cut(samples):
     np.testing.assert_array_equal(uncut.labels, samples.labels[:, : samples.lengths.max()])
 
 
-def test_the_last_fifth_of_the_epochs_has_whole_texts(samples):
-    recipe = PretrainConfig(epochs=6, crop=16, batch_chars=150)
-    assert [recipe.crop_of(epoch) for epoch in range(1, 7)] == [16, 16, 16, 16, None, None]
-    plans = [pretrain.epoch_plan(samples.lengths, recipe, epoch) for epoch in range(1, 7)]
-    assert [int(pieces.lengths.max()) for pieces, _ in plans] == [16] * 4 + [int(samples.lengths.max())] * 2
-    assert pretrain.total_steps(samples.lengths, recipe) == sum(len(batches) for _, batches in plans)
+def test_the_plan_of_a_run(samples):
+    """Pieces, then whole texts in the last sixteenth; a quarter of the layers, half of them, all."""
+    recipe = PretrainConfig(epochs=32, crop=16, batch_chars=150, grow=True)
+    assert [recipe.crop_of(epoch) for epoch in (1, 30, 31, 32)] == [16, 16, None, None]
+    assert [recipe.layers_of(epoch, 16) for epoch in (1, 16, 17, 24, 25, 32)] == [4, 4, 8, 8, 16, 16]
+    widest = [int(pretrain.epoch_plan(samples.lengths, recipe, epoch)[0].lengths.max()) for epoch in (30, 31)]
+    assert widest == [16, int(samples.lengths.max())]
+    steps = [len(pretrain.epoch_plan(samples.lengths, recipe, epoch)[1]) for epoch in range(1, 33)]
+    assert pretrain.total_steps(samples.lengths, recipe) == sum(steps)
+    assert PretrainConfig(epochs=4).crop_of(1) is None
+    assert PretrainConfig(epochs=4).layers_of(1, 5) == 5
+
+
+def test_growing_keeps_the_function(parts, samples):
+    """Three layers and six: the same logits; the new ones write nothing yet, but a gradient reaches them."""
+    grown = pretrain.grow(parts, 6)
+    batch = [jnp.asarray(a) for a in (samples.ids, samples.labels, samples.mask)]
+    np.testing.assert_allclose(
+        pretrain.figures(grown, CONFIG, *batch).loss, pretrain.figures(parts, CONFIG, *batch).loss, rtol=1e-6
+    )
+    grads = jax.grad(lambda parts: pretrain.figures(parts, CONFIG, *batch).loss)(grown).blocks
+    assert (np.abs(np.asarray(grads.ff.down.kernel)).max(axis=(1, 2)) > 0).all()
+    assert (np.asarray(grown.blocks.attn.q_proj.kernel)[0::2] == np.asarray(parts.blocks.attn.q_proj.kernel)).all()
+    moments = pretrain.grow(parts, 6, moments=True).blocks.attn.q_proj.kernel
+    assert (np.asarray(moments)[1::2] == 0).all()
+
+
+def test_characters_that_do_not_occur_have_no_probability(samples):
+    """Trained on those that occur; in the whole vocabulary the cross-entropy is the same."""
+    few = Samples(33 + samples.ids % 50, np.where(samples.labels == -100, -100, 33 + samples.labels % 50), samples.mask)
+    characters = pretrain.Characters.of(few)
+    assert len(characters.ids) < 60
+    parts = pretrain.init_parts(dataclasses.replace(CONFIG, vocab_size=len(characters.ids)), seed=0)
+    loss, _ = pretrain.make_evaluate(CONFIG, 100, characters)(parts, few)
+    model = from_params(CONFIG, pretrain.to_params(parts, CONFIG, characters))
+    whole = model(few.ids, few.mask)
+    expected = torch.nn.functional.cross_entropy(
+        torch.from_numpy(np.array(whole)).flatten(0, 1), torch.from_numpy(few.labels).long().flatten()
+    )
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
+    never = np.setdiff1d(np.arange(CONFIG.vocab_size), characters.ids)
+    assert np.asarray(jax.nn.softmax(whole))[..., never].sum(axis=-1).max() < 1e-30
 
 
 def test_damage_beyond_the_room_is_refused(parts, samples):
     ruined = Samples(samples.ids, np.where(samples.mask != 0, samples.ids, -100), samples.mask)
     with pytest.raises(InputError, match="at most a third"):
-        pretrain.make_evaluate(CONFIG, 150)(parts, ruined)
+        pretrain.make_evaluate(CONFIG, 150, EVERY)(parts, ruined)
 
 
 def test_it_learns_a_text_by_heart():
@@ -139,7 +176,7 @@ def test_it_learns_a_text_by_heart():
     short = Samples(*(columns[name][:, :45] for name in ("input_ids", "labels", "attention_mask")))
     config = dataclasses.replace(CONFIG, vocab_size=200, dropout=0.0, d_model=32, d_ff=64)
     recipe = PretrainConfig(epochs=500, batch_chars=180, lr=3e-3, warmup=20)
-    *_, (_, last) = pretrain.pretrain(config, recipe, short, short)
+    *_, (_, last) = pretrain.pretrain(config, recipe, short, short, pretrain.Characters.of(short))
     assert last.loss < 0.5
     assert last.top1 > 0.85
 
@@ -154,12 +191,25 @@ def test_dropout_is_drawn_from_the_key(parts, samples):
     assert len(set(losses)) == 3
 
 
-SHAPE = ["--d-model", 16, "--n-heads", 2, "--d-ff", 24, "--n-layers", 3]
+SHAPE = ["--d-model", 16, "--n-heads", 2, "--d-ff", 24, "--n-layers", 4]
 
 
 def test_an_interrupted_run_ends_with_the_same_bits(script, tiny_dataset, tmp_path, monkeypatch):
     """Stopped in its third epoch of four, then resumed: the files are those of a run that was never stopped."""
-    flags = ["--dataset", tiny_dataset, *SHAPE, "--epochs", 4, "--batch-chars", 150, "--warmup", 2, "--crop", 16]
+    flags = [
+        "--dataset",
+        tiny_dataset,
+        *SHAPE,
+        "--epochs",
+        4,
+        "--batch-chars",
+        150,
+        "--warmup",
+        2,
+        "--crop",
+        16,
+        "--grow",
+    ]
     assert script("train_model", *flags, "--output", tmp_path / "whole").status == 0
     redamage = pretrain.redamage
 
@@ -215,5 +265,6 @@ def test_each_step_drops_other_units(samples, monkeypatch):
     recipe = PretrainConfig(epochs=2, batch_chars=10_000, lr=1e-12)
     for dropout, differ in ((0.1, True), (0.0, False)):
         config = dataclasses.replace(CONFIG, dropout=dropout)
-        first, second = (result.train_loss for _, result in pretrain.pretrain(config, recipe, samples, samples))
+        epochs = pretrain.pretrain(config, recipe, samples, samples, EVERY)
+        first, second = (result.train_loss for _, result in epochs)
         assert (abs(first - second) > 1e-6 * first) is differ
