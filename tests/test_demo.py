@@ -8,8 +8,10 @@ import pytest
 import torch
 from conftest import TINY, assert_one_line_error, checkpoint_content
 
-from jaxsae import corpus, data, load_samples
-from jaxsae.demo import load_truth, write_demo
+from convert import load_restoration_model, reference
+from jaxsae import corpus, data, load_samples, ngram, pretrain, splice
+from jaxsae.config import DEMO
+from jaxsae.demo import ensure_demo, load_truth, write_demo
 from jaxsae.files import sha256
 
 
@@ -92,3 +94,41 @@ def test_a_model_is_rated(folder, script, tmp_path):
     assert rated["probes"]["logogram"]["all"]["0"] > rated["probes"]["logogram"]["damaged"]["0"]
     torch.save(checkpoint_content(dataclasses.replace(config, n_layers=4)), tmp_path / "model.pt")
     assert_one_line_error(script("rate_demo", *flags), "at least 16 layers, got 4")
+
+
+@pytest.fixture(scope="module")
+def demo_dataset():
+    ensure_demo(DEMO / "dataset")
+    return DEMO / "dataset"
+
+
+def test_the_checkpoint_is_in_the_original_format():
+    """The original's way of loading it: the config makes the module, whose names and shapes are the file's."""
+    path = DEMO / "best_model.pt"
+    assert path.stat().st_size <= 10e6
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    assert content["vocab_size"] == content["config"]["vocab_size"]
+    assert content["config"]["n_layers"] == 16
+    module = reference.ReferenceModel(load_restoration_model(path).config)
+    module.load_state_dict(content["model_state_dict"], strict=True)
+
+
+def test_the_checkpoint_has_the_validation_loss_of_its_training(demo_dataset):
+    """Half precision in the file moves it by less than a hundredth."""
+    best = min(json.loads((DEMO / "training.json").read_text())["epochs"], key=lambda epoch: epoch["loss"])
+    model, samples = load_restoration_model(DEMO / "best_model.pt"), load_samples(demo_dataset, "validation")
+    clean = splice.effects(model, samples, 0, {})["clean"]
+    np.testing.assert_allclose(clean.ce, best["loss"], rtol=0.01)
+    np.testing.assert_allclose(clean.top1, best["top1"], atol=0.003)
+
+
+def test_it_restores_more_than_an_ngram_of_both_sides(demo_dataset):
+    model, test = load_restoration_model(DEMO / "best_model.pt"), load_samples(demo_dataset, "test")
+    train = load_samples(demo_dataset, "train")
+    p, vocab = ngram.predict([pretrain.redamage(train, 0, epoch) for epoch in range(4)], test)
+    true = test.labels[test.labels != -100]
+    counted = np.mean(vocab[p.argmax(axis=1)] == true)
+    frequent = np.mean(true == np.bincount(ngram.truth_of(train)[train.mask != 0]).argmax())
+    restored = splice.effects(model, test, 0, {})["clean"].top1
+    assert restored >= 0.6
+    assert restored > counted > frequent

@@ -26,8 +26,10 @@ def test_perfect_reconstruction_scores_0():
     result = score(identity_sae(), None, rows_of())
     assert result.fvu < 1e-12
     np.testing.assert_allclose(result.l0, 5)
-    assert result.dead == 0
+    assert (result.dead, result.dense, result.explained_variance) == (0, 1, 1 - result.fvu)
     assert result.rows == 700
+    for name in ("cosine", "norm_ratio", "relative_reconstruction_bias"):
+        np.testing.assert_allclose(getattr(result, name), 1, rtol=1e-6)
 
 
 def test_the_mean_of_all_rows_scores_1_wherever_the_rows_lie():
@@ -70,3 +72,21 @@ def test_density_and_dead_count_rows():
 @pytest.mark.parametrize("constant", [0.0, 3.0])
 def test_constant_rows_have_no_variance_to_explain(constant):
     assert np.isnan(score(identity_sae(), None, jnp.full((20, 5), constant)).fvu)
+
+
+def test_shrinkage_is_seen_where_the_direction_is_right():
+    """x_hat = x / 2: a cosine of 1, half the norm, and a bias of |x|^2 / 4 over |x|^2 / 2."""
+    half = identity_sae()
+    result = score(half._replace(W_dec=half.W_dec / 2), None, rows_of())
+    np.testing.assert_allclose(result.cosine, 1, rtol=1e-6)
+    np.testing.assert_allclose(result.norm_ratio, 0.5, rtol=1e-6)
+    np.testing.assert_allclose(result.relative_reconstruction_bias, 0.5, rtol=1e-6)
+    np.testing.assert_allclose(result.fvu, 0.25, rtol=5e-3)
+
+
+def test_rows_of_zeros_have_no_direction():
+    rows = rows_of().at[:3].set(0.0)
+    result = score(identity_sae(), None, rows)
+    np.testing.assert_allclose((result.cosine, result.norm_ratio), 1, rtol=1e-6)
+    nothing = score(constant_sae(np.zeros(5, np.float32)), None, rows_of())
+    assert (nothing.cosine, nothing.norm_ratio) == (0, 0)

@@ -44,8 +44,8 @@ def test_commands_and_snippets_in_their_order(folder, script, monkeypatch, capsy
                 result = script(words[1].removeprefix("scripts/").removesuffix(".py"), *words[2:])
                 assert result.status == 0, (line, result)
                 ran.append(line)
-    assert len(ran) >= 7
-    assert (folder / "checkpoints" / "sae_results" / "sae_layer8_optimized.pt").is_file()
+    assert len(ran) >= 8
+    assert (folder / "checkpoints" / "mine" / "sae_layer8_optimized.pt").is_file()
     assert capsys.readouterr().out.strip().isdigit()
 
 
