@@ -86,7 +86,7 @@ class Characters(NamedTuple):
 
     ids: np.ndarray
     """Ascending token ids."""
-    index: np.ndarray
+    place: np.ndarray
     """Token id -> place in `ids`; 0 where it does not occur."""
 
     @classmethod
@@ -95,9 +95,9 @@ class Characters(NamedTuple):
         marks = [np.array([text.SINGLE, text.SPAN, text.PADDING_ID])]
         ids = np.unique(np.concatenate([*(s.ids.ravel() for s in given), *(s.labels.ravel() for s in given), *marks]))
         ids = ids[ids != text.NO_LABEL]
-        index = np.zeros(ids.max() + 1, np.int32)
-        index[ids] = np.arange(len(ids))
-        return cls(ids, index)
+        place = np.zeros(ids.max() + 1, np.int32)
+        place[ids] = np.arange(len(ids))
+        return cls(ids, place)
 
 
 NEVER = -100.0
@@ -267,8 +267,8 @@ def total_steps(lengths: np.ndarray, recipe: PretrainConfig) -> int:
 def arrays(samples: Samples, batch: Batch, characters: Characters) -> tuple[Array, Array, Array]:
     """ids, labels and mask of a batch, each [batch, length]; ids and labels are places in `characters`."""
     ids, labels, mask = (part[batch.samples, : batch.length] for part in (samples.ids, samples.labels, samples.mask))
-    places = np.where(labels == text.NO_LABEL, text.NO_LABEL, characters.index[np.maximum(labels, 0)])
-    return jnp.asarray(characters.index[ids]), jnp.asarray(places), jnp.asarray(mask)
+    places = np.where(labels == text.NO_LABEL, text.NO_LABEL, characters.place[np.maximum(labels, 0)])
+    return jnp.asarray(characters.place[ids]), jnp.asarray(places), jnp.asarray(mask)
 
 
 class Result(NamedTuple):
