@@ -2,7 +2,8 @@
 
     W_enc [d_in, d_sae]   b_enc [d_sae]   W_dec [d_sae, d_in]   b_dec [d_in]   losses: list of float   config: dict
 
-`features = relu(x @ W_enc + b_enc)`; with `config["k"]`, of the k largest pre-activations only.
+`features = relu(x @ W_enc + b_enc)`; with `config["k"]`, of the k largest pre-activations only; with
+`config["threshold"]` (one number, or one per latent), only where the pre-activation is above it.
 """
 
 import math
@@ -16,9 +17,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from convert import pt
-from jaxsae.config import SAEConfig, require
+from jaxsae.config import THRESHOLDED, SAEConfig, require
 from jaxsae.sae import SAE
 
+TENSORS = ("W_enc", "b_enc", "W_dec", "b_dec")
+NEEDS: dict[str, str | None] = {"relu": None, "topk": "k"} | dict.fromkeys(THRESHOLDED, "threshold")
+"""Architecture -> what to apply besides the plain formula."""
 INSTEAD = "an sae_layer*_optimized.pt (a dict with W_enc, b_enc, W_dec, b_dec and config)"
 
 
@@ -41,40 +45,46 @@ def load_sae(path: str | Path) -> SAEFile:
       InputError: not such a file, shapes that do not fit, or an architecture whose features would come out wrong.
     """
     content = pt.read_pt(path, INSTEAD)
-    missing = [name for name in (*SAE._fields, "config") if name not in content]
+    missing = [name for name in (*TENSORS, "config") if name not in content]
     require(
         not missing,
-        f"{path}: must have {', '.join(SAE._fields)} and config, got none of {', '.join(missing)}; give {INSTEAD}",
+        f"{path}: must have {', '.join(TENSORS)} and config, got none of {', '.join(missing)}; give {INSTEAD}",
     )
     given = content["config"]
     require(isinstance(given, dict), f"{path}: config must be a dict, got {type(given).__name__}")
-    # Older files are float32 too; half precision is widened.
-    arrays = [pt.to_numpy(content[name], f"{path}: {name}").astype(np.float32) for name in SAE._fields]
-    sae = SAE(*map(jnp.asarray, arrays))
-
-    extra = {
-        k: v for k, v in given.items() if k not in ("d_in", "d_sae", "l1_coef", "l1_coefficient", "k", "architecture")
-    }
-    d_in, d_sae = (given.get(name) for name in ("d_in", "d_sae"))
+    extra = dict(given)
+    d_in, d_sae, k, target_l0 = (extra.pop(name, None) for name in ("d_in", "d_sae", "k", "target_l0"))
     require(
         all(type(d) is int for d in (d_in, d_sae)),
         f"{path}: config must have whole d_in and d_sae, got {d_in!r} and {d_sae!r}",
     )
-    k = given.get("k")
-    require(k is None or type(k) is int, f"{path}: config.k must be a whole number, got {k!r}")
-    l1_coef = given.get("l1_coef", given.get("l1_coefficient", 0.0))
+    for name, value in (("k", k), ("target_l0", target_l0)):
+        require(value is None or type(value) is int, f"{path}: config.{name} must be a whole number, got {value!r}")
+    l1_coef = extra.pop("l1_coef", extra.pop("l1_coefficient", 0.0))
     require(_is_number(l1_coef), f"{path}: config.l1_coef must be a number, got {l1_coef!r}")
-    config = SAEConfig(d_in, d_sae, float(l1_coef), k)
-    architecture = given.get("architecture", config.architecture)
-    known = architecture == config.architecture and "threshold" not in given
+    threshold = extra.pop("threshold", None)
+    architecture = extra.pop("architecture", "relu" if k is None else "topk")
+    applied = [name for name, value in (("k", k), ("threshold", threshold)) if value is not None]
     require(
-        known,
-        f"{path}: config must describe relu, or topk with k, got architecture {architecture!r} and keys {', '.join(map(str, given))}",
+        isinstance(architecture, str)
+        and architecture in NEEDS
+        and applied == [need for need in [NEEDS[architecture]] if need],
+        f"{path}: config must describe relu, topk with k, or {', '.join(THRESHOLDED)} with threshold, "
+        f"got architecture {architecture!r} and keys {', '.join(map(str, given))}",
     )
+    config = SAEConfig(d_in, d_sae, float(l1_coef), k, architecture, target_l0)
 
+    # Older files are float32 too; half precision is widened.
+    arrays = [pt.to_numpy(content[name], f"{path}: {name}").astype(np.float32) for name in TENSORS]
     expected = [(d_in, d_sae), (d_sae,), (d_sae, d_in), (d_in,)]
-    got = [array.shape for array in sae]
+    got = [array.shape for array in arrays]
     require(got == expected, f"{path}: shapes must be {_shapes(expected)} (config), got {_shapes(got)}")
+    sae = SAE(*map(jnp.asarray, arrays))
+    if threshold is not None:
+        many = threshold if isinstance(threshold, list) else [threshold] * d_sae
+        ok = len(many) == d_sae and all(_is_number(value) and 0 <= value < math.inf for value in many)
+        require(ok, f"{path}: config.threshold must be a number of at least 0, or {d_sae} (d_sae) of them")
+        sae = sae._replace(threshold=jnp.asarray(many, jnp.float32))
     losses = content.get("losses", content.get("training_losses", []))
     require(isinstance(losses, list) and all(map(_is_number, losses)), f"{path}: losses must be a list of numbers")
     return SAEFile(sae, config, [float(loss) for loss in losses], extra)
@@ -85,7 +95,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _shapes(shapes: list[tuple[int, ...]]) -> str:
-    return ", ".join(f"{name} {list(shape)}" for name, shape in zip(SAE._fields, shapes, strict=True))
+    return ", ".join(f"{name} {list(shape)}" for name, shape in zip(TENSORS, shapes, strict=True))
 
 
 def save_sae(
@@ -98,8 +108,17 @@ def save_sae(
       losses: mean training loss of each epoch.
       extra: more entries for `config`, such as `layer`; what is not needed to compute the features.
     """
-    say = {"d_in": config.d_in, "d_sae": config.d_sae, "l1_coef": config.l1_coef, "architecture": config.architecture}
-    if config.k is not None:
-        say["k"] = config.k
-    tensors = {name: pt.to_tensor(np.asarray(array, np.float32)) for name, array in sae._asdict().items()}
+    say: dict[str, Any] = {
+        "d_in": config.d_in,
+        "d_sae": config.d_sae,
+        "l1_coef": config.l1_coef,
+        "architecture": config.architecture,
+    }
+    for name in ("k", "target_l0"):
+        if getattr(config, name) is not None:
+            say[name] = getattr(config, name)
+    if sae.threshold is not None:
+        values = np.asarray(sae.threshold, np.float32).tolist()
+        say["threshold"] = values[0] if len(set(values)) == 1 else values
+    tensors = {name: pt.to_tensor(np.asarray(getattr(sae, name), np.float32)) for name in TENSORS}
     pt.write_pt(path, {**tensors, "losses": [float(loss) for loss in losses], "config": {**say, **(extra or {})}})

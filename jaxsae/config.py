@@ -6,7 +6,7 @@ The command line is made from these (`jaxsae.cli`), so that a default stands in 
 import math
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 DEMO = Path(__file__).resolve().parents[1] / "checkpoints" / "demo"
 
@@ -81,27 +81,37 @@ class ModelConfig:
         return cls(**given)
 
 
+Architecture = Literal["relu", "topk", "batchtopk", "jumprelu", "matryoshka"]
+THRESHOLDED = ("batchtopk", "jumprelu", "matryoshka")
+"""Architectures whose latents fire where their pre-activation is above a threshold."""
+
+
 @dataclass(frozen=True)
 class SAEConfig:
-    """What an SAE file says of itself: its shape and what to apply besides the plain formula."""
+    """What an SAE file says of itself: its shape, how it was trained, and what to apply besides the plain formula."""
 
     d_in: int
     d_sae: int
     l1_coef: float = 0.0
+    """Weight of the mean absolute latent at the end of training, in the units of the rows."""
     k: int | None = None
-    """TopK: at most this many latents fire per row; None is plain ReLU."""
+    """TopK: at most this many latents fire per row."""
+    architecture: Architecture = "relu"
+    target_l0: int | None = None
+    """Latents per row that training aimed at."""
 
     def __post_init__(self) -> None:
         require(
             self.d_in >= 1 and self.d_sae >= 1, f"d_in and d_sae must be at least 1, got {self.d_in} and {self.d_sae}"
         )
-        if self.k is not None:
-            require(1 <= self.k <= self.d_sae, f"k must be in 1..{self.d_sae} (d_sae), got {self.k}")
-
-    @property
-    def architecture(self) -> str:
-        """`relu` or `topk`."""
-        return "relu" if self.k is None else "topk"
+        known = get_args(Architecture)
+        require(self.architecture in known, f"architecture must be {', '.join(known)}, got {self.architecture!r}")
+        topk = self.architecture == "topk"
+        require(topk == (self.k is not None), f"k goes with topk, got {self.architecture} and k {self.k}")
+        for name in ("k", "target_l0"):
+            value = getattr(self, name)
+            ok = value is None or 1 <= value <= self.d_sae
+            require(ok, f"{name.replace('_', '-')} must be in 1..{self.d_sae} (d_sae), got {value}")
 
 
 @dataclass(frozen=True)
@@ -166,18 +176,29 @@ class DataConfig:
         require(self.padding in ("drop", "keep"), f"padding must be drop or keep, got {self.padding!r}")
 
 
+MODERN: dict[str, Any] = {"recipe": "modern", "epochs": 10, "lr": 1e-3}
+"""What the modern recipe takes unless told otherwise."""
+
+
 @dataclass(frozen=True)
 class TrainConfig:
-    """How an SAE is trained; the defaults are the guide's recipe."""
+    """How an SAE is trained; the defaults are the guide's recipe. `TrainConfig.modern()` has the other's."""
 
-    epochs: int = flag(50, "passes over the rows, at most")
-    patience: int = flag(5, "stop after this many epochs in a row without a new lowest loss")
+    recipe: Literal["guide", "modern"] = flag(
+        "guide",
+        "guide: as the original script; modern: scaled rows, tied start, warm-up and decay, dead latents revived",
+    )
+    epochs: int = flag(50, f"passes over the rows, at most; modern: {MODERN['epochs']}, all of them")
+    patience: int = flag(5, "guide: stop after this many epochs in a row without a new lowest loss")
     batch_size: int = flag(256, "rows in a step; the last partial batch of an epoch is dropped")
-    lr: float = flag(1e-4, "Adam's learning rate")
+    lr: float = flag(1e-4, f"Adam's learning rate; modern: {MODERN['lr']:g}, of rows scaled to variance 1")
     expansion: int = flag(4, "d_sae / d_in")
-    l1_coef: float = flag(1e-3, "weight of the mean absolute latent in the loss")
+    l1_coef: float = flag(1e-3, "relu: weight of the mean absolute latent in the loss")
     k_sparse: int | None = flag(None, "TopK: at most this many latents per row, and no L1 penalty", metavar="K")
-    architecture: Literal["relu", "topk"] = flag("relu", "relu, or topk (implied by --k-sparse)")
+    target_l0: int | None = flag(
+        None, "latents per row that the run shall end with, in place of a penalty", metavar="N"
+    )
+    architecture: Architecture = flag("relu", "topk: implied by --k-sparse; all but relu and topk need --target-l0")
     precision: Literal["float32", "bfloat16"] = flag(
         "float32", "operands of the SAE's matrix products; sums are float32"
     )
@@ -193,16 +214,37 @@ class TrainConfig:
             f"l1-coef must be a number of at least 0, got {self.l1_coef}",
         )
         require(0 <= self.seed < 2**32, f"seed must be in 0..{2**32 - 1}, got {self.seed}")
-        require(self.architecture in ("relu", "topk"), f"architecture must be relu or topk, got {self.architecture!r}")
-        require(
-            self.precision in ("float32", "bfloat16"), f"precision must be float32 or bfloat16, got {self.precision!r}"
-        )
+        for name, known in (
+            ("recipe", ("guide", "modern")),
+            ("architecture", get_args(Architecture)),
+            ("precision", ("float32", "bfloat16")),
+        ):
+            value = getattr(self, name)
+            require(value in known, f"{name} must be one of {', '.join(known)}, got {value!r}")
+        both = self.k_sparse is not None and self.target_l0 is not None
+        require(not both, "give either --k-sparse or --target-l0, got both: they say the same of a TopK")
         if self.architecture == "topk":
-            require(self.k_sparse is not None, "architecture topk needs --k-sparse K, got none")
+            require(
+                self.k_sparse is not None or self.target_l0 is not None,
+                "architecture topk needs --k-sparse K (or --target-l0), got neither",
+            )
         else:
             require(self.k_sparse is None, f"--k-sparse goes with architecture topk, got {self.architecture}")
+        if self.architecture in THRESHOLDED:
+            require(self.target_l0 is not None, f"architecture {self.architecture} needs --target-l0 N, got none")
+
+    @classmethod
+    def modern(cls, **settings: Any) -> "TrainConfig":
+        """The modern recipe's defaults, with other `settings`."""
+        return cls(**MODERN | settings)
 
     def sae(self, d_in: int) -> SAEConfig:
-        """The SAE this trains on rows of width `d_in`; a TopK has no L1 penalty."""
-        l1_coef = self.l1_coef if self.k_sparse is None else 0.0
-        return SAEConfig(d_in=d_in, d_sae=self.expansion * d_in, l1_coef=l1_coef, k=self.k_sparse)
+        """The SAE this trains on rows of width `d_in`; only a ReLU SAE has an L1 penalty."""
+        return SAEConfig(
+            d_in=d_in,
+            d_sae=self.expansion * d_in,
+            l1_coef=self.l1_coef if self.architecture == "relu" else 0.0,
+            k=(self.k_sparse or self.target_l0) if self.architecture == "topk" else None,
+            architecture=self.architecture,
+            target_l0=self.target_l0,
+        )

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jaxsae import cli
-from jaxsae.config import DataConfig, InputError, TrainConfig, require
+from jaxsae.config import MODERN, DataConfig, InputError, TrainConfig, require
 
 if TYPE_CHECKING:  # heavy: loaded by the functions that use them
     from collections.abc import Callable
@@ -119,7 +119,7 @@ def main(args: argparse.Namespace) -> int:
     print(f"wrote    {target}, .json, .png")
     if result.l0 > sae_config.d_sae / 10:
         print(
-            "note     dense features: over a tenth of them fire on each row. Try --k-sparse 20, or a higher --l1-coef."
+            "note     dense features: over a tenth of them fire on each row. Try --k-sparse 20, or --recipe modern --target-l0 20."
         )
     return 0
 
@@ -127,9 +127,18 @@ def main(args: argparse.Namespace) -> int:
 def check_flags(args: argparse.Namespace) -> tuple[DataConfig, TrainConfig]:
     """The configs that the flags describe; what can be wrong before anything is loaded is found here."""
     given = vars(args)
-    both = {"l1_coef", "k_sparse"} <= given.keys()
-    require(not both, "give either --l1-coef or --k-sparse, got both: a TopK has no L1 penalty")
-    implied = {"architecture": "topk"} if "k_sparse" in given else {}
+    implied: dict = {"architecture": "topk"} if "k_sparse" in given else {}
+    if given.get("recipe") == "modern":
+        implied |= MODERN
+    if "l1_coef" in given:
+        for other, why in (
+            ("k_sparse", "a TopK has no L1 penalty"),
+            ("target_l0", "the target determines the penalty"),
+        ):
+            name = other.replace("_", "-")
+            require(other not in given, f"give either --l1-coef or --{name}, got both: {why}")
+        architecture = given.get("architecture", "relu")
+        require(architecture == "relu", f"--l1-coef goes with architecture relu, got {architecture}")
     require(args.layer >= 0, f"layer must be at least 0, got {args.layer}")
     require(args.verify >= 0, f"verify must be at least 0, got {args.verify}")
     output = Path(args.output)
