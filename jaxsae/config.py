@@ -113,6 +113,11 @@ class SAEConfig:
             ok = value is None or 1 <= value <= self.d_sae
             require(ok, f"{name.replace('_', '-')} must be in 1..{self.d_sae} (d_sae), got {value}")
 
+    @property
+    def penalised(self) -> bool:
+        """Whether a penalty, moved while training, brings about the target L0."""
+        return self.architecture in ("relu", "jumprelu") and self.target_l0 is not None
+
 
 @dataclass(frozen=True)
 class PretrainConfig:
@@ -176,7 +181,7 @@ class DataConfig:
         require(self.padding in ("drop", "keep"), f"padding must be drop or keep, got {self.padding!r}")
 
 
-MODERN: dict[str, Any] = {"recipe": "modern", "epochs": 10, "lr": 1e-3}
+MODERN: dict[str, Any] = {"recipe": "modern", "epochs": 10, "lr": 8e-3}
 """What the modern recipe takes unless told otherwise."""
 
 
@@ -198,7 +203,9 @@ class TrainConfig:
     target_l0: int | None = flag(
         None, "latents per row that the run shall end with, in place of a penalty", metavar="N"
     )
-    architecture: Architecture = flag("relu", "topk: implied by --k-sparse; all but relu and topk need --target-l0")
+    architecture: Architecture = flag(
+        "relu", "topk: implied by --k-sparse; all but relu and topk need --target-l0, and imply --recipe modern"
+    )
     precision: Literal["float32", "bfloat16"] = flag(
         "float32", "operands of the SAE's matrix products; sums are float32"
     )
@@ -231,6 +238,8 @@ class TrainConfig:
         else:
             require(self.k_sparse is None, f"--k-sparse goes with architecture topk, got {self.architecture}")
         if self.architecture in THRESHOLDED:
+            modern = self.recipe == "modern"
+            require(modern, f"architecture {self.architecture} needs --recipe modern: the guide's is of relu and topk")
             require(self.target_l0 is not None, f"architecture {self.architecture} needs --target-l0 N, got none")
 
     @classmethod
@@ -244,7 +253,7 @@ class TrainConfig:
             d_in=d_in,
             d_sae=self.expansion * d_in,
             l1_coef=self.l1_coef if self.architecture == "relu" else 0.0,
-            k=(self.k_sparse or self.target_l0) if self.architecture == "topk" else None,
+            k=(self.target_l0 if self.k_sparse is None else self.k_sparse) if self.architecture == "topk" else None,
             architecture=self.architecture,
             target_l0=self.target_l0,
         )

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Key
 
 from jaxsae.config import SAEConfig
@@ -92,7 +93,7 @@ def decode(sae: SAE, latents: Float[Array, "n d_sae"], dtype: str | None = None)
     return matmul(latents, sae.W_dec, dtype) + sae.b_dec[None, :]
 
 
-def kth_largest(values: Float[Array, "..."], k: int | Float[Array, ""]) -> Float[Array, ""]:
+def kth_largest(values: Float[Array, "..."], k: int | float | Float[Array, ""]) -> Float[Array, ""]:
     """The k-th largest of all `values`, 0 where fewer than k are positive. Has no gradient.
 
     The bits of positive numbers are ordered as the numbers are: the answer's bits are found from the highest down, by
@@ -149,6 +150,7 @@ class Step(NamedTuple):
     """What a training step sees besides the gradient."""
 
     loss: Float[Array, ""]
+    """Without what revives dead latents."""
     l0: Float[Array, ""]
     """Latents above 0 per row, mean."""
     fired: Bool[Array, " d_sae"]
@@ -161,6 +163,7 @@ def loss(
     penalty: Float[Array, ""],
     config: SAEConfig,
     *,
+    target_l0: Float[Array, ""] | float | None = None,
     bandwidth: Float[Array, ""] | float = 1.0,
     dead: Bool[Array, " d_sae"] | None = None,
     dtype: str | None = None,
@@ -168,12 +171,15 @@ def loss(
     """The loss of a batch: mean((x_hat - x)^2) over all elements, plus what the architecture adds.
 
     Args:
-      penalty: relu: weight of mean(|latents|); jumprelu: of the mean of 1 where a latent fires; else not used.
+      penalty: relu: weight of mean(|latents|); jumprelu: of (L0 / target_l0 - 1)^2; else not used.
+      target_l0: latents per row, in the mean over the batch: batchtopk, matryoshka: that are kept; jumprelu: that the
+        penalty draws to. None: as `config` says.
       bandwidth: of `jump`, in the units of x.
       dead: latents to revive by AuxK: with the d_in/2 of these that are largest on a row it reconstructs what x_hat
         leaves. Its gradient reaches those latents alone.
     """
     pre_acts = pre_activations(sae, x, dtype)
+    aim = target_l0 if target_l0 is not None else config.target_l0 or 1
     extra = jnp.zeros((), x.dtype)
     if config.architecture == "relu":
         latents = jax.nn.relu(pre_acts)
@@ -182,9 +188,9 @@ def loss(
         latents = top_k(pre_acts, config.k)
     elif config.architecture == "jumprelu":
         latents, fires = jump(pre_acts, sae.threshold, jnp.asarray(bandwidth, x.dtype))
-        extra = penalty * jnp.mean(fires)
+        extra = penalty * (fires.sum(axis=1).mean() / aim - 1) ** 2
     else:
-        least = kth_largest(pre_acts, x.shape[0] * (config.target_l0 or 1))
+        least = kth_largest(pre_acts, x.shape[0] * aim)
         latents = jnp.where(pre_acts >= least, jax.nn.relu(pre_acts), 0)
 
     if config.architecture == "matryoshka":
@@ -196,11 +202,12 @@ def loss(
     else:
         x_hat = decode(sae, latents, dtype)
         squared_error = jnp.mean((x_hat - x) ** 2)
-    if dead is not None:
-        extra += AUX_COEF * aux_k(sae, pre_acts, jax.lax.stop_gradient(x - x_hat), dead, dtype)
     value = squared_error + extra
     l0 = jnp.count_nonzero(latents, axis=-1).astype(x.dtype).mean()
-    return value, Step(value, l0, (latents > 0).any(axis=0))
+    seen = Step(value, l0, (latents > 0).any(axis=0))
+    if dead is not None:
+        value += AUX_COEF * aux_k(sae, pre_acts, jax.lax.stop_gradient(x - x_hat), dead, dtype)
+    return value, seen
 
 
 def aux_k(
@@ -222,10 +229,37 @@ def aux_k(
     return jnp.where(dead.any(), error / jnp.maximum(jnp.mean(left**2), jnp.finfo(left.dtype).tiny), 0)
 
 
-def unscaled(sae: SAE, centre: Float[Array, " d_in"], scale: Float[Array, ""]) -> SAE:
-    """The SAE of rows x that does what `sae` does on (x - centre) * scale, its latents divided by `scale`."""
-    return sae._replace(
-        b_enc=sae.b_enc / scale - matmul(centre[None, :], sae.W_enc)[0],
-        b_dec=sae.b_dec / scale + centre,
-        threshold=None if sae.threshold is None else sae.threshold / scale,
+class Basis(NamedTuple):
+    """Coordinates to train in: scale * (x - centre) @ rotation."""
+
+    centre: Float[Array, " d_in"]
+    rotation: Float[Array, "d_in d_in"]
+    """Orthogonal, so that norms and angles, and with them the order of a row's pre-activations, stay as they are."""
+    scale: Float[Array, ""]
+
+
+def into(basis: Basis, x: Float[Array, "n d_in"]) -> Float[Array, "n d_in"]:
+    """Rows in the basis."""
+    return matmul((x - basis.centre[None, :]) * basis.scale, basis.rotation)
+
+
+def folded(sae: SAE, basis: Basis) -> SAE:
+    """The SAE of rows x that does what `sae` does on rows in `basis`, its latents divided by `basis.scale`.
+
+    Computed in float64, on the host.
+    """
+    centre, rotation, scale = (np.asarray(a, np.float64) for a in basis)
+    W_enc, b_enc, W_dec, b_dec = (np.asarray(a, np.float64) for a in sae[:4])
+    W_enc = rotation @ W_enc
+    threshold = None if sae.threshold is None else sae.threshold / basis.scale
+
+    def array(a: np.ndarray) -> Array:
+        return jnp.asarray(a, sae.b_enc.dtype)
+
+    return SAE(
+        W_enc=array(W_enc),
+        b_enc=array(b_enc / scale - centre @ W_enc),
+        W_dec=array(W_dec @ rotation.T),
+        b_dec=array(b_dec @ rotation.T / scale + centre),
+        threshold=threshold,
     )

@@ -8,7 +8,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,21 +18,26 @@ from jaxtyping import Array, Float, Int
 
 from jaxsae import sae as sae_lib
 from jaxsae.config import THRESHOLDED, InputError, SAEConfig, TrainConfig, require
-from jaxsae.sae import SAE
+from jaxsae.sae import SAE, Basis
 
-BANDWIDTH = 0.05
+BANDWIDTH = 0.5
 """Of JumpReLU's straight-through gradients, where the rows' elements have variance 1."""
-PENALTY_RATE = 0.01
-"""How fast the penalty moves towards a target L0: by this times log(L0 / target) a step."""
-START_PENALTY = 1e-3
-"""Where a penalty begins that the target L0 alone determines."""
+L0_WEIGHT = 0.03
+"""Of JumpReLU's penalty on the L0, there too."""
+L1_START = 1e-3
+"""Where ReLU's penalty begins that a target L0 determines, in the units of the rows: the guide's."""
+L1_REACH = 32.0
+"""How far it can then move in a whole run: by this over the steps, times log(L0 / the L0 aimed at), each step."""
 DEAD_AFTER = 50
-"""Steps without firing after which AuxK revives a latent."""
+"""Steps without firing after which a latent is to be revived."""
+LIFT = 0.03
+"""What the bias of such a latent gains a step, where the rows' elements have variance 1."""
+LIFT_TO_THRESHOLD, LOWER = 0.01, 0.97
+"""The same where it has a threshold, and what that is multiplied by."""
 CALIBRATION_ELEMENTS = 2**25
 """Pre-activations that thresholds are calibrated on."""
 CHUNK = 4096
 """Rows summed at once in float64."""
-SMALL = 1e-6
 
 
 def clip_by_global_norm(max_norm: float) -> optax.GradientTransformation:
@@ -51,7 +56,9 @@ class TrainState(NamedTuple):
     sae: SAE
     opt_state: optax.OptState
     penalty: Float[Array, " members"]
-    """The weight of sparsity in the loss; where there is a target L0, moved towards it."""
+    """The weight of sparsity in the loss; ReLU's moves where there is a target L0."""
+    aim: Float[Array, " members"]
+    """The target L0; that of a penalty begins at a third of d_sae and sinks to the target in half of the run."""
     idle: Int[Array, "members d_sae"]
     """Steps since each latent last fired."""
     loss_sum: Float[Array, " members"]
@@ -59,41 +66,42 @@ class TrainState(NamedTuple):
     l0_sum: Float[Array, " members"]
 
 
-LearningRate: TypeAlias = float | optax.Schedule
+def optimizer(lr: float | optax.Schedule, b2: float = 0.999) -> optax.GradientTransformation:
+    """Adam, after clipping to norm 1; with PyTorch's defaults but for the learning rate."""
+    return optax.chain(clip_by_global_norm(1.0), optax.adam(lr, b1=0.9, b2=b2, eps=1e-8))
 
 
-def optimizer(lr: LearningRate) -> optax.GradientTransformation:
-    """Adam with PyTorch's defaults, after clipping to norm 1."""
-    return optax.chain(clip_by_global_norm(1.0), optax.adam(lr, b1=0.9, b2=0.999, eps=1e-8))
-
-
-def init_state(saes: SAE, configs: Sequence[SAEConfig], lr: LearningRate) -> TrainState:
+def init_state(
+    saes: SAE, transform: optax.GradientTransformation, penalty: float = 0.0, aim: float = 0.0
+) -> TrainState:
     """A fresh state around the members' starting weights."""
     dtype, (members, d_sae) = saes.b_enc.dtype, saes.b_enc.shape
-    # two zeros, not one: both buffers are donated
-    sums = (jnp.zeros(members, dtype) for _ in range(2))
-    penalty = jnp.asarray([config.l1_coef or START_PENALTY for config in configs], dtype)
-    return TrainState(saes, jax.vmap(optimizer(lr).init)(saes), penalty, jnp.zeros((members, d_sae), jnp.int32), *sums)
+    # a buffer each, for all are donated
+    first, second, loss_sum, l0_sum = (jnp.full(members, value, dtype) for value in (penalty, aim, 0, 0))
+    idle = jnp.zeros((members, d_sae), jnp.int32)
+    return TrainState(saes, jax.vmap(transform.init)(saes), first, second, idle, loss_sum, l0_sum)
 
 
-class Scaling(NamedTuple):
-    """What is trained on: (rows - centre) * scale."""
+def principal_basis(rows: Float[Array, "n d_in"]) -> Basis:
+    """The rows' principal directions, strongest first, about their mean; scaled to a variance of 1 over all elements.
 
-    centre: Float[Array, " d_in"]
-    scale: Float[Array, ""]
-
-
-def scaling(rows: Float[Array, "n d_in"]) -> Scaling:
-    """To mean 0 and, over all elements, variance 1, summed in float64; rows that are all the same keep their scale."""
+    Adam's step is the same in each coordinate. Along the rows' own directions it so reaches the many of little
+    variance, in which latents differ, as soon as the few of much; in the model's coordinates each holds some of all.
+    Summed in float64; rows that are all the same keep their scale.
+    """
     n, d_in = rows.shape
-    total, squares = np.zeros(d_in), 0.0
-    for start in range(0, n, CHUNK):
-        total += np.asarray(rows[start : start + CHUNK], np.float64).sum(axis=0)
+    total, products = np.zeros(d_in), np.zeros((d_in, d_in))
+    chunks = [slice(start, start + CHUNK) for start in range(0, n, CHUNK)]
+    for chunk in chunks:
+        total += np.asarray(rows[chunk], np.float64).sum(axis=0)
     centre = total / n
-    for start in range(0, n, CHUNK):
-        squares += float(((np.asarray(rows[start : start + CHUNK], np.float64) - centre) ** 2).sum())
-    scale = math.sqrt(n * d_in / squares) if squares > 0 else 1.0
-    return Scaling(jnp.asarray(centre, rows.dtype), jnp.asarray(scale, rows.dtype))
+    for chunk in chunks:
+        x = np.asarray(rows[chunk], np.float64) - centre
+        products += x.T @ x
+    variances, directions = np.linalg.eigh(products / n)
+    mean_variance = float(variances.mean())
+    scale = 1 / math.sqrt(mean_variance) if mean_variance > 0 else 1.0
+    return Basis(*(jnp.asarray(a, rows.dtype) for a in (centre, directions[:, ::-1], scale)))
 
 
 Step = Callable[[TrainState, Float[Array, "n d_in"], Int[Array, " batch"]], TrainState]
@@ -101,34 +109,46 @@ Step = Callable[[TrainState, Float[Array, "n d_in"], Int[Array, " batch"]], Trai
 
 def make_step(
     configs: Sequence[SAEConfig],
-    lr: LearningRate,
+    transform: optax.GradientTransformation,
     precision: str = "float32",
     *,
-    scaled: Scaling | None = None,
-    bandwidth: float = BANDWIDTH,
+    basis: Basis | None = None,
+    l1_rate: float = 0.01,
+    sink: float = 1.0,
     revive: bool = False,
 ) -> Step:
     """The jitted step: `step(state, rows, batch)` trains every member on `rows[batch]` and gives the next state.
 
-    The state is donated: the one passed in is gone. Members differ in `l1_coef` and `target_l0`; they share
-    architecture and `k`.
+    The state is donated: the one passed in is gone. Members differ in penalty and `target_l0`; they share architecture
+    and `k`.
 
     Args:
-      scaled: train on rows scaled so.
-      bandwidth: of JumpReLU's straight-through gradients, in the units of what is trained on.
-      revive: AuxK, for latents that fired in none of the last `DEAD_AFTER` steps.
+      basis: train on the rows in this basis.
+      l1_rate: how fast a ReLU's penalty moves where there is a target L0.
+      sink: what the L0 aimed at is multiplied by each step, until it is the target.
+      revive: latents that fired in none of the last `DEAD_AFTER` steps: by AuxK, and by raising their bias (and
+        lowering their threshold) a little each step until they fire, as idle experts are brought back into a mixture
+        (Wang et al. 2024, arXiv 2408.15664).
     """
     config, dtype = configs[0], None if precision == "float32" else precision
-    controlled = config.architecture in ("relu", "jumprelu") and config.target_l0 is not None
     targets = np.array([c.target_l0 or 0 for c in configs])
-    transform = optimizer(lr)
 
     def member_step(
         state: TrainState, target: Float[Array, ""], x: Float[Array, "batch d_in"], aux: bool
     ) -> TrainState:
+        dead = state.idle >= DEAD_AFTER
+
         def loss(sae: SAE) -> tuple[Array, sae_lib.Step]:
-            dead = state.idle >= DEAD_AFTER if aux else None
-            return sae_lib.loss(sae, x, state.penalty, config, bandwidth=bandwidth, dead=dead, dtype=dtype)
+            return sae_lib.loss(
+                sae,
+                x,
+                state.penalty,
+                config,
+                target_l0=state.aim,
+                bandwidth=BANDWIDTH,
+                dead=dead if aux else None,
+                dtype=dtype,
+            )
 
         grads, seen = jax.grad(loss, has_aux=True)(state.sae)
         updates, opt_state = transform.update(grads, state.opt_state, state.sae)
@@ -136,16 +156,29 @@ def make_step(
         sae = sae._replace(W_dec=sae_lib.unit_rows(sae.W_dec))
         if sae.threshold is not None:
             sae = sae._replace(threshold=jax.nn.relu(sae.threshold))
-        penalty = state.penalty
-        if controlled:
-            penalty *= jnp.exp(PENALTY_RATE * jnp.clip(jnp.log(jnp.maximum(seen.l0, 1e-3) / target), -1, 1))
-        idle = jnp.where(seen.fired, 0, state.idle + 1)
-        return TrainState(sae, opt_state, penalty, idle, state.loss_sum + seen.loss, state.l0_sum + seen.l0)
+        if aux:
+            idle = dead & ~seen.fired
+            lift = LIFT if sae.threshold is None else LIFT_TO_THRESHOLD
+            sae = sae._replace(b_enc=sae.b_enc + jnp.where(idle, lift, 0.0))
+            if sae.threshold is not None:
+                sae = sae._replace(threshold=sae.threshold * jnp.where(idle, LOWER, 1.0))
+        penalty, aim = state.penalty, jnp.maximum(target, state.aim * sink)
+        if config.penalised and config.architecture == "relu":
+            penalty *= jnp.exp(l1_rate * jnp.clip(jnp.log(jnp.maximum(seen.l0, 1e-3) / aim), -1, 1))
+        return TrainState(
+            sae,
+            opt_state,
+            penalty,
+            aim,
+            idle=jnp.where(seen.fired, 0, state.idle + 1),
+            loss_sum=state.loss_sum + seen.loss,
+            l0_sum=state.l0_sum + seen.l0,
+        )
 
     def step(state: TrainState, rows: Float[Array, "n d_in"], batch: Int[Array, " batch"]) -> TrainState:
         x = rows.at[batch].get(mode="promise_in_bounds")
-        if scaled is not None:
-            x = (x - scaled.centre[None, :]) * scaled.scale
+        if basis is not None:
+            x = sae_lib.into(basis, x)
         target = jnp.asarray(targets, rows.dtype)
 
         def run(state: TrainState, aux: bool) -> TrainState:
@@ -191,21 +224,25 @@ def schedule(lr: float, steps: int) -> optax.Schedule:
     return optax.join_schedules(parts, [steps - fall])
 
 
-def calibrated(sae: SAE, rows: Float[Array, "n d_in"], target_l0: int, scaled: Scaling | None = None) -> SAE:
-    """Thresholds of which, on a sample of the rows, `target_l0` latents per row fire in the mean.
+def firing_threshold(
+    sae: SAE, rows: Float[Array, "n d_in"], target_l0: int, basis: Basis | None = None
+) -> Float[Array, " d_sae"]:
+    """Thresholds above which, on a sample of the rows, `target_l0` pre-activations per row are in the mean.
 
-    A BatchTopK gets one for all its latents; those of a JumpReLU are multiplied by one factor.
+    One for all latents; or, where the SAE has thresholds, those multiplied by one factor.
     """
     n, d_sae = rows.shape[0], sae.b_enc.shape[0]
     some = np.random.default_rng(0).permutation(n)[: max(1, CALIBRATION_ELEMENTS // d_sae)]
     x = rows[jnp.asarray(np.sort(some))]
-    if scaled is not None:
-        x = (x - scaled.centre[None, :]) * scaled.scale
-    threshold = jnp.ones_like(sae.b_enc) if sae.threshold is None else sae.threshold
-    ratio = jax.jit(lambda x: sae_lib.pre_activations(sae, x) / jnp.maximum(threshold, SMALL)[None, :])(x)
-    # fires where above: the next one below is the threshold
-    factor = jax.jit(sae_lib.kth_largest)(ratio, len(some) * target_l0 + 1)
-    return sae._replace(threshold=jnp.maximum(threshold, SMALL) * factor)
+    unit = jnp.ones_like(sae.b_enc) if sae.threshold is None else jnp.maximum(sae.threshold, 1e-6)
+
+    @jax.jit
+    def factor(x: Array) -> Array:
+        ratios = sae_lib.pre_activations(sae, x if basis is None else sae_lib.into(basis, x)) / unit[None, :]
+        # a latent fires where it is above: the next ratio below is the threshold
+        return sae_lib.kth_largest(ratios, len(some) * target_l0 + 1)
+
+    return unit * factor(x)
 
 
 def train_sae(
@@ -229,17 +266,23 @@ def train_sae(
     n, d_in = rows.shape
     require(n >= config.batch_size, f"rows must be at least a batch, got {n} rows and --batch-size {config.batch_size}")
     sae_config = config.sae(d_in)
-    modern, architecture = config.recipe == "modern", config.architecture
-    target = config.target_l0 or 0
-    controlled = architecture in ("relu", "jumprelu") and target > 0
-    steps = n // config.batch_size
-    found = scaling(rows)
-    scaled, unit = (found, 1.0) if modern else (None, 1 / float(found.scale))
-    lr = schedule(config.lr, config.epochs * steps) if modern else config.lr
+    steps, modern = n // config.batch_size, config.recipe == "modern"
+    basis = principal_basis(rows) if modern else None
+    scale = 1.0 if basis is None else float(basis.scale)
+    total = config.epochs * steps
     init = sae_lib.init_tied if modern else sae_lib.init
-    saes = jax.vmap(lambda key: init(key, sae_config))(jax.random.key(config.seed)[None])
-    state = init_state(saes, [sae_config], lr)
-    step = make_step([sae_config], lr, config.precision, scaled=scaled, bandwidth=BANDWIDTH * unit, revive=modern)
+    sae = init(jax.random.key(config.seed), sae_config)
+    # penalties are in the units of the rows; scaled latents are as much larger, their errors by its square
+    target_l0 = config.target_l0 or 0
+    penalty, aim, sink = sae_config.l1_coef * scale, float(target_l0), 1.0
+    if sae_config.penalised:
+        penalty = L1_START * scale if sae_config.architecture == "relu" else L0_WEIGHT
+        aim = max(aim, sae_config.d_sae / 3)
+        sink = (target_l0 / aim) ** (2 / total)
+    transform = optimizer(schedule(config.lr, total), b2=0.95) if modern else optimizer(config.lr)
+    l1_rate = max(0.01, L1_REACH / total)
+    step = make_step([sae_config], transform, config.precision, basis=basis, l1_rate=l1_rate, sink=sink, revive=modern)
+    state = init_state(jax.tree.map(lambda leaf: leaf[None], sae), transform, penalty, aim)
 
     epochs: list[Epoch] = []
     best, since_best = math.inf, 0
@@ -247,9 +290,7 @@ def train_sae(
         for done, batch in enumerate(batches(n, config.batch_size, config.seed, number), start=1):
             state = step(state, rows, jnp.asarray(batch))
             on_step(done)
-        # back in the units of the rows, where a scale is trained in
-        loss = float(state.loss_sum[0]) / steps / (float(found.scale) ** 2 if modern else 1)
-        epoch = Epoch(number, loss, float(state.l0_sum[0]) / steps)
+        epoch = Epoch(number, float(state.loss_sum[0]) / steps / scale**2, float(state.l0_sum[0]) / steps)
         if not math.isfinite(epoch.loss):
             raise InputError(
                 f"the loss must stay finite, got {epoch.loss} in epoch {number}; try a lower --lr than {config.lr:g}"
@@ -257,18 +298,16 @@ def train_sae(
         state = state._replace(loss_sum=jnp.zeros_like(state.loss_sum), l0_sum=jnp.zeros_like(state.l0_sum))
         epochs.append(epoch)
         on_epoch(epoch)
-        if controlled and not math.isclose(epoch.l0, target, rel_tol=0.05):
+        if sae_config.penalised and not math.isclose(epoch.l0, target_l0, rel_tol=0.05):
             best, since_best = math.inf, 0  # losses under another penalty are not comparable
         best, since_best = (epoch.loss, 0) if epoch.loss < best else (best, since_best + 1)
         if since_best >= config.patience and not modern:
             break
     sae = jax.tree.map(lambda leaf: leaf[0], state.sae)
-    if architecture in THRESHOLDED:
-        sae = calibrated(sae, rows, target, scaled)
-    if controlled and architecture == "relu":
-        # the penalty of (x - centre) * scale, whose latents are as much larger
-        penalty = float(state.penalty[0]) / (float(found.scale) if modern else 1)
-        sae_config = dataclasses.replace(sae_config, l1_coef=penalty)
-    if scaled is not None:
-        sae = sae_lib.unscaled(sae, *scaled)
+    if sae_config.architecture in THRESHOLDED:
+        sae = sae._replace(threshold=firing_threshold(sae, rows, target_l0, basis))
+    if sae_config.penalised and sae_config.architecture == "relu":
+        sae_config = dataclasses.replace(sae_config, l1_coef=float(state.penalty[0]) / scale)
+    if basis is not None:
+        sae = sae_lib.folded(sae, basis)
     return Trained(sae, sae_config, epochs)

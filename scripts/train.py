@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jaxsae import cli
-from jaxsae.config import MODERN, DataConfig, InputError, TrainConfig, require
+from jaxsae.config import MODERN, THRESHOLDED, DataConfig, InputError, TrainConfig, require
 
 if TYPE_CHECKING:  # heavy: loaded by the functions that use them
     from collections.abc import Callable
@@ -128,7 +128,7 @@ def check_flags(args: argparse.Namespace) -> tuple[DataConfig, TrainConfig]:
     """The configs that the flags describe; what can be wrong before anything is loaded is found here."""
     given = vars(args)
     implied: dict = {"architecture": "topk"} if "k_sparse" in given else {}
-    if given.get("recipe") == "modern":
+    if given.get("recipe", "modern" if given.get("architecture") in THRESHOLDED else "guide") == "modern":
         implied |= MODERN
     if "l1_coef" in given:
         for other, why in (

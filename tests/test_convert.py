@@ -9,6 +9,7 @@ import torch
 from conftest import TINY, checkpoint_content, tiny_tensors
 
 from convert import load_restoration_model, load_sae, pt, read_checkpoint, restoration, save_sae, table
+from convert.sae_files import TENSORS
 from jaxsae import checkpoint as folders
 from jaxsae.config import InputError, SAEConfig
 from jaxsae.model import params_of
@@ -279,6 +280,9 @@ def test_tensors_to_numpy_and_back(dtype):
 # --- SAE files
 
 
+THRESHOLDED = {"d_in": 6, "d_sae": 10, "architecture": "batchtopk"}
+
+
 def some_sae(d_in=6, d_sae=10, seed=0):
     rng = np.random.default_rng(seed)
     shapes = [(d_in, d_sae), (d_sae,), (d_sae, d_in), (d_in,)]
@@ -286,18 +290,18 @@ def some_sae(d_in=6, d_sae=10, seed=0):
 
 
 def sae_content(**changes):
-    tensors = {name: torch.from_numpy(np.array(a)) for name, a in some_sae()._asdict().items()}
+    tensors = {name: torch.from_numpy(np.array(a)) for name, a in zip(TENSORS, some_sae(), strict=False)}
     return {**tensors, "losses": [1.0, 0.5], "config": {"d_in": 6, "d_sae": 10, "l1_coef": 1e-3}} | changes
 
 
 @pytest.mark.parametrize("k", [None, 3])
 def test_sae_files_load_without_an_allow_list_and_come_back(tmp_path, k):
     path = tmp_path / "sae.pt"
-    config = SAEConfig(6, 10, 0.0 if k else 1e-3, k)
+    config = SAEConfig(6, 10, 0.0 if k else 1e-3, k, "topk" if k else "relu")
     save_sae(path, some_sae(), config, [np.float64(1.0), 0.5], {"layer": 8})
     plain = torch.load(path, weights_only=True)
     assert list(plain) == ["W_enc", "b_enc", "W_dec", "b_dec", "losses", "config"]
-    for name, array in some_sae()._asdict().items():
+    for name, array in zip(TENSORS, some_sae(), strict=False):
         assert type(plain[name]) is torch.Tensor
         assert plain[name].is_contiguous()
         np.testing.assert_array_equal(plain[name].numpy(), array)
@@ -313,12 +317,25 @@ def test_sae_files_load_without_an_allow_list_and_come_back(tmp_path, k):
     assert plain["config"] == expected | ({"k": 3} if k else {})
     read = load_sae(path)
     assert (read.config, read.losses, read.extra) == (config, [1.0, 0.5], {"layer": 8})
-    for ours, array in zip(read.sae, some_sae(), strict=True):
+    for ours, array in zip(read.sae[:4], some_sae()[:4], strict=True):
         np.testing.assert_array_equal(ours, array)
 
 
+@pytest.mark.parametrize("threshold", [np.full(10, 0.3), np.linspace(0, 1, 10)], ids=["one", "many"])
+def test_thresholds_come_back(tmp_path, threshold):
+    path = tmp_path / "sae.pt"
+    config = SAEConfig(6, 10, architecture="jumprelu", target_l0=4)
+    sae = some_sae()._replace(threshold=threshold.astype(np.float32))
+    save_sae(path, sae, config)
+    written = torch.load(path, weights_only=True)["config"]["threshold"]
+    assert isinstance(written, float) == (len(set(threshold)) == 1)
+    read = load_sae(path)
+    assert read.config == config
+    np.testing.assert_array_equal(read.sae.threshold, sae.threshold)
+
+
 def test_the_originals_variants_are_read(tmp_path):
-    parameters = {name: torch.nn.Parameter(sae_content()[name]) for name in SAE._fields}
+    parameters = {name: torch.nn.Parameter(sae_content()[name]) for name in TENSORS}
     losses = [np.float64(2.5), np.float64(0.5)]
     read = load_sae(saved(tmp_path, sae_content(**parameters, losses=losses)))
     assert (read.losses, read.config) == ([2.5, 0.5], SAEConfig(6, 10, 1e-3))
@@ -338,7 +355,13 @@ def test_the_originals_variants_are_read(tmp_path):
         ({"config": {"d_in": 6}}, "must have whole d_in and d_sae, got 6 and None"),
         ({"config": {"d_in": 6, "d_sae": 10, "k": 11}}, r"k must be in 1\.\.10"),
         ({"config": {"d_in": 6, "d_sae": 10, "architecture": "jumprelu"}}, "got architecture 'jumprelu'"),
-        ({"config": {"d_in": 6, "d_sae": 10, "threshold": 0.1}}, "must describe relu, or topk with k"),
+        (
+            {"config": {"d_in": 6, "d_sae": 10, "threshold": 0.1}},
+            "must describe relu, topk with k, or batchtopk, jumprelu, matryoshka with threshold",
+        ),
+        ({"config": THRESHOLDED | {"threshold": [0.1] * 9}}, r"a number of at least 0, or 10 \(d_sae\) of them"),
+        ({"config": THRESHOLDED | {"threshold": -0.1}}, "config.threshold must be a number of at least 0"),
+        ({"config": THRESHOLDED | {"k": 3}}, "got architecture 'batchtopk' and keys .*k"),
         ({"losses": "low"}, "losses must be a list of numbers"),
         ({"b_dec": torch.tensor([float("nan")] * 6)}, "b_dec must be finite"),
         ({"config": 3}, "config must be a dict"),

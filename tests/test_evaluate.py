@@ -44,7 +44,7 @@ def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("saes")
     paths = [folder / name for name in ("sae_layer1_optimized.pt", "topk.pt", "unnamed.pt")]
     for seed, (path, k, extra) in enumerate(zip(paths, (None, 4, None), ({}, {"layer": 2}, {}), strict=True)):
-        config = SAEConfig(TINY.d_model, 60, k=k)
+        config = SAEConfig(TINY.d_model, 60, k=k, architecture="topk" if k else "relu")
         save_sae(path, sae_lib.init(jax.random.key(seed), config), config, extra=extra)
     return paths
 

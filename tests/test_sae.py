@@ -57,7 +57,8 @@ def test_ties_do_not_exceed_k(x):
 
 
 def test_topk_gradient_reaches_the_selected_latents_only(sae, x):
-    grads = jax.grad(lambda s: loss(s, x, jnp.float32(0), k=2)[0])(sae)
+    config = SAEConfig(6, 40, k=2, architecture="topk")
+    grads = jax.grad(lambda s: loss(s, x, jnp.float32(0), config)[0])(sae)
     fired = np.asarray(encode(sae, x, 2)).any(axis=0)
     assert 0 < fired.sum() < 40
     np.testing.assert_array_equal(np.asarray(grads.b_enc) != 0, fired)
@@ -65,12 +66,13 @@ def test_topk_gradient_reaches_the_selected_latents_only(sae, x):
 
 
 def test_loss_is_means_over_all_elements(sae, x):
-    value, l0 = loss(sae, x, jnp.float32(0.3))
+    value, seen = loss(sae, x, jnp.float32(0.3), SAEConfig(6, 40, 0.3))
     latents = plain_features(sae, x)
     x_hat = latents @ np.asarray(sae.W_dec, np.float64) + np.asarray(sae.b_dec)
     expected = ((x_hat - np.asarray(x)) ** 2).mean() + 0.3 * np.abs(latents).mean()
     np.testing.assert_allclose(value, expected, rtol=1e-5)
-    np.testing.assert_allclose(l0, (latents > 0).sum(axis=1).mean(), rtol=1e-6)
+    np.testing.assert_array_equal(seen.fired, (latents > 0).any(axis=0))
+    np.testing.assert_allclose(seen.l0, (latents > 0).sum(axis=1).mean(), rtol=1e-6)
 
 
 def test_bfloat16_rounds_the_operands_and_sums_in_float32(sae, x):
@@ -86,8 +88,9 @@ def test_bfloat16_rounds_the_operands_and_sums_in_float32(sae, x):
 def test_init_is_the_guides():
     config = SAEConfig(64, 256)
     sae = init(jax.random.key(0), config)
-    assert [a.shape for a in sae] == [(64, 256), (256,), (256, 64), (64,)]
-    assert {a.dtype for a in sae} == {jnp.dtype("float32")}
+    assert sae.threshold is None
+    assert [a.shape for a in sae[:4]] == [(64, 256), (256,), (256, 64), (64,)]
+    assert {a.dtype for a in sae[:4]} == {jnp.dtype("float32")}
     np.testing.assert_allclose(np.std(sae.W_enc), 0.01, rtol=0.02)
     np.testing.assert_allclose(np.linalg.norm(sae.W_dec, axis=1), 1, atol=1e-6)
     assert not sae.b_enc.any()
@@ -96,18 +99,25 @@ def test_init_is_the_guides():
     assert (np.asarray(other.W_enc) != np.asarray(sae.W_enc)).all()
 
 
-@pytest.mark.parametrize("k", [None, 5])
-def test_an_exported_file_gives_our_features(sae, x, k, tmp_path):
-    """Read by torch alone, through the plain formula and config.k."""
+@pytest.mark.parametrize(
+    ("architecture", "k", "threshold"),
+    [("relu", None, None), ("topk", 5, None), ("batchtopk", None, 0.7), ("jumprelu", None, np.linspace(0, 2, 40))],
+)
+def test_an_exported_file_gives_our_features(sae, x, architecture, k, threshold, tmp_path):
+    """Read by torch alone, through the plain formula and what config says besides."""
     import torch
 
-    save_sae(tmp_path / "sae.pt", sae, SAEConfig(6, 40, 0.0, k))
+    if threshold is not None:
+        sae = sae._replace(threshold=jnp.broadcast_to(jnp.asarray(threshold, jnp.float32), 40))
+    save_sae(tmp_path / "sae.pt", sae, SAEConfig(6, 40, 0.0, k, architecture))
     file = torch.load(tmp_path / "sae.pt", weights_only=True)
     pre = torch.from_numpy(np.array(x)) @ file["W_enc"] + file["b_enc"]
     features = pre.relu()
     if "k" in file["config"]:
         top = pre.topk(file["config"]["k"], dim=1)
         features = torch.zeros_like(pre).scatter(1, top.indices, top.values.relu())
+    if "threshold" in file["config"]:
+        features = features * (pre > torch.tensor(file["config"]["threshold"]))
     np.testing.assert_allclose(encode(sae, x, k), features, atol=1e-5)
     np.testing.assert_array_equal(np.asarray(encode(sae, x, k)) > 0, features > 0)
     again = load_sae(tmp_path / "sae.pt")
@@ -117,4 +127,150 @@ def test_an_exported_file_gives_our_features(sae, x, k, tmp_path):
 @pytest.mark.parametrize("k", [0, 11, -1])
 def test_k_must_fit(k):
     with pytest.raises(InputError, match=r"k must be in 1\.\.10"):
-        SAEConfig(4, 10, k=k)
+        SAEConfig(4, 10, k=k, architecture="topk")
+
+
+def test_a_latent_fires_above_its_threshold_only():
+    sae = SAE(jnp.eye(3), jnp.zeros(3), jnp.eye(3), jnp.zeros(3), jnp.asarray([0.0, 1.0, 2.0]))
+    x = jnp.asarray([[1.0, 1.0, 1.0], [-1.0, 1.5, 2.5], [0.0, 0.0, 2.0]])
+    assert encode(sae, x).tolist() == [[1, 0, 0], [0, 1.5, 2.5], [0, 0, 0]]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_kth_largest_is_what_a_sort_finds(dtype):
+    with jax.enable_x64(dtype == "float64"):
+        values = np.random.default_rng(0).standard_normal((30, 40)).astype(dtype)
+        values[3] = values[4]  # ties
+        ordered = np.sort(values, axis=None)[::-1]
+        for k in (1, 2, 17, 400, (values > 0).sum()):
+            assert sae_lib.kth_largest(jnp.asarray(values), int(k)) == ordered[k - 1]
+        assert sae_lib.kth_largest(jnp.asarray(values), int((values > 0).sum()) + 1) == 0
+
+
+def test_a_batchtopk_keeps_the_largest_of_the_batch(sae, x):
+    config = SAEConfig(6, 40, architecture="batchtopk", target_l0=3)
+    value, seen = loss(sae, x, jnp.float32(0), config)
+    plain = plain_features(sae, x)
+    kept = np.where(plain >= np.sort(plain, axis=None)[-3 * len(x)], plain, 0)
+    x_hat = kept @ np.asarray(sae.W_dec, np.float64) + np.asarray(sae.b_dec)
+    np.testing.assert_allclose(value, ((x_hat - np.asarray(x)) ** 2).mean(), rtol=1e-5)
+    np.testing.assert_allclose(seen.l0, 3, rtol=1e-6)
+    assert len(set((kept > 0).sum(axis=1))) > 1, "rows have more or fewer"
+
+
+def test_matryoshka_is_the_mean_loss_of_its_nested_saes(sae, x):
+    config = SAEConfig(6, 40, architecture="matryoshka", target_l0=3)
+    assert sae_lib.prefixes(40) == [2, 5, 10, 20, 40]
+    value, seen = loss(sae, x, jnp.float32(0), config)
+    plain = plain_features(sae, x)
+    kept = np.where(plain >= np.sort(plain, axis=None)[-3 * len(x)], plain, 0)
+    losses = []
+    for end in (2, 5, 10, 20, 40):
+        x_hat = kept[:, :end] @ np.asarray(sae.W_dec, np.float64)[:end] + np.asarray(sae.b_dec)
+        losses.append(((x_hat - np.asarray(x)) ** 2).mean())
+    np.testing.assert_allclose(value, np.mean(losses), rtol=1e-5)
+    np.testing.assert_allclose(seen.l0, 3, rtol=1e-6)
+
+
+def test_jump_has_the_papers_straight_through_gradients(sae, x):
+    """Against equations 11 and 12 of arXiv 2407.14435, element by element in NumPy."""
+    rng = np.random.default_rng(2)
+    pre, threshold, width = rng.uniform(-0.5, 1.5, (50, 7)), rng.uniform(0, 1, 7), 0.3
+    g_latents, g_fires = rng.standard_normal((2, 50, 7))
+
+    def weighted(pre, threshold):
+        latents, fires = sae_lib.jump(pre, threshold, jnp.asarray(width))
+        return (latents * g_latents).sum() + (fires * g_fires).sum()
+
+    with jax.enable_x64():
+        d_pre, d_threshold = jax.grad(weighted, argnums=(0, 1))(jnp.asarray(pre), jnp.asarray(threshold))
+        latents, fires = sae_lib.jump(jnp.asarray(pre), jnp.asarray(threshold), jnp.asarray(width))
+    np.testing.assert_array_equal(latents, np.where(pre > threshold, np.maximum(pre, 0), 0))
+    np.testing.assert_array_equal(fires, pre > threshold)
+    expected = np.zeros(7)
+    for i in range(50):
+        for j in range(7):
+            kernel = float(abs((pre[i, j] - threshold[j]) / width) < 0.5)
+            expected[j] -= kernel / width * (threshold[j] * g_latents[i, j] + g_fires[i, j])
+    np.testing.assert_allclose(d_threshold, expected, rtol=1e-10)
+    np.testing.assert_allclose(d_pre, np.where((pre > threshold) & (pre > 0), g_latents, 0), rtol=1e-10)
+
+
+def test_that_gradient_is_the_slope_of_the_expected_l0():
+    """Of pre-activations spread evenly over 0..2, a rise of the threshold by d silences the share d / 2."""
+    with jax.enable_x64():
+        pre = jnp.linspace(0, 2, 20001)[:, None]
+        slope = jax.grad(lambda t: sae_lib.jump(pre, t, jnp.asarray(0.2))[1].mean())(jnp.asarray([0.7]))
+    np.testing.assert_allclose(slope, -0.5, rtol=1e-2)
+
+
+def test_the_penalty_of_a_jumprelu_reaches_the_thresholds_alone(sae, x):
+    config = SAEConfig(6, 40, architecture="jumprelu", target_l0=3)
+    sae = sae._replace(threshold=jnp.full(40, 0.5))
+
+    def grads(penalty, target):
+        return jax.grad(lambda s: loss(s, x, jnp.float32(penalty), config, target_l0=target, bandwidth=0.4)[0])(sae)
+
+    _, seen = loss(sae, x, jnp.float32(1), config, target_l0=3.0)
+    without, above, below = grads(0, 3.0), grads(1, 3.0), grads(1, 2 * float(seen.l0))
+    for name in ("W_enc", "b_enc", "W_dec", "b_dec"):
+        np.testing.assert_array_equal(getattr(without, name), getattr(above, name))
+    # down the gradient: thresholds rise where the L0 is above the target and sink where it is below
+    assert (np.asarray(above.threshold - without.threshold) <= 0).all()
+    assert (np.asarray(below.threshold - without.threshold) >= 0).all()
+    assert (np.asarray(above.threshold) != np.asarray(without.threshold)).any()
+
+
+@pytest.mark.parametrize("architecture", ["topk", "batchtopk", "matryoshka"])
+def test_auxk_reaches_dead_encoders_and_only_those(sae, x, architecture):
+    config = SAEConfig(6, 40, k=3 if architecture == "topk" else None, architecture=architecture, target_l0=3)
+    dead = jnp.arange(40) % 4 == 0
+    sae = sae._replace(b_enc=jnp.where(dead, -0.5, sae.b_enc))
+
+    def grads(dead):
+        return jax.grad(lambda s: loss(s, x, jnp.float32(0), config, dead=dead)[0])(sae)
+
+    added = jax.tree.map(jnp.subtract, grads(dead), grads(None))
+    reached = np.asarray(plain_features(sae, x) > 0).any(axis=0) & np.asarray(dead)
+    assert 3 < reached.sum() <= 10
+    for name, of_latent in (("W_enc", added.W_enc.T), ("b_enc", added.b_enc[:, None]), ("W_dec", added.W_dec)):
+        changed = (np.asarray(of_latent) != 0).any(axis=1)
+        assert not changed[~np.asarray(dead)].any(), name
+        assert changed[reached].sum() >= 3, name
+    np.testing.assert_array_equal(added.b_dec, 0)
+
+
+def test_auxk_is_the_share_of_the_error_that_dead_latents_leave(sae, x):
+    left = jnp.asarray(np.random.default_rng(5).standard_normal(x.shape), jnp.float32)
+    dead = jnp.arange(40) < 9
+    pre = np.asarray(x, np.float64) @ np.asarray(sae.W_enc) + np.asarray(sae.b_enc)
+    of_dead = np.where(np.arange(40) < 9, np.maximum(pre, 0), 0)
+    kept = np.where(of_dead >= np.sort(of_dead, axis=1)[:, -3:-2], of_dead, 0)  # d_in / 2 = 3 of them
+    expected = ((kept @ np.asarray(sae.W_dec) - np.asarray(left)) ** 2).sum() / (np.asarray(left) ** 2).sum()
+    pre_acts = sae_lib.pre_activations(sae, x)
+    np.testing.assert_allclose(sae_lib.aux_k(sae, pre_acts, left, dead), expected, rtol=1e-4)
+    assert sae_lib.aux_k(sae, pre_acts, left, jnp.zeros(40, bool)) == 0
+
+
+@pytest.mark.parametrize("k", [None, 3])
+@pytest.mark.parametrize("threshold", [None, 0.4])
+def test_folding_a_basis_changes_nothing_but_the_unit(sae, x, k, threshold):
+    rng = np.random.default_rng(4)
+    rotation = np.linalg.qr(rng.standard_normal((6, 6)))[0]
+    basis = sae_lib.Basis(*(jnp.asarray(a, jnp.float32) for a in (rng.standard_normal(6), rotation, 2.5)))
+    if threshold is not None:
+        sae = sae._replace(threshold=jnp.full(40, threshold))
+    inside = encode(sae, sae_lib.into(basis, x), k)
+    outside = sae_lib.folded(sae, basis)
+    latents = encode(outside, x, k)
+    np.testing.assert_allclose(latents, inside / 2.5, atol=1e-5)
+    back = decode(sae, inside) @ rotation.T.astype(np.float32) / 2.5 + basis.centre[None]
+    np.testing.assert_allclose(decode(outside, latents), back, atol=1e-4)
+    norms = [np.linalg.norm(s.W_dec, axis=1) for s in (sae, outside)]
+    np.testing.assert_allclose(*norms, rtol=1e-5)
+
+
+def test_a_tied_start_reads_what_it_writes():
+    sae = sae_lib.init_tied(jax.random.key(0), SAEConfig(16, 64))
+    np.testing.assert_array_equal(sae.W_enc, sae.W_dec.T)
+    np.testing.assert_allclose(np.linalg.norm(sae.W_dec, axis=1), 1, atol=1e-6)

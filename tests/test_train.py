@@ -1,5 +1,8 @@
 """Training against PyTorch, step for step, and the laws of the loop."""
 
+import math
+from typing import get_args
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,9 +12,11 @@ import torch
 from torch import nn
 
 from jaxsae import sae as sae_lib
-from jaxsae.config import InputError, SAEConfig, TrainConfig
+from jaxsae import train
+from jaxsae.config import THRESHOLDED, Architecture, InputError, SAEConfig, TrainConfig
+from jaxsae.metrics import score
 from jaxsae.sae import SAE
-from jaxsae.train import Epoch, TrainState, batches, init_state, make_step, train_sae
+from jaxsae.train import Epoch, TrainState, batches, init_state, make_step, optimizer, train_sae
 
 D_IN, D_SAE, BATCH, LR = 24, 96, 32, 1e-3
 
@@ -28,11 +33,17 @@ def ensemble_of_one(config, seed=0, dtype=jnp.float32):
     return jax.tree.map(lambda a: a.astype(dtype)[None], sae)
 
 
+def config_of(l1_coef, k):
+    return SAEConfig(D_IN, D_SAE, l1_coef, k, "topk" if k else "relu")
+
+
 class TorchTrainer:
     """The guide's step in PyTorch, from given weights."""
 
     def __init__(self, sae: SAE, l1_coef: float, k: int | None, lr: float = LR):
-        self.params = {name: nn.Parameter(torch.from_numpy(np.array(a))) for name, a in sae._asdict().items()}
+        self.params = {
+            name: nn.Parameter(torch.from_numpy(np.array(a))) for name, a in sae._asdict().items() if a is not None
+        }
         self.optimizer = torch.optim.Adam(self.params.values(), lr=lr)
         self.l1_coef, self.k = l1_coef, k
 
@@ -79,12 +90,12 @@ def assert_both_kinds(norms: list[float]) -> None:
 @pytest.mark.parametrize(("l1_coef", "k"), [(1e-2, None), (0.0, 8)], ids=["l1", "topk"])
 def test_float64_training_is_pytorchs_after_300_steps(l1_coef, k):
     with jax.enable_x64(True):
-        config = SAEConfig(D_IN, D_SAE, l1_coef, k)
+        config = config_of(l1_coef, k)
         rows = jnp.asarray(some_rows())
         assert rows.dtype == jnp.float64
         saes = ensemble_of_one(config, dtype=jnp.float64)
         torch_side = TorchTrainer(jax.tree.map(lambda a: a[0], saes), l1_coef, k)
-        state, step, norms = init_state(saes, LR), make_step([config], LR), []
+        state, step, norms = init_state(saes, optimizer(LR), l1_coef), make_step([config], optimizer(LR)), []
         for epoch in range(15):
             for batch in batches(len(rows), BATCH, seed=0, epoch=epoch):
                 norms.append(torch_side.step(np.asarray(rows)[batch]))
@@ -104,11 +115,11 @@ def test_each_float32_step_is_pytorchs_from_the_same_state(l1_coef, k):
     both below 3e-5), so that nothing can be within 1e-4 of it there.
     """
     lr = 3e-3
-    config = SAEConfig(D_IN, D_SAE, l1_coef, k)
+    config = config_of(l1_coef, k)
     rows = jnp.asarray(some_rows(), jnp.float32)
     saes = ensemble_of_one(config)
     torch_side = TorchTrainer(jax.tree.map(lambda a: a[0], saes), l1_coef, k, lr)
-    state, step, norms = init_state(saes, lr), make_step([config], lr), []
+    state, step, norms = init_state(saes, optimizer(lr), l1_coef), make_step([config], optimizer(lr)), []
     for epoch in range(15):
         for batch in batches(len(rows), BATCH, seed=0, epoch=epoch):
             if norms:  # PyTorch's Adam has no state to replace before its first step
@@ -153,7 +164,7 @@ def test_decoder_rows_have_unit_norm_and_l0_is_at_most_k(rows, k):
     )
     trained = train_sae(rows, config)
     np.testing.assert_allclose(np.linalg.norm(trained.sae.W_dec, axis=1), 1, atol=1e-6)
-    assert trained.config == SAEConfig(D_IN, 2 * D_IN, 0.0 if k else 1e-3, k)
+    assert trained.config == config.sae(D_IN)
     if k:
         assert all(epoch.l0 <= k for epoch in trained.epochs)
 
@@ -164,12 +175,13 @@ def test_epoch_figures_are_means_over_the_batches(rows):
     trained = train_sae(rows, CONFIG, on_epoch=seen.append)
     assert seen == trained.epochs
     sae_config = CONFIG.sae(D_IN)
-    state, step = init_state(ensemble_of_one(sae_config), LR), make_step([sae_config], LR)
+    state, step = init_state(ensemble_of_one(sae_config), optimizer(LR), 1e-3), make_step([sae_config], optimizer(LR))
     losses, l0s = [], []
     for batch in batches(len(rows), BATCH, seed=0, epoch=1):
-        loss, l0 = sae_lib.loss(jax.tree.map(lambda a: a[0], state.sae), rows[jnp.asarray(batch)], jnp.float32(1e-3))
+        sae, x = jax.tree.map(lambda a: a[0], state.sae), rows[jnp.asarray(batch)]
+        loss, step_figures = sae_lib.loss(sae, x, jnp.float32(1e-3), sae_config)
         losses.append(float(loss))
-        l0s.append(float(l0))
+        l0s.append(float(step_figures.l0))
         state = step(state, rows, jnp.asarray(batch))
     assert seen[0].number == 1
     np.testing.assert_allclose(seen[0].loss, np.mean(losses), rtol=1e-5)
@@ -204,17 +216,28 @@ def test_it_stops_after_patience_epochs_without_a_new_lowest_loss(rows):
     assert min(losses[-3:]) >= min(losses[:-3])
 
 
-def test_an_ensemble_is_its_members_side_by_side():
-    """Members with other penalties and seeds, in one step: each moves as it does alone."""
+@pytest.mark.parametrize("architecture", get_args(Architecture))
+def test_an_ensemble_is_its_members_side_by_side(architecture):
+    """Members with other penalties, targets and seeds, in one step: each moves as it does alone."""
     with jax.enable_x64(True):
         rows = jnp.asarray(some_rows(64))
         batch = jnp.arange(BATCH)
-        configs = [SAEConfig(D_IN, D_SAE, l1) for l1 in (0.0, 1e-2, 1.0)]
+        k = 5 if architecture == "topk" else None
+        configs = [SAEConfig(D_IN, D_SAE, l1, k, architecture, t) for l1, t in ((0.0, 3), (1e-2, 6), (1.0, 20))]
         alone = [ensemble_of_one(c, seed, jnp.float64) for seed, c in enumerate(configs)]
         together = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *alone)
-        after = make_step(configs, LR)(init_state(together, LR), rows, batch)
+
+        def begun(saes, configs):
+            # some latents have long been silent: those of all members are revived
+            state = init_state(saes, optimizer(LR))._replace(idle=jnp.full(saes.b_enc.shape, 49).at[:, :9].set(60))
+            numbers = [
+                jnp.asarray(values, float) for values in zip(*((c.l1_coef, c.target_l0) for c in configs), strict=True)
+            ]
+            return state._replace(penalty=numbers[0], aim=numbers[1])
+
+        after = make_step(configs, optimizer(LR), revive=True)(begun(together, configs), rows, batch)
         for i, config in enumerate(configs):
-            single = make_step([config], LR)(init_state(alone[i], LR), rows, batch)
+            single = make_step([config], optimizer(LR), revive=True)(begun(alone[i], [config]), rows, batch)
             for a, b in zip(
                 jax.tree.leaves(jax.tree.map(lambda leaf, i=i: leaf[i], after)), jax.tree.leaves(single), strict=True
             ):
@@ -228,8 +251,8 @@ def test_no_tracer_leaks(rows):
 
 def test_the_state_is_donated(rows):
     config = CONFIG.sae(D_IN)
-    state = init_state(ensemble_of_one(config), LR)
-    make_step([config], LR)(state, rows, jnp.arange(BATCH))
+    state = init_state(ensemble_of_one(config), optimizer(LR))
+    make_step([config], optimizer(LR))(state, rows, jnp.arange(BATCH))
     assert state.sae.W_enc.is_deleted()
 
 
@@ -256,7 +279,7 @@ def test_bfloat16_trains_close_to_float32(rows):
 
 def test_adam_is_optaxs_with_pytorchs_defaults():
     assert torch.optim.Adam([nn.Parameter(torch.zeros(1))]).defaults["eps"] == 1e-8
-    state = init_state(ensemble_of_one(SAEConfig(3, 4)), LR)
+    state = init_state(ensemble_of_one(SAEConfig(3, 4)), optimizer(LR))
     assert isinstance(state.opt_state[1][0], optax.ScaleByAdamState)
 
 
@@ -267,3 +290,104 @@ def test_bad_rows_are_refused(rows):
         train_sae(rows.at[3, 3].set(jnp.nan), CONFIG)
     with pytest.raises(InputError, match="k must be in"):
         train_sae(rows, TrainConfig(batch_size=8, expansion=1, k_sparse=25, architecture="topk"))
+
+
+def many_rows():
+    """Enough for a modern run, with a mean far from zero and directions of unlike strength."""
+    return jnp.asarray(3 * some_rows(4096, seed=5) * np.linspace(0.2, 2, D_IN) + 7, jnp.float32)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "architecture"), [("guide", "relu"), ("guide", "topk"), *(("modern", a) for a in get_args(Architecture))]
+)
+def test_a_target_l0_is_reached(recipe, architecture):
+    rows, settings = many_rows(), {"architecture": architecture, "target_l0": 6, "batch_size": 64}
+    if recipe == "modern":
+        config = TrainConfig.modern(**settings, epochs=10)
+    else:
+        config = TrainConfig(**settings, epochs=30, patience=30, lr=1e-3)
+    trained = train_sae(rows, config)
+    result = score(trained.sae, trained.config.k, rows)
+    np.testing.assert_allclose(result.l0, 6, rtol=0.1)
+    assert result.fvu < (0.4 if recipe == "modern" else 0.95)
+    np.testing.assert_allclose(np.linalg.norm(trained.sae.W_dec, axis=1), 1, atol=1e-5)
+    assert (trained.sae.threshold is not None) == (architecture in THRESHOLDED)
+    assert (trained.config.l1_coef > 0) == (architecture == "relu")
+
+
+def test_the_modern_recipe_is_better_than_the_guides_in_a_fifth_of_the_steps():
+    rows = many_rows()
+    guide = train_sae(rows, TrainConfig(architecture="topk", k_sparse=6, batch_size=64, epochs=25))
+    modern = train_sae(rows, TrainConfig.modern(architecture="topk", k_sparse=6, batch_size=64, epochs=5))
+    fvu_guide, fvu_modern = (score(t.sae, 6, rows).fvu for t in (guide, modern))
+    assert fvu_modern < fvu_guide / 2
+
+
+def test_both_recipes_mean_the_same_penalty():
+    """At their end they minimise the same loss, in the units of the rows: a penalty that silences half does in both."""
+    rows = many_rows()
+    guide = train_sae(rows, TrainConfig(l1_coef=1.0, batch_size=64, epochs=60, patience=60, lr=3e-3))
+    modern = train_sae(rows, TrainConfig.modern(l1_coef=1.0, batch_size=64, epochs=20))
+    assert modern.config.l1_coef == guide.config.l1_coef == 1.0
+    np.testing.assert_allclose(modern.epochs[-1].loss, guide.epochs[-1].loss, rtol=0.25)
+
+
+def test_the_principal_basis_has_uncorrelated_coordinates_of_mean_variance_1():
+    rows = many_rows()
+    basis = train.principal_basis(rows)
+    np.testing.assert_allclose(basis.rotation.T @ basis.rotation, np.eye(D_IN), atol=1e-5)
+    x = np.asarray(sae_lib.into(basis, rows), np.float64)
+    np.testing.assert_allclose(x.mean(axis=0), 0, atol=1e-4)
+    covariance = x.T @ x / len(x)
+    np.testing.assert_allclose(covariance - np.diag(np.diag(covariance)), 0, atol=1e-4)
+    np.testing.assert_allclose(np.diag(covariance).mean(), 1, rtol=1e-4)
+    assert (np.diff(np.diag(covariance)) < 1e-4).all(), "strongest first"
+    same = train.principal_basis(jnp.full((9, D_IN), 2.5))
+    assert same.scale == 1
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["one", "of each latent"])
+def test_the_firing_threshold_gives_the_target_l0(own):
+    rows = many_rows()
+    sae = jax.tree.map(lambda a: a[0], ensemble_of_one(SAEConfig(D_IN, D_SAE)))
+    thresholds = jnp.linspace(0.1, 0.3, D_SAE)
+    found = train.firing_threshold(sae._replace(threshold=thresholds) if own else sae, rows, 7)
+    fires = sae_lib.encode(sae._replace(threshold=found), rows) > 0
+    np.testing.assert_allclose(fires.sum(axis=1).mean(), 7, atol=1e-3)
+    ratio = found / thresholds if own else found
+    np.testing.assert_allclose(ratio, ratio[0], rtol=1e-5)
+
+
+@pytest.mark.parametrize("architecture", get_args(Architecture))
+def test_silent_latents_are_revived(architecture):
+    """A third of the latents can fire on no row; they fire again with `revive`, and with it only."""
+    rows = jnp.asarray(some_rows(2048, seed=6), jnp.float32)
+    config = SAEConfig(D_IN, D_SAE, 1e-3, 6 if architecture == "topk" else None, architecture, 6)
+    silent = jnp.arange(D_SAE) < D_SAE // 3
+
+    def fire_again(revive):
+        saes = ensemble_of_one(config)
+        saes = saes._replace(b_enc=jnp.where(silent, -2.0, saes.b_enc), W_enc=saes.W_dec.swapaxes(1, 2))
+        if saes.threshold is not None:
+            saes = saes._replace(threshold=saes.threshold + 0.5)
+        # further from firing than any row brings them
+        saes = saes._replace(W_enc=jnp.where(silent[None, None, :], 0.01, 1.0) * saes.W_enc)
+        step = make_step([config], optimizer(1e-3), revive=revive)
+        state, fired = init_state(saes, optimizer(1e-3), 1e-3, 6.0), np.zeros(D_SAE, bool)
+        for epoch in range(8):
+            for batch in batches(len(rows), BATCH, seed=0, epoch=epoch):
+                state = step(state, rows, jnp.asarray(batch))
+                fired |= np.asarray(state.idle[0] == 0)
+        return fired[silent].mean()
+
+    assert fire_again(revive=False) == 0
+    assert fire_again(revive=True) > 0.5
+
+
+def test_the_learning_rate_rises_stays_and_falls_to_0():
+    rates = [float(train.schedule(0.5, 120)(step)) for step in range(121)]
+    np.testing.assert_allclose(rates[:6], np.linspace(0.5 / 6, 0.5, 6), rtol=1e-5)
+    assert rates[6:81] == [0.5] * 75
+    assert (np.diff(rates[80:]) < 0).all()
+    np.testing.assert_allclose(rates[-1], 0, atol=1e-6)
+    assert all(math.isfinite(float(train.schedule(0.5, steps)(0))) for steps in (1, 2, 3))
