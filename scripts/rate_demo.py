@@ -1,5 +1,8 @@
 #!/usr/bin/env python3
-"""Rate the embedded demo's model against the known truth: what it restores, what its layers tell a linear probe."""
+"""Rate the embedded demo against the known truth: what its model restores, what its layers tell a linear probe.
+
+With --sae: what single latents of SAE files tell instead, beside the probe and beside random directions.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ ORDER = 5
 
 
 def main(args: argparse.Namespace) -> None:
-    """Two tables; with --json, the same figures."""
+    """Two tables, or one for each SAE; with --json, the same figures."""
     folder = Path(args.folder)
     cli.select_device(args.device)
     from rich.console import Console
@@ -32,7 +35,6 @@ def main(args: argparse.Namespace) -> None:
 
     from convert import read_checkpoint
     from jaxsae import demo, extract, load_samples
-    from jaxsae.files import whole
 
     checkpoint = read_checkpoint(args.checkpoint)
     last = checkpoint.config.n_layers - 1
@@ -41,6 +43,9 @@ def main(args: argparse.Namespace) -> None:
     model = checkpoint.model()
     samples = {split: load_samples(folder / "dataset", split) for split in ("train", "validation", "test")}
     truth = {split: demo.load_truth(folder, split) for split in ("validation", "test")}
+    if args.sae:
+        write_json(args.json, {path: latents(path, model, samples, truth) for path in args.sae})
+        return
     rows = {split: extract(model, samples[split], [*LAYERS, last]).values for split in truth}
     console = Console(width=None if Console().is_terminal else 100)
 
@@ -62,9 +67,16 @@ def main(args: argparse.Namespace) -> None:
         cells = [f"{row[where][str(layer)]:.3f}" for where in ("all", "damaged") for layer in LAYERS]
         table.add_row(name, f"{row['share']:.1%}", *cells)
     Console(width=None if Console().is_terminal else 140).print(table)
-    if args.json:
-        with whole(Path(args.json)) as aside:
-            aside.write_text(json.dumps({"restoration": restored, "probes": probed}, indent=2))
+    write_json(args.json, {"restoration": restored, "probes": probed})
+
+
+def write_json(path: str | None, figures: dict) -> None:
+    """If it is asked for."""
+    from jaxsae.files import whole
+
+    if path:
+        with whole(path) as aside:
+            aside.write_text(json.dumps(figures, indent=2))
 
 
 def restoration(model: RestorationModel, stream: Array, samples: dict[str, Samples], truth: Truth) -> dict[str, dict]:
@@ -119,10 +131,64 @@ def probes(rows: dict[str, dict[int, Array]], samples: dict[str, Samples], truth
     return out
 
 
+def latents(path: str, model: RestorationModel, samples: dict[str, Samples], truth: dict[str, Truth]) -> dict:
+    """Property -> what tells it how well: chosen on the validation split's characters, scored on the test's."""
+    import jax.numpy as jnp
+    import numpy as np
+    from rich.console import Console
+    from rich.table import Table
+
+    from convert import load_sae
+    from jaxsae import encode, extract, features
+
+    file = load_sae(path)
+    require("layer" in file.extra, f"{path} must say its layer in its config, which it does not")
+    layer = file.extra["layer"]
+    names = [n for n in truth["test"].properties() if all(count_of(truth[split], n) >= 30 for split in truth)]
+    directions = np.random.default_rng(0).standard_normal((file.config.d_in, file.config.d_sae)).astype(np.float32)
+    halves: dict[str, dict[str, features.Half]] = {"rows": {}, "random": {}, "latents": {}}
+    for split in truth:
+        use = truth[split].in_word
+        rows = np.asarray(extract(model, samples[split], [layer]).values[layer])[use]
+        has = truth[split].properties()
+        properties = np.stack([has[name][use] for name in names])
+        halves["rows"][split] = features.Half(rows, properties)
+        halves["random"][split] = features.Half(rows @ directions, properties)
+        latents = np.asarray(encode(file.sae, jnp.asarray(rows), file.config.k))
+        halves["latents"][split] = features.Half(latents, properties)
+
+    def both(what: str) -> tuple[features.Half, features.Half]:
+        return halves[what]["validation"], halves[what]["test"]
+
+    told = {
+        "probe": features.linear(*both("rows")),
+        "random direction": features.best(*both("random"), 1),
+        "best latent": features.best(*both("latents"), 1),
+        "best five": features.best(*both("latents"), 5),
+    }
+    table = Table("characters within words", title=f"{path}: AUROC and F1 on the test split")
+    for what in ("share", *told, "latents"):
+        table.add_column(what, justify="right")
+    out = {}
+    for i, name in enumerate(names):
+        share = float(halves["rows"]["test"].properties[i].mean())
+        cells = [f"{told[what][i].auroc:.3f} {told[what][i].f1:.2f}" for what in told]
+        table.add_row(name, f"{share:.1%}", *cells, ", ".join(map(str, told["best five"][i].columns)))
+        out[name] = {"share": share, **{what: told[what][i]._asdict() for what in told}}
+    Console(width=None if Console().is_terminal else 140).print(table)
+    return out
+
+
+def count_of(truth: Truth, name: str) -> int:
+    """Characters within words that have a property."""
+    return int((truth.properties()[name] & truth.in_word).sum())
+
+
 if __name__ == "__main__":
     parser = cli.Parser(__doc__ or "")
     parser.add_argument("--checkpoint", default=str(DEMO / "best_model.pt"), help="the model to rate")
     parser.add_argument("--folder", default=str(DEMO), help="holds the demo's dataset and truth")
+    parser.add_argument("--sae", nargs="+", default=[], metavar="FILE", help="rate the latents of these instead")
     parser.add_argument("--json", metavar="OUT", help="also write the figures as JSON")
     cli.add_device(parser)
     cli.run(main, parser)

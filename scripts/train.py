@@ -90,6 +90,7 @@ def main(args: argparse.Namespace) -> int:
         "fvu": result.fvu,
         "dead": result.dead,
         "rows_scored": f"{rows_scored} ({result.rows} rows)",
+        "l1_coef": trained.config.l1_coef,
         "final_loss": trained.epochs[-1].loss,
         "epochs": len(trained.epochs),
         "losses": [epoch.loss for epoch in trained.epochs],
@@ -119,7 +120,8 @@ def main(args: argparse.Namespace) -> int:
     print(f"wrote    {target}, .json, .png")
     if result.l0 > sae_config.d_sae / 10:
         print(
-            "note     dense features: over a tenth of them fire on each row. Try --k-sparse 20, or --recipe modern --target-l0 20."
+            "note     dense features: over a tenth of them fire on each row. Try --recipe modern --k-sparse 20, "
+            "or --target-l0 20 with any architecture."
         )
     return 0
 

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from conftest import ROOT, TINY, assert_one_line_error
 
 from convert import load_sae, read_checkpoint
 from jaxsae import data
+from jaxsae.config import THRESHOLDED, Architecture
 
 
 @pytest.fixture
@@ -66,6 +68,26 @@ def test_topk_is_named_in_the_file(script, small, tmp_path):
     assert figures["l0"] <= 5
     assert figures["rows"] == 12 * TINY.max_position
     np.testing.assert_allclose(file["W_dec"].norm(dim=1), 1, atol=1e-6)
+
+
+@pytest.mark.parametrize("architecture", get_args(Architecture))
+def test_a_target_l0_with_every_architecture(script, small, tmp_path, architecture):
+    ran = script("train", *small, "--recipe", "modern", "--architecture", architecture, "--target-l0", 6, "--verify", 0)
+    assert ran.status == 0, ran
+    read = load_sae(tmp_path / "out" / "sae_layer2_optimized.pt")
+    assert (read.config.architecture, read.config.target_l0) == (architecture, 6)
+    assert (read.sae.threshold is not None) == (architecture in THRESHOLDED)
+    figures = json.loads((tmp_path / "out" / "sae_layer2_optimized.json").read_text())
+    assert figures["settings"]["recipe"] == "modern"
+    assert figures["l1_coef"] == read.config.l1_coef
+    ran = script("evaluate", "--sae", tmp_path / "out" / "sae_layer2_optimized.pt", *small[:4])
+    assert ran.status == 0, ran
+
+
+def test_the_newer_architectures_imply_the_modern_recipe(script, small, tmp_path):
+    assert script("train", *small, "--architecture", "batchtopk", "--target-l0", 6, "--verify", 0).status == 0
+    settings = json.loads((tmp_path / "out" / "sae_layer2_optimized.json").read_text())["settings"]
+    assert (settings["recipe"], settings["lr"], settings["epochs"]) == ("modern", 8e-3, 3)
 
 
 def test_dense_features_are_pointed_out(script, small):
@@ -260,6 +282,14 @@ def test_prepare_writes_what_train_reads(script, tmp_path):
         (["--k-sparse", 0], "k must be in 1..120 (d_sae), got 0"),
         (["--k-sparse", 121], "k must be in 1..120"),
         (["--architecture", "topk"], "topk needs --k-sparse"),
+        (["--architecture", "batchtopk"], "batchtopk needs --target-l0"),
+        (["--architecture", "jumprelu", "--target-l0", 5, "--recipe", "guide"], "jumprelu needs --recipe modern"),
+        (["--target-l0", 0], "target-l0 must be in 1..120 (d_sae), got 0"),
+        (["--target-l0", 121], "target-l0 must be in 1..120"),
+        (["--target-l0", 5, "--k-sparse", 5], "give either --k-sparse or --target-l0"),
+        (["--target-l0", 5, "--l1-coef", 0.1], "give either --l1-coef or --target-l0"),
+        (["--architecture", "jumprelu", "--l1-coef", 0.1], "--l1-coef goes with architecture relu"),
+        (["--recipe", "best"], "invalid choice"),
         (["--architecture", "relu", "--k-sparse", 5], "goes with architecture topk"),
         (["--epochs", 0], "epochs must be at least 1"),
         (["--lr", "nan"], "lr must be a number above 0"),

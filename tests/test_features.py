@@ -1,0 +1,71 @@
+import numpy as np
+import pytest
+
+from jaxsae import features, probe
+from jaxsae.features import Half, aurocs, best, best_threshold, judge, linear
+
+
+def made(n=400, seed=0):
+    """Ten columns of noise, sparse; 3 tells property 0, 7 tells property 1 by silence, 4 and 5 share property 2."""
+    rng = np.random.default_rng(seed)
+    properties = rng.random((3, n)) < np.array([0.3, 0.5, 0.2])[:, None]
+    values = np.maximum(rng.standard_normal((n, 10)), 0)
+    values[:, 3] = np.where(properties[0], rng.uniform(1, 2, n), np.where(rng.random(n) < 0.1, 1.5, 0))
+    values[:, 7] = np.where(properties[1], 0, rng.uniform(0.1, 1, n))
+    half = rng.random(n) < 0.5
+    values[:, 4], values[:, 5] = 2.0 * (properties[2] & half), 2.0 * (properties[2] & ~half)
+    return Half(values, properties)
+
+
+def test_aurocs_are_the_probes_own():
+    values, properties = made()
+    found = aurocs(values, properties)
+    for p in range(3):
+        for column in range(10):
+            np.testing.assert_allclose(found[p, column], probe.auroc(values[:, column], properties[p]))
+    assert np.isnan(aurocs(values, np.zeros((1, 400), bool))).all()
+
+
+def test_the_best_threshold_has_the_highest_f1_of_all():
+    values, properties = made(60)
+    scores, has = np.round(values[:, 3], 1), properties[0]  # with ties
+    f1s = {t: judge(scores, has, t).f1 for t in np.unique(scores)}
+    assert judge(scores, has, best_threshold(scores, has)).f1 == max(f1s.values())
+
+
+def test_judge_counts():
+    scores, has = np.array([3.0, 2, 2, 1, 0]), np.array([True, False, True, True, False])
+    told = judge(scores, has, 2)
+    assert (told.precision, told.recall) == (2 / 3, 2 / 3)
+    np.testing.assert_allclose(told.f1, 2 / 3)
+    assert judge(scores, has, 9)[1:4] == (0, 0, 0)
+
+
+def test_the_telling_columns_are_found_and_scored_on_other_rows():
+    choose, score = made(seed=0), made(seed=1)
+    one = best(choose, score, 1)
+    assert [told.columns[0] for told in one[:2]] == [3, 7]
+    assert one[0].auroc == probe.auroc(score.values[:, 3], score.properties[0])
+    assert one[1].auroc > 0.99
+    assert one[1].f1 > 0.99
+    assert one[2].columns[0] in (4, 5)
+    two = best(choose, score, 2)
+    assert set(two[2].columns) == {4, 5}
+    assert one[2].auroc < 0.85 < 0.99 < two[2].auroc
+    assert all(told.auroc > 0.95 for told in linear(choose, score))
+
+
+def test_chance_is_chance():
+    """The best of many columns of noise looks good where it was chosen; where it is scored it does not."""
+    rng = np.random.default_rng(3)
+    choose, score = (Half(rng.standard_normal((300, 500)), rng.random((1, 300)) < 0.5) for _ in range(2))
+    [told] = best(choose, score, 1)
+    assert np.nanmax(np.abs(aurocs(*choose) - 0.5)) > 0.08
+    assert abs(told.auroc - 0.5) < 0.1
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_a_property_that_no_row_of_a_half_has_is_nan(count):
+    choose = made()
+    nobody = Half(choose.values, np.zeros_like(choose.properties))
+    assert all(np.isnan(told.auroc) for told in features.best(choose, nobody, count))
