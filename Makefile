@@ -3,11 +3,12 @@ VENV := .venv
 PYTHON ?= python3
 RUN := $(VENV)/bin/python
 
-.PHONY: help train install test lint clean
+.PHONY: help train install test lint rivals clean
 help:
 	@echo "make train   train a sparse autoencoder on layer 8 of the embedded demo (makes $(VENV) if there is none)"
 	@echo "make test    lint, format check, types and the whole test suite"
 	@echo "make lint    the first three of these"
+	@echo "make rivals  the libraries that scripts/compare_rivals.py compares with, in .venv-rivals (large)"
 	@echo "make clean   remove $(VENV) and caches"
 
 train: $(VENV)/.installed
@@ -30,5 +31,14 @@ lint: $(VENV)/.installed
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 
+# their own environment: they pin much and bring gigabytes; torchvision comes along and fails beside a CPU build of torch
+rivals: .venv-rivals/.installed
+.venv-rivals/.installed: pyproject.toml
+	@$(PYTHON) -m venv .venv-rivals
+	.venv-rivals/bin/python -m pip install --quiet --disable-pip-version-check 'torch>=2.6,<2.14'
+	.venv-rivals/bin/python -m pip install --quiet --disable-pip-version-check '.[rivals]'
+	-.venv-rivals/bin/python -m pip uninstall --quiet --yes torchvision
+	@touch $@
+
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) .venv-rivals build *.egg-info .pytest_cache .ruff_cache .mypy_cache

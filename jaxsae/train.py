@@ -88,12 +88,16 @@ def principal_basis(rows: Float[Array, "n d_in"]) -> Basis:
     Adam's step is the same in each coordinate. Along the rows' own directions it so reaches the many of little
     variance, in which latents differ, as soon as the few of much; in the model's coordinates each holds some of all.
     Summed in float64; rows that are all the same keep their scale.
+
+    Raises:
+      InputError: NaN or infinity in the rows.
     """
     n, d_in = rows.shape
     total, products = np.zeros(d_in), np.zeros((d_in, d_in))
     chunks = [slice(start, start + CHUNK) for start in range(0, n, CHUNK)]
     for chunk in chunks:
         total += np.asarray(rows[chunk], np.float64).sum(axis=0)
+    require(bool(np.isfinite(total).all()), "rows must be finite numbers, got NaN or infinity in them")
     centre = total / n
     for chunk in chunks:
         x = np.asarray(rows[chunk], np.float64) - centre

@@ -288,6 +288,8 @@ def test_bad_rows_are_refused(rows):
         train_sae(rows, TrainConfig(epochs=1))
     with pytest.raises(InputError, match="loss must stay finite, got nan in epoch 1"):
         train_sae(rows.at[3, 3].set(jnp.nan), CONFIG)
+    with pytest.raises(InputError, match="rows must be finite numbers"):
+        train_sae(rows.at[3, 3].set(jnp.inf), TrainConfig.modern(epochs=1, batch_size=BATCH))
     with pytest.raises(InputError, match="k must be in"):
         train_sae(rows, TrainConfig(batch_size=8, expansion=1, k_sparse=25, architecture="topk"))
 
