@@ -5,17 +5,24 @@ Runs in an environment that has the library: pip install '.[rivals]'. The rows a
 starts this.
 """
 
+from __future__ import annotations
+
 import argparse
 import json
 import time
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-import numpy as np
-import torch
+if TYPE_CHECKING:  # heavy: loaded by the functions that use them
+    import numpy as np
+    import torch
 
 
 def batches(rows: np.ndarray, size: int, seed: int) -> Iterator[torch.Tensor]:
     """The batches of `jaxsae.train.batches`, without end: every epoch a new permutation fixed by (seed, epoch)."""
+    import numpy as np
+    import torch
+
     epoch = 0
     while True:
         epoch += 1
@@ -29,6 +36,7 @@ def saelens(args: argparse.Namespace, rows: np.ndarray) -> dict:
 
     Its JumpReLU in the default mode, by a penalty.
     """
+    import torch
     from sae_lens import (
         BatchTopKTrainingSAE,
         BatchTopKTrainingSAEConfig,
@@ -63,6 +71,7 @@ def saelens(args: argparse.Namespace, rows: np.ndarray) -> dict:
 
 def dictionary_learning(args: argparse.Namespace, rows: np.ndarray) -> dict:
     """dictionary_learning as its demo trains: rows scaled to a mean square norm of 1, each trainer's own defaults."""
+    import torch
     from dictionary_learning.trainers.batch_top_k import BatchTopKTrainer
     from dictionary_learning.trainers.jumprelu import JumpReluTrainer
     from dictionary_learning.trainers.top_k import TopKTrainer
@@ -91,6 +100,9 @@ def dictionary_learning(args: argparse.Namespace, rows: np.ndarray) -> dict:
 
 def main(args: argparse.Namespace) -> None:
     """Train, bring into the plain formula (nothing subtracted from x, unit decoder rows), write."""
+    import numpy as np
+    import torch
+
     rows = np.load(args.rows, mmap_mode="r")
     began = time.perf_counter()
     got = {"saelens": saelens, "dictionary_learning": dictionary_learning}[args.library](args, rows)
