@@ -197,6 +197,7 @@ class TrainConfig:
     patience: int = flag(5, "guide: stop after this many epochs in a row without a new lowest loss")
     batch_size: int = flag(256, "rows in a step; the last partial batch of an epoch is dropped")
     lr: float = flag(1e-4, f"Adam's learning rate; modern: {MODERN['lr']:g}, of rows scaled to variance 1")
+    decay: float = flag(1 / 3, "modern: share of the steps in which the learning rate falls to 0; dense SAEs want more")
     expansion: int = flag(4, "d_sae / d_in")
     l1_coef: float = flag(1e-3, "relu: weight of the mean absolute latent in the loss")
     k_sparse: int | None = flag(None, "TopK: at most this many latents per row, and no L1 penalty", metavar="K")
@@ -216,6 +217,7 @@ class TrainConfig:
             value = getattr(self, name)
             require(value >= 1, f"{name.replace('_', '-')} must be at least 1, got {value}")
         require(self.lr > 0 and math.isfinite(self.lr), f"lr must be a number above 0, got {self.lr}")
+        require(0 < self.decay <= 1, f"decay must be above 0 and at most 1, got {self.decay}")
         require(
             self.l1_coef >= 0 and math.isfinite(self.l1_coef),
             f"l1-coef must be a number of at least 0, got {self.l1_coef}",

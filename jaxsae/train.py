@@ -221,9 +221,9 @@ def batches(n: int, batch_size: int, seed: int, epoch: int) -> Iterator[np.ndarr
         yield order[start : start + batch_size]
 
 
-def schedule(lr: float, steps: int) -> optax.Schedule:
-    """Up to `lr` over the first twentieth of the steps, constant, and down to 0 over the last third."""
-    rise, fall = max(1, steps // 20), max(1, steps // 3)
+def schedule(lr: float, steps: int, decay: float = 1 / 3) -> optax.Schedule:
+    """Up to `lr` over the first twentieth of the steps, constant, and down to 0 over the last `decay` of them."""
+    rise, fall = max(1, steps // 20), max(1, int(steps * decay))
     parts = [optax.linear_schedule(lr / rise, lr, rise - 1 or 1), optax.linear_schedule(lr, 0.0, fall)]
     return optax.join_schedules(parts, [steps - fall])
 
@@ -283,7 +283,7 @@ def train_sae(
         penalty = L1_START * scale if sae_config.architecture == "relu" else L0_WEIGHT
         aim = max(aim, sae_config.d_sae / 3)
         sink = (target_l0 / aim) ** (2 / total)
-    transform = optimizer(schedule(config.lr, total), b2=0.95) if modern else optimizer(config.lr)
+    transform = optimizer(schedule(config.lr, total, config.decay), b2=0.95) if modern else optimizer(config.lr)
     l1_rate = max(0.01, L1_REACH / total)
     step = make_step([sae_config], transform, config.precision, basis=basis, l1_rate=l1_rate, sink=sink, revive=modern)
     state = init_state(jax.tree.map(lambda leaf: leaf[None], sae), transform, penalty, aim)

@@ -13,6 +13,8 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from jaxsae import cli
+
 if TYPE_CHECKING:  # heavy: loaded by the functions that use them
     import numpy as np
     import torch
@@ -131,7 +133,7 @@ def main(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = cli.Parser(__doc__ or "")
     parser.add_argument("--library", choices=("saelens", "dictionary_learning"), required=True)
     parser.add_argument("--architecture", choices=("topk", "batchtopk", "jumprelu"), required=True)
     parser.add_argument("--rows", required=True, metavar="FILE.npy", help="float32 [rows, d_in]")
@@ -145,4 +147,4 @@ if __name__ == "__main__":
     parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--steps", type=int, default=3907)
     parser.add_argument("--output", required=True, metavar="FILE.pt")
-    main(parser.parse_args())
+    cli.run(main, parser)

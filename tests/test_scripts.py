@@ -290,6 +290,7 @@ def test_prepare_writes_what_train_reads(script, tmp_path):
         (["--target-l0", 5, "--l1-coef", 0.1], "give either --l1-coef or --target-l0"),
         (["--architecture", "jumprelu", "--l1-coef", 0.1], "--l1-coef goes with architecture relu"),
         (["--recipe", "best"], "invalid choice"),
+        (["--decay", 0], "decay must be above 0 and at most 1"),
         (["--architecture", "relu", "--k-sparse", 5], "goes with architecture topk"),
         (["--epochs", 0], "epochs must be at least 1"),
         (["--lr", "nan"], "lr must be a number above 0"),

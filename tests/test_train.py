@@ -392,4 +392,5 @@ def test_the_learning_rate_rises_stays_and_falls_to_0():
     assert rates[6:81] == [0.5] * 75
     assert (np.diff(rates[80:]) < 0).all()
     np.testing.assert_allclose(rates[-1], 0, atol=1e-6)
+    assert float(train.schedule(0.5, 120, decay=0.5)(59)) == 0.5 > float(train.schedule(0.5, 120, decay=0.5)(62))
     assert all(math.isfinite(float(train.schedule(0.5, steps)(0))) for steps in (1, 2, 3))
