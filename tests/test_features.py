@@ -33,6 +33,12 @@ def test_the_best_threshold_has_the_highest_f1_of_all():
     assert judge(scores, has, best_threshold(scores, has)).f1 == max(f1s.values())
 
 
+def test_a_threshold_takes_or_leaves_all_rows_of_one_score():
+    """As if the first of the ties alone could be taken: that would be right twice, but so are four wrong."""
+    scores, has = np.array([5.0, 4, 4, 4, 4, 4]), np.array([True, True, False, False, False, False])
+    assert best_threshold(scores, has) == 5
+
+
 def test_judge_counts():
     scores, has = np.array([3.0, 2, 2, 1, 0]), np.array([True, False, True, True, False])
     told = judge(scores, has, 2)
