@@ -67,19 +67,25 @@ class TrainState(NamedTuple):
 
 
 def optimizer(lr: float | optax.Schedule, b2: float = 0.999) -> optax.GradientTransformation:
-    """Adam, after clipping to norm 1; with PyTorch's defaults but for the learning rate."""
+    """Adam, after clipping to norm 1; PyTorch's defaults but for the learning rate, and `b2` where it is given."""
     return optax.chain(clip_by_global_norm(1.0), optax.adam(lr, b1=0.9, b2=b2, eps=1e-8))
 
 
 def init_state(
     saes: SAE, transform: optax.GradientTransformation, penalty: float = 0.0, aim: float = 0.0
 ) -> TrainState:
-    """A fresh state around the members' starting weights."""
+    """A fresh state around the members' starting weights; all members begin with this penalty and aim."""
     dtype, (members, d_sae) = saes.b_enc.dtype, saes.b_enc.shape
     # a buffer each, for all are donated
-    first, second, loss_sum, l0_sum = (jnp.full(members, value, dtype) for value in (penalty, aim, 0, 0))
-    idle = jnp.zeros((members, d_sae), jnp.int32)
-    return TrainState(saes, jax.vmap(transform.init)(saes), first, second, idle, loss_sum, l0_sum)
+    return TrainState(
+        saes,
+        jax.vmap(transform.init)(saes),
+        penalty=jnp.full(members, penalty, dtype),
+        aim=jnp.full(members, aim, dtype),
+        idle=jnp.zeros((members, d_sae), jnp.int32),
+        loss_sum=jnp.zeros(members, dtype),
+        l0_sum=jnp.zeros(members, dtype),
+    )
 
 
 def principal_basis(rows: Float[Array, "n d_in"]) -> Basis:
