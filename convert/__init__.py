@@ -8,6 +8,7 @@ _HOME = {
     "read_checkpoint": "restoration",
     "load_sae": "sae_files",
     "save_sae": "sae_files",
+    "layer_of": "sae_files",
 }
 __all__ = list(_HOME)
 

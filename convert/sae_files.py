@@ -7,6 +7,7 @@
 """
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
@@ -88,6 +89,22 @@ def load_sae(path: str | Path) -> SAEFile:
     losses = content.get("losses", content.get("training_losses", []))
     require(isinstance(losses, list) and all(map(_is_number, losses)), f"{path}: losses must be a list of numbers")
     return SAEFile(sae, config, [float(loss) for loss in losses], extra)
+
+
+def layer_of(path: str | Path, file: SAEFile, given: int | None) -> int:
+    """The layer an SAE was trained on: its file says so, else its name; else it must be given.
+
+    Raises:
+      InputError: none of them says it, or `given` is another.
+    """
+    named = re.search(r"layer_?(\d+)", Path(path).name)
+    recorded = file.extra.get("layer", int(named[1]) if named else None)
+    if given is None:
+        require(isinstance(recorded, int), f"{path} must say its layer, which it does not; give --layer")
+        return int(recorded)  # type: ignore[arg-type]
+    agree = recorded in (None, given)
+    require(agree, f"--layer must be the one {path} was trained on, {recorded}, got {given}; leave --layer out")
+    return given
 
 
 def _is_number(value: Any) -> bool:

@@ -1,7 +1,6 @@
 """Model x samples -> rows: the residual stream after a layer, one row a character, with where each row came from."""
 
-import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -9,7 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from jaxsae.config import require
 from jaxsae.data import Samples
@@ -79,6 +78,39 @@ def check_samples(samples: Samples, vocab_size: int, max_position: int) -> None:
     )
 
 
+class Stream(NamedTuple):
+    """A batch of samples on its way through the model."""
+
+    samples: np.ndarray
+    """Their numbers, [batch]."""
+    kept: Bool[np.ndarray, "batch position"]
+    """The positions that rows are made of."""
+    values: dict[int, Float[Array, "batch position d_model"]]
+    """Layer -> the residual stream after it."""
+
+
+def stream(
+    model: RestorationModel, samples: Samples, layers: Sequence[int], padding: str = "drop"
+) -> Iterator[Stream]:
+    """The residual stream after each of `layers`, batch by batch; one forward pass, ended after the last layer.
+
+    With `drop`, padding is masked from attention and each sample runs at a length close to its own; with `keep`, the
+    model runs as the original script runs it: no mask, all positions.
+    """
+    for layer in layers:
+        model.config.check_layer(layer)
+    check_samples(samples, model.config.vocab_size, model.config.max_position)
+    n, width = samples.ids.shape
+    keep = padding == "keep"
+    kept = np.ones((n, width), bool) if keep else samples.mask != 0
+    require(bool(kept.any()), "samples must have characters, got only padding")
+    for rows, length in [Batch(np.array([i]), width) for i in range(n)] if keep else plan(samples.lengths, width):
+        ids = jnp.asarray(samples.ids[rows, :length])
+        mask = None if keep else jnp.asarray(samples.mask[rows, :length])
+        after = zip(range(max(layers) + 1), model.stream(ids, mask), strict=False)
+        yield Stream(rows, kept[rows, :length], {layer: x for layer, x in after if layer in layers})
+
+
 def extract(
     model: RestorationModel,
     samples: Samples,
@@ -87,39 +119,23 @@ def extract(
     *,
     on_rows: Callable[[int], None] = lambda rows: None,
 ) -> Rows:
-    """The residual stream after each of `layers`, of every position (`keep`) or every real one (`drop`).
+    """The rows that `stream` gives, of every position (`keep`) or every real one (`drop`), in the order of the text.
 
-    One forward pass serves all layers and ends after the last of them. With `drop`, padding is masked from attention
-    and each sample runs at a length close to its own; with `keep`, the model runs as the original script runs it: no
-    mask, all positions. The rows are held once, on the device that computes them.
+    They are held once, on the device that computes them.
 
     Args:
       on_rows: called with the number of rows made since the last call.
     """
-    for layer in layers:
-        model.config.check_layer(layer)
-    check_samples(samples, model.config.vocab_size, model.config.max_position)
-    n, width = samples.ids.shape
-    if padding == "keep":
-        kept = np.ones((n, width), bool)
-        todo = [Batch(np.array([i]), width) for i in range(n)]
-    else:
-        kept = samples.mask != 0
-        todo = plan(samples.lengths, width)
+    kept = np.ones(samples.ids.shape, bool) if padding == "keep" else samples.mask != 0
     total = int(kept.sum())
-    require(total > 0, "samples must have characters, got only padding")
     sample, position = np.nonzero(kept)
-    row_of = np.where(kept, kept.reshape(-1).cumsum().reshape(n, width) - 1, total).astype(np.int32)
+    row_of = np.where(kept, kept.reshape(-1).cumsum().reshape(kept.shape) - 1, total).astype(np.int32)
 
     shape, dtype = (total, model.config.d_model), model.embed.embedding.dtype
     values = {layer: jnp.zeros(shape, dtype) for layer in layers}
-    for rows, length in todo:
-        ids = jnp.asarray(samples.ids[rows, :length])
-        mask = None if padding == "keep" else jnp.asarray(samples.mask[rows, :length])
-        row = jnp.asarray(row_of[rows, :length])
-        for layer, x in enumerate(itertools.islice(model.stream(ids, mask), max(layers) + 1)):
-            if layer in values:
-                values[layer] = _write(values[layer], x, row)
+    for batch in stream(model, samples, layers, padding):
+        row = jnp.asarray(row_of[batch.samples, : batch.kept.shape[1]])
+        values = {layer: _write(values[layer], x, row) for layer, x in batch.values.items()}
         jax.block_until_ready(values)
-        on_rows(int(kept[rows].sum()))
+        on_rows(int(batch.kept.sum()))
     return Rows(values, sample.astype(np.int32), position.astype(np.int32))

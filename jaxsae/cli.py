@@ -30,14 +30,32 @@ class Parser(argparse.ArgumentParser):
         super().__init__(
             description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False
         )
+        self._texts: set[str] = set()
         self.add_argument("--debug", action="store_true", help="show the traceback of an error")
 
     def error(self, message: str) -> NoReturn:
         """Status 2 and one line."""
         self.exit(2, f"error: {message}; see {self.prog} --help\n")
 
-    def add_config(self, config: type, *, only: tuple[str, ...] = (), **defaults: Any) -> None:
+    def add_text(self, flag: str, **options: Any) -> None:
+        """Add a flag whose value may begin with a hyphen, such as `--pattern -ak`."""
+        self._texts.add(flag)
+        self.add_argument(flag, **options)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As usual, but that a flag of `add_text` takes what follows as it is."""
+        words, joined = list(sys.argv[1:] if args is None else args), []
+        while words:
+            word = words.pop(0)
+            joined.append(f"{word}={words.pop(0)}" if word in self._texts and words else word)
+        return super().parse_known_args(joined, namespace)
+
+    def add_config(
+        self, config: type, *, only: tuple[str, ...] = (), names: dict[str, tuple[str, ...]] | None = None, **defaults: Any
+    ) -> None:
         """Add a flag for each field of a config dataclass, or for those in `only`; `defaults` differ from the field's.
+
+        `names` gives a field other flags than its own name.
 
         A flag that is not given leaves no attribute: the dataclass knows its default.
         """
@@ -58,7 +76,8 @@ class Parser(argparse.ArgumentParser):
                 default = "the demo's"
             options["help"] = f"{options['help']} (default: {default})"
             how = {"action": "store_true"} if kind is bool else {"type": kind}
-            self.add_argument(f"--{field.name.replace('_', '-')}", **{**how, "default": SUPPRESS, **options})
+            flags = (names or {}).get(field.name, (f"--{field.name.replace('_', '-')}",))
+            self.add_argument(*flags, **{**how, "dest": field.name, "default": SUPPRESS, **options})
 
 
 def config_from(args: argparse.Namespace, config: Callable[..., T], **defaults: Any) -> T:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,7 +40,7 @@ def main(args: argparse.Namespace) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from convert import load_sae, read_checkpoint
+    from convert import layer_of, load_sae, read_checkpoint
     from jaxsae import demo, load_samples
     from jaxsae.files import whole
 
@@ -81,18 +80,6 @@ def main(args: argparse.Namespace) -> None:
     if args.json:
         with whole(Path(args.json)) as aside:
             aside.write_text(json.dumps(reports, indent=2))
-
-
-def layer_of(path: str, file: SAEFile, given: int | None) -> int:
-    """The layer an SAE was trained on: its file says so, else its name; else it must be given."""
-    named = re.search(r"layer_?(\d+)", Path(path).name)
-    recorded = file.extra.get("layer", int(named[1]) if named else None)
-    if given is None:
-        require(isinstance(recorded, int), f"{path} must say its layer, which it does not; give --layer")
-        return int(recorded)  # type: ignore[arg-type]
-    agree = recorded in (None, given)
-    require(agree, f"--layer must be the one {path} was trained on, {recorded}, got {given}; leave --layer out")
-    return given
 
 
 def rate(model: RestorationModel, samples: Samples, layer: int, files: dict[str, SAEFile]) -> dict[str, dict]:

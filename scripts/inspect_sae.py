@@ -1,0 +1,369 @@
+#!/usr/bin/env python3
+"""What an SAE's features mean: how often they fire, where, on what, and what they do to the restorations.
+
+Without further flags: the whole SAE at a glance. Features are numbered from 0.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jaxsae import cli
+from jaxsae.config import DEMO, DataConfig, require
+
+if TYPE_CHECKING:  # heavy: loaded by the functions that use them
+    from collections.abc import Sequence
+
+    from jaxsae.concepts import Concept
+    from jaxsae.data import Samples
+    from jaxsae.dossier import Inspection
+
+BARS = " ▁▂▃▄▅▆▇█"
+MAX_PATTERN = 40
+
+
+def main(args: argparse.Namespace) -> None:
+    """One pass over the text, then what was asked for."""
+    data = cli.config_from(args, DataConfig, max_samples=100)
+    cli.select_device(args.device)
+    from convert import layer_of, load_sae, read_checkpoint
+    from jaxsae import demo, load_samples
+    from jaxsae import survey as surveys
+    from jaxsae.concepts import marks
+    from jaxsae.dossier import Inspection, overview
+    from jaxsae.files import whole
+
+    files = find_files(args)
+    loaded = {path: load_sae(path) for path in files}
+    layers = [layer_of(path, loaded[path], given) for path, given in files.items()]
+    checkpoint = read_checkpoint(data.checkpoint)
+    for (path, file), layer in zip(loaded.items(), layers, strict=True):
+        checkpoint.config.check_layer(layer)
+        width, d_in = checkpoint.config.d_model, file.config.d_in
+        require(d_in == width, f"{path}: d_in must be {width} (the model's d_model), got {d_in}")
+    several = len(files) > 1
+    alone = [flag for flag in ("feature", "pattern", "text", "ablate", "clamp") if getattr(args, flag)]
+    require(not several or not alone, f"--{(alone or ['feature'])[0]} takes one SAE, got {len(files)}; give one --layer")
+    for file in loaded.values():
+        for latent in [*args.feature, *args.ablate, *(latent for latent, _ in args.clamp)]:
+            require(0 <= latent < file.config.d_sae, f"feature must be in 0..{file.config.d_sae - 1}, got {latent}")
+    demo.ensure_demo(data.dataset)
+    samples = load_samples(data.dataset, data.split, data.max_samples)
+    model = checkpoint.model()
+    del checkpoint
+    chosen = concepts_of(args, data, samples)
+    subjects = [
+        surveys.Subject(layer, file.sae, file.config.k) for layer, file in zip(layers, loaded.values(), strict=True)
+    ]
+    n = int((samples.mask != 0).sum()) if data.padding == "drop" else samples.mask.size
+    with cli.Progress("read    ", n, "characters", quiet=False).shown() as progress:
+        surveyed = surveys.survey(
+            model, samples, subjects, marks(chosen, samples) if chosen else None, data.padding, on_rows=progress.advance
+        )
+    inspections = [
+        Inspection(model, samples, subject, one, chosen)
+        for subject, one in zip(subjects, surveyed.surveys, strict=True)
+    ]
+
+    what = f"{data.dataset}, {data.split}, padding {data.padding}"
+    print(f"text     {what}: {len(samples):,} samples, {inspections[0].survey.rows:,} characters")
+    reports: list[dict[str, Any]] = []
+    for path, file, of in zip(files, loaded.values(), inspections, strict=True):
+        report = {"sae": path, "layer": of.subject.layer, "architecture": file.config.architecture, "split": data.split}
+        report |= {"samples": len(samples), "padding": data.padding} | overview(of.survey)
+        show_overview(report)
+        report |= answer(args, of, path)
+        reports.append(report)
+    if args.html:
+        from jaxsae import report as page
+
+        with whole(args.html) as aside:
+            aside.write_text(page.build(inspections, list(files), surveyed.between, what), encoding="utf-8")
+        print(f"wrote    {args.html} ({Path(args.html).stat().st_size / 1e6:.1f} MB); open it in a browser")
+    if args.json:
+        with whole(args.json) as aside:
+            aside.write_text(json.dumps(reports[0] if len(reports) == 1 else reports, indent=1, default=float))
+
+
+def find_files(args: argparse.Namespace) -> dict[str, int | None]:
+    """SAE file -> the layer that was given for it."""
+    given = [int(part) for part in args.layer.split(",")] if args.layer else []
+    if args.sae:
+        require(
+            len(given) in (0, 1, len(args.sae)), f"--layer must name one layer for each --sae, got {len(given)} layers"
+        )
+        require(len(set(args.sae)) == len(args.sae), "--sae must name different files, got one twice")
+        layers: list[int | None] = [*given] if len(given) == len(args.sae) else [*given, *[None] * len(args.sae)]
+        return dict(zip(args.sae, layers, strict=False))
+    return {str(Path(args.output) / f"sae_layer{layer}_optimized.pt"): layer for layer in given or [8]}
+
+
+def concepts_of(args: argparse.Namespace, data: DataConfig, samples: Samples) -> Sequence[Concept]:
+    """What latents are compared with: a pattern's characters, or the concepts of a file, and what the demo knows."""
+    from jaxsae import concepts, demo
+
+    if args.pattern:
+        require(len(args.pattern) <= MAX_PATTERN, f"pattern must have at most {MAX_PATTERN} characters")
+        return concepts.of_spelling(args.pattern)
+    if args.concepts is None and not args.html:
+        return []
+    chosen = concepts.load_concepts(args.concepts or concepts.BUILT_IN)
+    if Path(data.dataset) == DEMO / "dataset":
+        n = int((samples.mask != 0).sum())
+        truth = demo.load_truth(DEMO, data.split).properties()
+        chosen += concepts.known({name: has[:n] for name, has in truth.items()})
+    return chosen
+
+
+def answer(args: argparse.Namespace, of: Inspection, path: str) -> dict[str, Any]:
+    """What the flags ask of one SAE: printed, and as figures."""
+    from jaxsae import dossier
+    from jaxsae.files import whole
+
+    out: dict[str, Any] = {}
+    table = dossier.concept_table(of) if of.concepts else []
+    if args.pattern:
+        out["pattern"] = {"pattern": args.pattern, "readings": table} | show_pattern(of, args.pattern, table)
+    elif args.concepts is not None:
+        show_concepts(table)
+    if table:
+        out["concepts"] = [{key: value for key, value in row.items() if key != "aurocs"} for row in table]
+    if args.feature:
+        written, effect = of.written(), of.writes()
+        near, cosines = dossier.features.nearest(of.subject.sae)
+        out["feature"] = []
+        for latent in args.feature:
+            one = dossier.feature(of, latent, table) | dossier.writes_of(written, effect[latent])
+            one["nearest"] = [
+                {"feature": int(i), "cosine": float(c)} for i, c in zip(near[latent], cosines[latent], strict=True)
+            ]
+            show_feature(one)
+            out["feature"].append(one)
+    if args.text:
+        out["text"] = dossier.on_text(of, args.text)
+        show_text(out["text"])
+    settings = [(latent, 0.0) for latent in args.ablate] + args.clamp
+    if settings:
+        out["causal"] = dossier.causal(of, settings)
+        show_causal(out["causal"])
+    if args.histogram:
+        from jaxsae.figures import latents_figure
+
+        picture = Path(path).with_name(f"{Path(path).stem}_histogram.png")
+        chosen = args.feature or [row["feature"] for row in strongest(dossier.overview(of.survey), 12)]
+        with whole(picture) as aside:
+            latents_figure(aside, f"{Path(path).name}, layer {of.subject.layer}", of.survey, chosen)
+        print(f"wrote    {picture}")
+        out["histogram"] = str(picture)
+    if "pattern" in out:
+        for row in out["pattern"]["readings"]:
+            row.pop("aurocs")
+    return out
+
+
+def strongest(report: dict[str, Any], count: int) -> list[dict[str, Any]]:
+    """The latents with the largest mean among those that are neither dead nor dense; of all, where there are none."""
+    columns = report["features"]
+    rows = [dict(zip(("feature", *columns), row, strict=True)) for row in zip(range(report["d_sae"]), *columns.values())]
+    sparse = [row for row in rows if 0 < row["firing_rate"] <= 0.1] or rows
+    return sorted(sparse, key=lambda row: -row["mean"])[:count]
+
+
+def print_table(table: Any) -> None:
+    """On the terminal's width; elsewhere wide enough that nothing is cut."""
+    from rich.console import Console
+
+    Console(width=None if Console().is_terminal else 160, highlight=False).print(table)
+
+
+def show_overview(report: dict[str, Any]) -> None:
+    """The whole SAE."""
+    from rich.table import Table
+
+    print(
+        f"sae      {report['sae']}: layer {report['layer']}, {report['architecture']}, {report['d_sae']:,} features; "
+        f"{report['l0']:.1f} fire on a character, {report['dead']:.1%} never, {report['dense']:.1%} on more than a tenth"
+    )
+    counts, edges = report["density_histogram"], report["density_edges"]
+    table = Table("a feature fires on", *(f"up to {edge:g}" for edge in edges[1:]), title="Features by firing rate")
+    table.add_row("features", *map(str, counts))
+    table.add_row("", *(BARS[round(8 * count / max(*counts, 1))] * 6 for count in counts))
+    print_table(table)
+    table = Table("feature", "fires on", "mean", "max", title="Largest mean among those that fire on at most a tenth")
+    for row in strongest(report, 10):
+        table.add_row(
+            str(row["feature"]), f"{row['firing_rate']:.2%}", f"{row['mean']:.4g}", f"{row['max']:.4g}"
+        )
+    print_table(table)
+
+
+def show_concepts(rows: Sequence[dict[str, Any]]) -> None:
+    """Concept by concept: the best latent and chance."""
+    from rich.table import Table
+
+    table = Table(
+        "concept", "of the text", "best by AUROC", "AUROC", "chance", "best by F1", "F1", "chance", "precision", "recall",
+        title="Chosen on texts of even number, scored on those of odd number",
+    )  # fmt: skip
+    for row in rows:
+        auroc, f1 = row["best"][0], row["best_f1"][0]
+        table.add_row(
+            row["name"], f"{row['share']:.2%}", str(auroc["feature"]), f"{auroc['auroc']:.3f}",
+            f"{row['chance']['auroc']:.3f}", f"{'*' if row['clear'] else ''}{f1['feature']}", f"{f1['f1']:.2f}",
+            f"{row['chance']['f1']:.2f}", f"{f1['precision']:.2f}", f"{f1['recall']:.2f}",
+        )  # fmt: skip
+    print_table(table)
+    print("chance: the best of 256 random directions, chosen and scored alike. *: clearly better by F1. Concepts are")
+    print("spellings, not a scholar's labels, but for damage, which the data knows, and those with =, known of the demo.")
+
+
+def show_pattern(of: Inspection, pattern: str, table: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The latents that tell the pattern's characters best, and some occurrences."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    from jaxsae.concepts import true_text
+
+    texts = [true_text(of.samples, i)[0] for i in range(len(of.samples))]
+    n = sum(text.count(pattern) for text in texts)
+    print(f"pattern  {pattern!r}: {n} times in {sum(pattern in text for text in texts)} of {len(texts)} texts")
+    found: dict[int, dict[str, Any]] = {}
+    for row in table:
+        for told in row["best"]:
+            if told["feature"] not in found or told["auroc"] > found[told["feature"]]["auroc"]:
+                found[told["feature"]] = told | {"on": row["title"], "chance": row["chance"]["auroc"]}
+    ranked = sorted(found.values(), key=lambda told: -told["auroc"])[:10]
+    if not ranked:
+        print("         too few to choose features on half of the texts and score them on the other half")
+        return {"occurrences": n, "features": []}
+    shown = Table("feature", "on", "AUROC", "chance", "precision", "recall", "F1", "fires on", title="On held-out texts")
+    for told in ranked:
+        figures = (f"{told[key]:.3f}" for key in ("auroc", "chance", "precision", "recall", "f1"))
+        shown.add_row(
+            str(told["feature"]), escape(told["on"]), *figures, f"{of.survey.rate[told['feature']]:.2%} of all"
+        )
+    print_table(shown)
+    print("chosen on texts of even number, scored on those of odd number; chance: the best of 256 random directions")
+    return {"occurrences": n, "features": ranked}
+
+
+def marked(context: dict[str, Any]) -> tuple[str, str]:
+    """(the text, below it how strongly each character fires)."""
+    top = max(context["values"]) or 1
+    return (
+        "".join(context["text"]),
+        "".join(BARS[round(8 * v / top) or 1] if v > 0 else " " for v in context["values"]),
+    )
+
+
+def show_feature(one: dict[str, Any]) -> None:
+    """One latent."""
+    print(
+        f"\nfeature {one['feature']}: fires on {one['fired']:,} characters ({one['firing_rate']:.3%}), "
+        f"mean {one['mean']:.4g}, largest {one['max']:.4g}"
+    )
+    if not one["fired"]:
+        print("  it never fires on this text")
+        return
+    counts = one["histogram"]["counts"]
+    bars = "".join(BARS[max(1, round(8 * count / max(counts)))] if count else " " for count in counts)
+    low = one["histogram"]["edges"][0]
+    print(f"  values    {low:.3g} {bars} {one['max']:.3g}  (four bars an octave)")
+    level = None
+    for context in one["contexts"]:
+        if context["level"] != level:
+            level = context["level"]
+            print(f"  {level}")
+        text, marks = marked(context)
+        left, right = ("…" if cut else " " for cut in context["cut"])
+        place = f"{context['sample']:>5}:{context['position']:<4}"
+        indent = " " * (30 - context["at"])
+        print(f"    {place} {indent}{left}{text}{right}  {max(context['values']):.3g}")
+        print(f"    {' ' * len(place)} {indent} {marks}".rstrip())
+
+    def listed(title: str, rows: Sequence[dict[str, Any]], how: Any) -> None:
+        if rows:
+            print(f"  {title:<10}" + ", ".join(how(row) for row in rows))
+
+    listed("fires on", one["by_character"], lambda r: f"{r['name']!r} {r['of_firings']:.0%} (on {r['rate']:.1%} of them)")
+    listed("in words", one["by_place"], lambda r: f"{r['name']} {r['of_firings']:.0%}")
+    listed("promotes", one["promotes"], lambda r: f"{r['character']!r} {r['effect']:+.2f}")
+    listed("suppresses", one["suppresses"], lambda r: f"{r['character']!r} {r['effect']:+.2f}")
+    listed("concepts", one["concepts"], lambda r: f"{r['name']} {r['auroc']:.3f}")
+    listed("fires with", one["together"], lambda r: f"{r['feature']} ({r['share']:.0%}, {r['lift']:.1f} x chance)")
+    listed("nearest", one["nearest"], lambda r: f"{r['feature']} ({r['cosine']:.2f})")
+
+
+def show_text(rows: Sequence[dict[str, Any]]) -> None:
+    """Character by character."""
+    from rich.table import Table
+
+    table = Table("", "fire", "strongest features (value)", title="On the text given")
+    for row in rows:
+        strong = "  ".join(f"{f['feature']} ({f['value']:.3g})" for f in row["features"])
+        table.add_row(row["character"], str(row["l0"]), strong)
+    print_table(table)
+
+
+def show_causal(rows: Sequence[dict[str, Any]]) -> None:
+    """What setting latents does."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(
+        "feature", "set to", "damaged characters", "n", "top-1", "p(true)", "KL", "guesses changed",
+        title="Restorations with a feature set, the rest of the stream kept",
+    )  # fmt: skip
+    for row in rows:
+        for where in ("where it fires", "elsewhere"):
+            r = row[where]
+            table.add_row(
+                str(row["feature"]), f"{row['value']:g}", where, f"{r['positions']:,}",
+                f"{r['top1_before']:.1%} → {r['top1_after']:.1%}",
+                f"{r['probability_before']:.4f} → {r['probability_after']:.4f}",
+                f"{r['kl']:.4f}", str(r["guesses_changed"]),
+            )  # fmt: skip
+        swaps = ", ".join(f"{a!r} → {b!r} {n} x" for a, b, n in row["swaps"])
+        table.add_row("", "", escape(f"most changed: {swaps}" if swaps else "no guess changed"))
+    print_table(table)
+
+
+def clamped(text: str) -> tuple[int, float]:
+    """`N=VALUE`."""
+    latent, _, value = text.partition("=")
+    return int(latent), float(value)
+
+
+if __name__ == "__main__":
+    parser = cli.Parser(__doc__ or "")
+    parser.add_argument("--sae", nargs="+", metavar="FILE", help="SAE files; left out: those of --layer in --output")
+    parser.add_config(
+        DataConfig,
+        only=("checkpoint", "dataset", "split", "max_samples", "padding"),
+        names={"checkpoint": ("--checkpoint", "--model"), "max_samples": ("--num-samples", "--max-samples")},
+        max_samples=100,
+    )
+    parser.add_argument("--layer", metavar="L[,L...]", help="as the file says; needed where it does not (files: 8)")
+    parser.add_argument(
+        "--output", default="checkpoints/sae_results", metavar="DIR", help="where train.py left the SAE files"
+    )
+    parser.add_argument("--histogram", action="store_true", help="a picture of how strongly features fire")
+    parser.add_argument("--feature", type=int, nargs="+", default=[], metavar="N", help="everything about a feature")
+    parser.add_text("--pattern", metavar="STR", help="features that fire on this spelling and not elsewhere")
+    parser.add_text("--text", metavar="STR", help="which features fire on this text, character by character")
+    parser.add_argument(
+        "--concepts", nargs="?", const="", metavar="FILE", help="what tells damage, languages, endings, ...; or yours"
+    )
+    parser.add_argument(
+        "--ablate", type=int, nargs="+", default=[], metavar="N", help="what is restored without a feature"
+    )
+    parser.add_argument(
+        "--clamp", type=clamped, nargs="+", default=[], metavar="N=VALUE", help="what is restored with it set"
+    )
+    parser.add_argument("--html", metavar="OUT", help="all of this as one page to read")
+    parser.add_argument("--json", metavar="OUT", help="also write the figures")
+    cli.add_device(parser)
+    cli.run(main, parser)
