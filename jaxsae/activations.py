@@ -89,9 +89,7 @@ class Stream(NamedTuple):
     """Layer -> the residual stream after it."""
 
 
-def stream(
-    model: RestorationModel, samples: Samples, layers: Sequence[int], padding: str = "drop"
-) -> Iterator[Stream]:
+def stream(model: RestorationModel, samples: Samples, layers: Sequence[int], padding: str = "drop") -> Iterator[Stream]:
     """The residual stream after each of `layers`, batch by batch; one forward pass, ended after the last layer.
 
     With `drop`, padding is masked from attention and each sample runs at a length close to its own; with `keep`, the

@@ -51,7 +51,12 @@ class Parser(argparse.ArgumentParser):
         return super().parse_known_args(joined, namespace)
 
     def add_config(
-        self, config: type, *, only: tuple[str, ...] = (), names: dict[str, tuple[str, ...]] | None = None, **defaults: Any
+        self,
+        config: type,
+        *,
+        only: tuple[str, ...] = (),
+        names: dict[str, tuple[str, ...]] | None = None,
+        **defaults: Any,
     ) -> None:
         """Add a flag for each field of a config dataclass, or for those in `only`; `defaults` differ from the field's.
 

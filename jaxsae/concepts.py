@@ -1,4 +1,4 @@
-"""Yes-or-no properties of characters that latents are compared with: spellings, labels, and what is known of the demo."""
+"""Yes-or-no properties of characters that latents are compared with: spellings, labels, what is known of the demo."""
 
 import re
 import tomllib
@@ -88,7 +88,7 @@ def _concept(path: Path, name: str, table: Any) -> Concept:
     require("unless" not in table or "pattern" in table, f"{where}: unless goes with a pattern, got none")
     labels = table.get("labels")
     require(labels is None or labels in LABELS, f"{where}: labels must be one of {', '.join(LABELS)}, got {labels!r}")
-    compiled = {}
+    compiled: dict[str, Any] = {}
     for key in ("pattern", "unless"):
         try:
             compiled[key] = re.compile(table[key]) if key in table else None

@@ -1,4 +1,4 @@
-"""What a survey says of an SAE, of one latent, of a concept: plain numbers and strings, for tables, JSON and the page."""
+"""What a survey says of an SAE, of one latent, of a concept: plain numbers and strings for tables, JSON and page."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,8 +14,8 @@ from jaxsae.features import Told
 from jaxsae.model import RestorationModel
 from jaxsae.survey import AFTER, BEFORE, DAMAGED, PLACES, Contexts, Subject, Survey, encode
 
-CLEAR_MARGIN, CLEAR_F1 = 0.1, 0.3
-"""A latent tells a concept clearly if its F1 is at least this much above that of the best random direction, and this."""
+CLEAR_MARGIN, CLEAR_F1 = 0.05, 0.3
+"""A latent tells a concept clearly with an F1 so far above the best random direction's, and of at least so much."""
 LEVELS = (0.75, 0.5, 0.25)
 """Of a latent's largest value: about there contexts of weaker firing are shown."""
 
@@ -183,7 +183,8 @@ def concept_table(of: Inspection, count: int = 5) -> list[dict[str, Any]]:
     either; `clear`: whether a latent is clearly better by F1; `aurocs`: of every latent, on the scoring half.
     """
     levels, chance, of_group = of.survey.levels, of.survey.chance, of.survey.of_group
-    assert levels is not None and chance is not None
+    assert levels is not None
+    assert chance is not None
     out = []
     for number, concept in enumerate(of.concepts):
         group = of_group[:, 1 + number]
@@ -234,8 +235,8 @@ def causal(of: Inspection, settings: Sequence[tuple[int, float]]) -> list[dict[s
 
     At the damaged characters on which the latent fires, and at all others.
     """
-    import jax.numpy as jnp
-
+    if not settings:
+        return []
     sae, k, layer = of.subject.sae, of.subject.k, of.subject.layer
     latents = [latent for latent, _ in settings]
     changes: dict[str, splice.Change] = {
@@ -243,7 +244,7 @@ def causal(of: Inspection, settings: Sequence[tuple[int, float]]) -> list[dict[s
         for i, (latent, value) in enumerate(settings)
     }
     found, fires = splice.restorations(
-        of.model, of.samples, layer, changes, lambda x: encode(sae, x, k)[:, jnp.asarray(latents)]
+        of.model, of.samples, layer, changes, lambda x: encode(sae, x, k)[:, np.array(latents)]
     )
     clean = found["clean"]
     out = []

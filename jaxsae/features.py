@@ -164,9 +164,7 @@ def tellers(
     return out
 
 
-def writes(
-    model: RestorationModel, sae: SAE, ids: Int[np.ndarray, " ids"]
-) -> Float[np.ndarray, "d_sae ids"]:
+def writes(model: RestorationModel, sae: SAE, ids: Int[np.ndarray, " ids"]) -> Float[np.ndarray, "d_sae ids"]:
     """What each latent's decoder row adds to the logits of the characters `ids` by the direct way, next to their mean.
 
     (W_dec * final_ln.scale) @ head.kernel: past the later blocks, and up to the factor that the last norm divides by.

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -14,7 +15,7 @@ from matplotlib.colors import LogNorm
 from jaxsae.survey import Survey
 
 INK, ACCENT, GREY = "#22303c", "#1f6f8b", "#b9c4cc"
-STYLE = {
+STYLE: Any = {
     "font.size": 10,
     "axes.edgecolor": INK,
     "axes.labelcolor": INK,
@@ -52,10 +53,10 @@ def density_histogram(axes: Axes, density: np.ndarray, rows_scored: str) -> None
     alive = density[density > 0]
     low = np.floor(np.log10(alive.min())) if len(alive) else -4.0
     bins = np.logspace(low, 0, int(8 * -low) + 1) if low < 0 else np.array([0.5, 1.5])
-    axes.hist(alive, bins=bins, color=ACCENT, edgecolor="white", linewidth=0.5)
+    axes.hist(alive, bins=bins.tolist(), color=ACCENT, edgecolor="white", linewidth=0.5)
     dead = int((density == 0).sum())
     axes.set(xscale="log", xlabel=f"share of rows a latent fires on ({rows_scored})", ylabel="latents")
-    axes.text(0.02, 0.97, f"{dead:,} of {len(density):,} never fire", transform=axes.transAxes, va="top")
+    axes.set_title(f"{dead:,} of {len(density):,} never fire", loc="left", fontsize=9)
 
 
 def latents_figure(path: str | Path, title: str, survey: Survey, chosen: Sequence[int]) -> None:
@@ -74,7 +75,8 @@ def latents_figure(path: str | Path, title: str, survey: Survey, chosen: Sequenc
     with plt.rc_context(STYLE):
         figure = plt.figure(figsize=(13, 4.6 + 1.7 * rows), layout="constrained")
         figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
-        top, bottom = figure.subfigures(2, 1, height_ratios=(4.4, max(1.7 * rows, 0.1)))
+        parts: Any = figure.subfigures(2, 1, height_ratios=(4.4, max(1.7 * rows, 0.1)))
+        top, bottom = parts
         glance, density = top.subplots(1, 2, width_ratios=(2, 1))
         order = np.argsort(-survey.fired, kind="stable")
         image = np.ma.masked_equal(counts[order][:, part].T, 0)
@@ -84,7 +86,7 @@ def latents_figure(path: str | Path, title: str, survey: Survey, chosen: Sequenc
         glance.set(yscale="log", xlabel="features, the most frequent first", ylabel="value")
         top.colorbar(mesh, ax=glance, label="characters", pad=0.01)
         density_histogram(density, survey.rate, f"{survey.rows:,} characters")
-        axes = np.reshape(bottom.subplots(rows, across, squeeze=False), -1)
+        axes = np.reshape(bottom.subplots(max(rows, 1), across, squeeze=False), -1)
         for ax in axes[len(chosen) :]:
             ax.set_axis_off()
         for ax, latent in zip(axes, chosen, strict=False):

@@ -52,9 +52,9 @@ class Restored(NamedTuple):
         """Means over the positions, or over those `where`; NaN where there is none."""
         ce, kl, above = self.ce[where], self.kl[where], self.above[where]
         if not len(ce):
-            return Effect(*[float("nan")] * 4, positions=0)
+            return Effect(*(float("nan"),) * 4, 0)
         means = (ce.mean(), kl.mean(), (above == 0).mean(), (above < 5).mean())
-        return Effect(*map(float, means), positions=len(ce))
+        return Effect(*map(float, means), len(ce))  # type: ignore[call-arg, arg-type]
 
     def probability(self, where: Bool[np.ndarray, " positions"] | slice = slice(None)) -> float:
         """Of the true character, mean."""

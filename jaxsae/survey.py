@@ -5,6 +5,7 @@ concept; AUROC, precision and recall follow from the counts. Of the places where
 and some drawn at random, each with the latent's values around it.
 """
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -268,7 +269,7 @@ def survey(
     kinds = np.unique(seen[real])
     concepts = len(marks(0)) if marks else 0
     surveys = [Survey(s.sae.b_enc.shape[0], kinds, concepts) for s in subjects]
-    between = [np.zeros((a.d_sae, b.d_sae), np.float32) for a, b in zip(surveys, surveys[1:], strict=False)]
+    between = [np.zeros((a.d_sae, b.d_sae), np.float32) for a, b in itertools.pairwise(surveys)]
     for batch in stream(model, samples, sorted({s.layer for s in subjects}), padding):
         about = _characters(samples, batch.samples, batch.kept, seen, kinds, marks, concepts)
         kept, fires = batch.kept.reshape(-1), []
@@ -280,7 +281,7 @@ def survey(
                 one.add_chance(np.asarray(x).reshape(-1, x.shape[-1])[kept], about)
             if between:
                 fires.append((latents > 0).astype(np.float32))
-        for counts, a, b in zip(between, fires, fires[1:], strict=False):
+        for counts, (a, b) in zip(between, itertools.pairwise(fires), strict=False):
             counts += a.T @ b
         on_rows(int(kept.sum()))
     return Surveyed(surveys, between)

@@ -28,11 +28,11 @@ L1_START = 1e-3
 """Where ReLU's penalty begins that a target L0 determines, in the units of the rows: the guide's."""
 L1_REACH = 32.0
 """How far it can then move in a whole run: by this over the steps, times log(L0 / the L0 aimed at), each step."""
-DEAD_AFTER = 50
+DEAD_AFTER = 25
 """Steps without firing after which a latent is to be revived."""
-LIFT = 0.03
+LIFT = 0.01
 """What the bias of such a latent gains a step, where the rows' elements have variance 1."""
-LIFT_TO_THRESHOLD, LOWER = 0.01, 0.97
+LIFT_TO_THRESHOLD, LOWER = 0.003, 0.97
 """The same where it has a threshold, and what that is multiplied by."""
 CALIBRATION_ELEMENTS = 2**25
 """Pre-activations that thresholds are calibrated on."""

@@ -46,7 +46,9 @@ def main(args: argparse.Namespace) -> None:
         require(d_in == width, f"{path}: d_in must be {width} (the model's d_model), got {d_in}")
     several = len(files) > 1
     alone = [flag for flag in ("feature", "pattern", "text", "ablate", "clamp") if getattr(args, flag)]
-    require(not several or not alone, f"--{(alone or ['feature'])[0]} takes one SAE, got {len(files)}; give one --layer")
+    require(
+        not several or not alone, f"--{(alone or ['feature'])[0]} takes one SAE, got {len(files)}; give one --layer"
+    )
     for file in loaded.values():
         for latent in [*args.feature, *args.ablate, *(latent for latent, _ in args.clamp)]:
             require(0 <= latent < file.config.d_sae, f"feature must be in 0..{file.config.d_sae - 1}, got {latent}")
@@ -68,7 +70,7 @@ def main(args: argparse.Namespace) -> None:
         for subject, one in zip(subjects, surveyed.surveys, strict=True)
     ]
 
-    what = f"{data.dataset}, {data.split}, padding {data.padding}"
+    what = f"{'/'.join(Path(data.dataset).parts[-2:])}, {data.split} split, padding {data.padding}"
     print(f"text     {what}: {len(samples):,} samples, {inspections[0].survey.rows:,} characters")
     reports: list[dict[str, Any]] = []
     for path, file, of in zip(files, loaded.values(), inspections, strict=True):
@@ -167,7 +169,8 @@ def answer(args: argparse.Namespace, of: Inspection, path: str) -> dict[str, Any
 def strongest(report: dict[str, Any], count: int) -> list[dict[str, Any]]:
     """The latents with the largest mean among those that are neither dead nor dense; of all, where there are none."""
     columns = report["features"]
-    rows = [dict(zip(("feature", *columns), row, strict=True)) for row in zip(range(report["d_sae"]), *columns.values())]
+    numbered = zip(range(report["d_sae"]), *columns.values(), strict=True)
+    rows = [dict(zip(("feature", *columns), row, strict=True)) for row in numbered]
     sparse = [row for row in rows if 0 < row["firing_rate"] <= 0.1] or rows
     return sorted(sparse, key=lambda row: -row["mean"])[:count]
 
@@ -194,9 +197,7 @@ def show_overview(report: dict[str, Any]) -> None:
     print_table(table)
     table = Table("feature", "fires on", "mean", "max", title="Largest mean among those that fire on at most a tenth")
     for row in strongest(report, 10):
-        table.add_row(
-            str(row["feature"]), f"{row['firing_rate']:.2%}", f"{row['mean']:.4g}", f"{row['max']:.4g}"
-        )
+        table.add_row(str(row["feature"]), f"{row['firing_rate']:.2%}", f"{row['mean']:.4g}", f"{row['max']:.4g}")
     print_table(table)
 
 
@@ -217,7 +218,9 @@ def show_concepts(rows: Sequence[dict[str, Any]]) -> None:
         )  # fmt: skip
     print_table(table)
     print("chance: the best of 256 random directions, chosen and scored alike. *: clearly better by F1. Concepts are")
-    print("spellings, not a scholar's labels, but for damage, which the data knows, and those with =, known of the demo.")
+    print(
+        "spellings, not a scholar's labels, but for damage, which the data knows, and those with =, known of the demo."
+    )
 
 
 def show_pattern(of: Inspection, pattern: str, table: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -239,7 +242,9 @@ def show_pattern(of: Inspection, pattern: str, table: Sequence[dict[str, Any]]) 
     if not ranked:
         print("         too few to choose features on half of the texts and score them on the other half")
         return {"occurrences": n, "features": []}
-    shown = Table("feature", "on", "AUROC", "chance", "precision", "recall", "F1", "fires on", title="On held-out texts")
+    shown = Table(
+        "feature", "on", "AUROC", "chance", "precision", "recall", "F1", "fires on", title="On held-out texts"
+    )
     for told in ranked:
         figures = (f"{told[key]:.3f}" for key in ("auroc", "chance", "precision", "recall", "f1"))
         shown.add_row(
@@ -288,7 +293,9 @@ def show_feature(one: dict[str, Any]) -> None:
         if rows:
             print(f"  {title:<10}" + ", ".join(how(row) for row in rows))
 
-    listed("fires on", one["by_character"], lambda r: f"{r['name']!r} {r['of_firings']:.0%} (on {r['rate']:.1%} of them)")
+    listed(
+        "fires on", one["by_character"], lambda r: f"{r['name']!r} {r['of_firings']:.0%} (on {r['rate']:.1%} of them)"
+    )
     listed("in words", one["by_place"], lambda r: f"{r['name']} {r['of_firings']:.0%}")
     listed("promotes", one["promotes"], lambda r: f"{r['character']!r} {r['effect']:+.2f}")
     listed("suppresses", one["suppresses"], lambda r: f"{r['character']!r} {r['effect']:+.2f}")

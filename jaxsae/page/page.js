@@ -1,0 +1,341 @@
+"use strict";
+// Texts reach the page as text nodes only, never as markup.
+const data = JSON.parse(document.getElementById("data").textContent);
+const $ = (id) => document.getElementById(id);
+const percent = d3.format(".2%"), figure3 = d3.format(".3f"), figure2 = d3.format(".2f"), short = d3.format(".3~g");
+const accent = "var(--accent)";
+
+function make(tag, attributes = {}, ...children) {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value !== undefined && value !== null && value !== false) node.setAttribute(name, value);
+  }
+  node.append(...children.filter((child) => child !== null && child !== undefined));
+  return node;
+}
+
+const visible = (character) => (character === " " ? "␣" : character);
+const href = (layer, feature) => `#/feature/${data.layers[layer].layer}/${feature}`;
+const link = (layer, feature) => make("a", { href: href(layer, feature) }, String(feature));
+
+function chart(description, options) {
+  if (options.x) options.x = { labelOffset: 38, ...options.x };
+  const plot = Plot.plot({ marginBottom: 44, style: { background: "none", fontSize: "12px" }, ariaLabel: description, ...options });
+  const svg = plot.tagName.toLowerCase() === "svg" ? plot : plot.querySelector("svg");
+  svg.setAttribute("role", "img");
+  return plot;
+}
+
+// ---- contexts: [sample, position, text, index, cut, damaged indices, digits of firing, largest value, level]
+
+function contextText([, , text, at, cut, damaged, digits], from = 0, to = Infinity) {
+  const holes = new Set(damaged);
+  const node = make("span", { class: "text", lang: "akk" });
+  if (cut[0] && from === 0) node.append("…");
+  let run = "";
+  const flush = () => { if (run) node.append(run); run = ""; };
+  [...text].forEach((character, i) => {
+    if (i < from || i >= to) return;
+    const level = Number(digits[i]);
+    if (!level && !holes.has(i)) { run += character; return; }
+    flush();
+    const classes = [i === at && level ? "peak" : "", holes.has(i) ? "damaged" : ""].filter(Boolean).join(" ");
+    const attributes = { class: classes || null, title: holes.has(i) ? "damaged: the model does not see it" : null };
+    if (level) attributes.style = `--level: ${level / 11}`;
+    node.append(make(level ? "mark" : "span", attributes, character));
+  });
+  flush();
+  if (cut[1] && to === Infinity) node.append("…");
+  return node;
+}
+
+// ---- the table of features
+
+const columns = [
+  ["feature", "feature", (l, i) => i],
+  ["fires on", "number", (l, i) => l.rate[i], percent],
+  ["mean", "number", (l, i) => l.mean[i], short],
+  ["max", "number", (l, i) => l.max[i], short],
+  ["mostly on", "", (l, i) => topCharacters(l, i)],
+  ["best concept", "", (l, i) => bestConcept(l, i)],
+  ["AUROC", "number", (l, i) => (l.features[i].concepts[0] || [0, 0])[1], (v) => (v ? figure3(v) : "")],
+  ["strongest context", "", (l, i) => snippet(l, i)],
+];
+const topCharacters = (l, i) => l.features[i].characters.slice(0, 3).map((c) => visible(c[0])).join(" ");
+const bestConcept = (l, i) => (l.features[i].concepts.length ? l.concepts[l.features[i].concepts[0][0]].name : "");
+const snippet = (l, i) => (l.features[i].contexts.length ? l.features[i].contexts[0][2] : "");
+
+const state = { layer: 0, sort: 1, down: true, limit: 200 };
+
+function searchable(layer, i) {
+  const l = data.layers[layer], f = l.features[i];
+  f.words ??= [
+    `#${i}`, topCharacters(l, i), ...f.concepts.map((c) => l.concepts[c[0]].name + " " + l.concepts[c[0]].title),
+    ...f.contexts.map((c) => c[2]), ...f.promotes.map((c) => c[0]),
+  ].join("\n").toLowerCase();
+  return f.words;
+}
+
+function found() {
+  const l = data.layers[state.layer], words = $("search").value.trim().toLowerCase();
+  const rows = d3.range(l.rate.length).filter((i) => {
+    if ($("sparse").checked && !(l.rate[i] > 0 && l.rate[i] <= 0.1)) return false;
+    return !words || String(i) === words || searchable(state.layer, i).includes(words);
+  });
+  const key = columns[state.sort][2];
+  const order = state.down ? d3.descending : d3.ascending;
+  return d3.sort(rows, (a, b) => order(key(l, a), key(l, b)));
+}
+
+function showTable() {
+  const l = data.layers[state.layer], table = $("table");
+  table.tHead.replaceChildren(make("tr", {}, ...columns.map(([name, kind], number) => {
+    const button = make("button", { type: "button" }, name);
+    button.addEventListener("click", () => {
+      state.down = state.sort === number ? !state.down : kind === "number";
+      state.sort = number;
+      showTable();
+      $("table").tHead.rows[0].cells[number].querySelector("button").focus();
+    });
+    const sorted = state.sort === number ? (state.down ? "descending" : "ascending") : "none";
+    return make("th", { scope: "col", class: kind === "number" ? "number" : null, "aria-sort": sorted }, button);
+  })));
+  const rows = found();
+  table.tBodies[0].replaceChildren(...rows.slice(0, state.limit).map((i) => make("tr", {}, ...columns.map(
+    ([name, kind, value, how]) => {
+      if (kind === "feature") return make("td", { class: "number" }, link(state.layer, i));
+      if (kind === "number") return make("td", { class: "number" }, how(value(l, i)));
+      if (name === "strongest context" && l.features[i].contexts.length) {
+        const context = l.features[i].contexts[0];
+        return make("td", {}, contextText(context, Math.max(0, context[3] - 18), context[3] + 9));
+      }
+      return make("td", { class: name === "mostly on" ? "letters" : null }, value(l, i));
+    }))));
+  $("count").textContent = `${rows.length.toLocaleString("en")} of ${l.rate.length.toLocaleString("en")} features`;
+  $("more").hidden = rows.length <= state.limit;
+}
+
+// ---- one feature
+
+function bars(rows, description) {
+  return chart(description, {
+    width: 420, height: 26 * rows.length + 64, marginLeft: 110, x: { label: "share of its firings", tickFormat: "%" },
+    y: { label: null, domain: rows.map((r) => r[0]) },
+    marks: [Plot.barX(rows, { x: (r) => r[1], y: (r) => r[0], fill: accent }), Plot.ruleX([0]),
+      Plot.text(rows, { x: (r) => r[1], y: (r) => r[0], text: (r) => `on ${d3.format(".1%")(r[2])} of them`, dx: 4, textAnchor: "start" })],
+  });
+}
+
+function chips(items) {
+  return make("ul", { class: "chips" }, ...items.map((item) => make("li", {}, ...[].concat(item))));
+}
+
+function showFeature(layer, i) {
+  const l = data.layers[layer], f = l.features[i], body = $("feature-body");
+  $("feature-title").textContent = `Layer ${l.layer}, feature ${i}`;
+  for (const [id, step] of [["previous", -1], ["next", 1]]) {
+    $(id).setAttribute("href", href(layer, (i + step + l.rate.length) % l.rate.length));
+  }
+  const fired = Math.round(l.rate[i] * l.rows);
+  body.replaceChildren(make("p", {}, fired
+    ? `Fires on ${fired.toLocaleString("en")} of ${l.rows.toLocaleString("en")} characters (${percent(l.rate[i])}); mean ${short(l.mean[i])}, largest ${short(l.max[i])}.`
+    : "Never fires on this text."));
+  if (!fired) return;
+
+  const contexts = make("div", { class: "card" }, make("h3", {}, "Contexts"));
+  for (const [level, rows] of d3.group(f.contexts, (c) => c[8])) {
+    contexts.append(make("p", { class: "soft" }, level), make("ol", { class: "contexts" }, ...rows.map((c) => make("li", {},
+      make("span", { class: "soft" }, `text ${c[0]}, ${c[1]}`), contextText(c), make("span", { class: "soft" }, short(c[7]))))));
+  }
+  body.append(contexts);
+
+  const edges = f.histogram[0].map((_, j) => j), [starts, counts] = f.histogram;
+  const histogram = chart(`How often feature ${i} has which value`, {
+    width: 520, height: 200, x: { type: "log", label: "value" }, y: { label: "characters", grid: true },
+    marks: [Plot.rectY(edges, { x1: (j) => starts[j], x2: (j) => starts[j + 1] ?? starts[j] * 1.19, y: (j) => counts[j], fill: accent, inset: 0.5 }), Plot.ruleY([0])],
+  });
+  const grid = make("div", { class: "columns" });
+  grid.append(make("figure", {}, make("h3", {}, "Values"), histogram));
+  const told = f.concepts.map(([number, auroc]) => {
+    const concept = l.concepts[number];
+    return [make("a", { href: "#/concepts", title: concept.title }, concept.name), ` ${figure3(auroc)}`];
+  });
+  grid.append(make("div", {},
+    make("h3", {}, "Concepts, AUROC"), told.length ? chips(told) : make("p", { class: "soft" }, "None above 0.6."),
+    make("h3", {}, "Promotes"), chips(f.promotes.map(([c, v]) => `${visible(c)} ${d3.format("+.2f")(v)}`)),
+    make("h3", {}, "Suppresses"), chips(f.suppresses.map(([c, v]) => `${visible(c)} ${d3.format("+.2f")(v)}`)),
+    make("h3", {}, "Fires together with"),
+    chips(f.together.map(([other, share, lift]) => [link(layer, other), ` ${d3.format(".0%")(share)}, ${d3.format(".1f")(lift)} × chance`])),
+    make("h3", {}, "Nearest by decoder"),
+    chips(f.nearest.map(([other, cosine]) => [link(layer, other), ` ${figure2(cosine)}`]))));
+  grid.append(make("figure", {}, make("h3", {}, "Characters"), bars(f.characters.map((r) => [visible(r[0]), r[1], r[2]]), `Characters on which feature ${i} fires`)));
+  grid.append(make("figure", {}, make("h3", {}, "Place in the word"), bars(f.places, `Places in the word at which feature ${i} fires`)));
+  if (f.match) {
+    const [byDecoder, cosine, byFiring, jaccard] = f.match;
+    grid.append(make("div", {}, make("h3", {}, `In layer ${data.layers[layer + 1].layer}`), chips([
+      ["most alike decoder row ", link(layer + 1, byDecoder), ` ${figure2(cosine)}`],
+      ["fires most with it ", link(layer + 1, byFiring), ` on ${d3.format(".0%")(jaccard)} of either's characters`]])));
+  }
+  if (f.causal) {
+    const c = f.causal;
+    grid.append(make("div", {}, make("h3", {}, "Without it"), make("p", {}, c.positions
+      ? `At ${c.positions.toLocaleString("en")} damaged characters on which it fires, right at the first guess ${d3.format(".1%")(c.top1_before)} → ${d3.format(".1%")(c.top1_after)}; probability of the true character ${figure3(c.probability_before)} → ${figure3(c.probability_after)}; ${c.guesses_changed} guesses change.`
+      : "It fires on no damaged character.")));
+  }
+  body.append(grid);
+}
+
+// ---- concepts
+
+function conceptTable(layer) {
+  const l = data.layers[layer];
+  const head = ["concept", "of the text", "best by AUROC", "AUROC", "chance", "best by F1", "F1", "chance", "precision", "recall", "others"];
+  const rows = l.concepts.map((c) => {
+    const a = c.best[0], f = c.best_f1[0];
+    const numbers = [percent(c.share), link(layer, a.feature), figure3(a.auroc), figure3(c.chance.auroc), link(layer, f.feature), figure2(f.f1), figure2(c.chance.f1), figure2(f.precision), figure2(f.recall)];
+    const others = d3.union(c.best.slice(1, 4).map((t) => t.feature), c.best_f1.slice(1, 4).map((t) => t.feature));
+    return make("tr", { class: c.clear ? "clear" : null },
+      make("th", { scope: "row", title: c.source }, c.clear ? `✓ ${c.name}` : c.name, make("div", { class: "soft" }, `${c.title} (${c.source})`)),
+      ...numbers.map((value) => make("td", { class: "number" }, value)),
+      make("td", {}, ...[...others].flatMap((other) => [link(layer, other), " "])));
+  });
+  return make("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": `Concepts, layer ${l.layer}` }, make("table", {},
+    make("caption", {}, `Layer ${l.layer}. ✓ a feature is clearly better than chance by F1.`),
+    make("thead", {}, make("tr", {}, ...head.map((title, i) => make("th", { scope: "col", class: i && i < 10 ? "number" : null }, title)))),
+    make("tbody", {}, ...rows)));
+}
+
+// ---- layers
+
+function showLayers(body) {
+  const points = data.layers.flatMap((l) => l.concepts.map((c) => ({
+    layer: l.layer, name: c.name, about: c.about, auroc: c.best[0].auroc, f1: c.best_f1[0].f1, feature: c.best[0].feature,
+  })));
+  for (const [about, some] of d3.group(points, (p) => p.about)) {
+    body.append(make("h3", {}, about), make("div", { class: "columns" }, ...[["auroc", "best AUROC"], ["f1", "best F1"]].map(([key, label]) => {
+      // more lines than eight cannot be told apart; the table has them all
+      const names = d3.groupSort(some, (ps) => -d3.max(ps, (p) => p[key]), (p) => p.name).slice(0, 8);
+      const shown = some.filter((p) => names.includes(p.name));
+      return make("figure", {}, chart(`${label} of concepts of ${about}, by layer`, {
+        width: 560, height: 260, x: { label: "layer", ticks: data.layers.map((l) => l.layer), tickFormat: "d" }, y: { label, grid: true },
+        color: { domain: names, scheme: "tableau10", legend: true },
+        marks: [
+          Plot.line(shown, { x: "layer", y: key, z: "name", stroke: "name", strokeWidth: 2 }),
+          Plot.dot(shown, { x: "layer", y: key, fill: "name", tip: true, title: (p) => `${p.name}, layer ${p.layer}: ${figure3(p[key])}` }),
+        ],
+      }));
+    })));
+    const table = make("table", { class: "small" }, make("caption", {}, "AUROC of the best feature"),
+      make("thead", {}, make("tr", {}, make("th", { scope: "col" }, "concept"), ...data.layers.map((l) => make("th", { scope: "col", class: "number" }, `layer ${l.layer}`)))),
+      make("tbody", {}, ...d3.groups(some, (p) => p.name).map(([name, ps]) => make("tr", {}, make("th", { scope: "row" }, name),
+        ...data.layers.map((l, number) => {
+          const p = ps.find((q) => q.layer === l.layer);
+          return make("td", { class: "number" }, ...(p ? [figure3(p.auroc), " (", link(number, p.feature), ")"] : ["–"]));
+        })))));
+    body.append(make("div", { class: "scroll" }, table));
+  }
+  body.append(make("h3", {}, "Features matched across layers"));
+  data.layers.slice(0, -1).forEach((l, number) => {
+    const next = data.layers[number + 1];
+    const rows = l.features.map((f, i) => ({ i, match: f.match, fired: l.rate[i] * l.rows })).filter((r) => r.match && r.fired >= 20);
+    const best = d3.sort(rows, (r) => -r.match[3]).slice(0, 25);
+    body.append(make("div", { class: "columns" },
+      make("figure", {}, chart(`Decoder cosine and co-firing of features of layer ${l.layer} with layer ${next.layer}`, {
+        width: 520, height: 340, x: { label: "cosine of the most alike decoder row" }, y: { label: "co-firing (Jaccard) with its best partner" },
+        marks: [Plot.dot(rows, { x: (r) => r.match[1], y: (r) => r.match[3], r: 2, fill: accent, fillOpacity: 0.5, tip: true, title: (r) => `feature ${r.i} → ${r.match[2]}` })],
+      }), make("figcaption", {}, `Layer ${l.layer} to ${next.layer}: features that fire on at least 20 characters.`)),
+      make("div", { class: "scroll" }, make("table", { class: "small" }, make("caption", {}, `Firing most alike, layer ${l.layer} to ${next.layer}`),
+        make("thead", {}, make("tr", {}, ...["feature", "fires with", "Jaccard", "alike by decoder", "cosine"].map((t) => make("th", { scope: "col", class: "number" }, t)))),
+        make("tbody", {}, ...best.map((r) => make("tr", {}, ...[link(number, r.i), link(number + 1, r.match[2]), figure2(r.match[3]), link(number + 1, r.match[0]), figure2(r.match[1])].map((v) => make("td", { class: "number" }, v)))))))));
+  });
+}
+
+// ---- the pictures of the four answers
+
+const pictures = {
+  scatter: (a) => chart(a.caption, {
+    width: 520, height: 340, marginRight: 30, x: { label: "recall: share of them it fires on →", tickFormat: "%" }, y: { label: "↑ precision: share of its firings on them", tickFormat: "%", domain: [0, 1] },
+    marks: [Plot.ruleY([a.chart.base], { strokeDasharray: "4 3" }),
+      Plot.text([a.chart.base], { y: (d) => d, frameAnchor: "right", dy: -7, text: () => "share of the text" }),
+      Plot.dot(a.chart.points, { x: "1", y: "2", r: 2.5, fill: accent, fillOpacity: 0.45, tip: true, title: (p) => `feature ${p[0]}: precision ${percent(p[2])}, recall ${percent(p[1])}` }),
+      Plot.text(a.chart.named, { x: "1", y: "2", text: (p) => String(p[0]), dy: -9, fontWeight: "bold" })],
+  }),
+  shares: (a) => chart(a.caption, {
+    width: 520, height: 300, x: { label: "share of a feature's firings in Sumerian texts", tickFormat: "%" }, y: { label: "features", grid: true },
+    marks: [Plot.rectY(a.chart.shares, Plot.binX({ y: "count" }, { x: (d) => d, thresholds: 25, domain: [0, 1], fill: accent })),
+      Plot.ruleX([a.chart.base], { strokeDasharray: "4 3", strokeWidth: 2 }), Plot.ruleY([0]),
+      Plot.text([a.chart.base], { x: (d) => d, frameAnchor: "top", textAnchor: "start", dx: 5, text: () => "share of the text" })],
+  }),
+  dumbbell: (a) => chart(a.caption, {
+    width: 520, height: 24 * a.chart.rows.length + 80, marginLeft: 150, x: { label: "F1 on held-out texts", zero: true, grid: true }, y: { label: null, domain: a.chart.rows.map((r) => r[0]) },
+    color: { legend: true, domain: ["best feature", "chance"], range: ["var(--accent)", "var(--soft)"] },
+    marks: [Plot.link(a.chart.rows, { x1: (r) => r[2], x2: (r) => r[1], y: (r) => r[0], strokeWidth: 2, strokeOpacity: 0.5 }),
+      Plot.dot(a.chart.rows, { x: (r) => r[2], y: (r) => r[0], fill: () => "chance", r: 4 }),
+      Plot.dot(a.chart.rows, { x: (r) => r[1], y: (r) => r[0], fill: () => "best feature", r: 5, tip: true, title: (r) => `${r[0]}: ${figure2(r[1])}, chance ${figure2(r[2])}` })],
+  }),
+  lines: (a) => chart(a.caption, {
+    width: 520, height: 300, x: { label: "layer", ticks: data.layers.map((l) => l.layer), tickFormat: "d" }, y: { label: "AUROC of the best feature", grid: true },
+    color: { scheme: "tableau10", legend: true, domain: [...new Set(a.chart.points.map((p) => p[1]))] },
+    marks: [Plot.line(a.chart.points, { x: "0", y: "2", z: "1", stroke: "1", strokeWidth: 2 }),
+      Plot.dot(a.chart.points, { x: "0", y: "2", fill: "1", tip: true, title: (p) => `${p[1]}, layer ${p[0]}: ${figure3(p[2])}` })],
+  }),
+  densities: (a) => chart(a.caption, {
+    width: 520, height: 300, x: { type: "log", label: "share of the characters a feature fires on" }, y: { label: "features", grid: true },
+    marks: [Plot.rectY(a.chart.bins, { x1: "0", x2: "1", y: "2", fill: accent, inset: 0.5 }), Plot.ruleY([0])],
+  }),
+};
+
+// ---- views, by the address behind #
+
+const built = new Set();
+function once(name, build) { if (!built.has(name)) { built.add(name); build(); } }
+
+function show() {
+  const [, view = "answers", layerName, feature] = (location.hash || "#/answers").split("/");
+  const layer = Math.max(0, data.layers.findIndex((l) => String(l.layer) === layerName));
+  const known = ["answers", "features", "feature", "concepts", "layers"].filter((id) => $(id));
+  const current = known.includes(view) ? view : "answers";
+  for (const id of known) $(id).hidden = id !== current;
+  for (const a of document.querySelectorAll("nav a")) {
+    const here = a.getAttribute("href") === `#/${current === "feature" ? "features" : current}`;
+    if (here) a.setAttribute("aria-current", "page"); else a.removeAttribute("aria-current");
+  }
+  if (current === "features") showTable();
+  if (current === "feature") {
+    const i = Number(feature), n = data.layers[layer].rate.length;
+    state.layer = layer;
+    if ($("layer")) $("layer").value = layer;
+    showFeature(layer, Number.isInteger(i) && i >= 0 && i < n ? i : 0);
+    $("feature-title").focus();
+    scrollTo(0, 0);
+  }
+  if (current === "concepts") once("concepts", () => $("concepts-body").append(...data.layers.map((_, layer) => conceptTable(layer))));
+  if (current === "layers") once("layers", () => showLayers($("layers-body")));
+}
+
+document.querySelectorAll("[data-chart]").forEach((place) => {
+  const answer = data.answers[Number(place.dataset.chart)];
+  if (answer.chart) place.prepend(pictures[answer.chart.kind](answer));
+});
+const again = () => { state.limit = 200; showTable(); };
+$("search").addEventListener("input", again);
+$("sparse").addEventListener("change", again);
+document.querySelector("form").addEventListener("submit", (event) => event.preventDefault());
+$("layer")?.addEventListener("change", (event) => { state.layer = Number(event.target.value); again(); });
+$("more").addEventListener("click", () => { state.limit += 400; showTable(); });
+$("theme").addEventListener("click", (event) => {
+  const dark = event.target.getAttribute("aria-pressed") !== "true";
+  document.documentElement.dataset.theme = dark ? "dark" : "light";
+  event.target.setAttribute("aria-pressed", String(dark));
+});
+addEventListener("keydown", (event) => {
+  const typing = /^(INPUT|SELECT|TEXTAREA)$/.test(document.activeElement?.tagName ?? "");
+  if (event.key === "/" && !typing) { event.preventDefault(); location.hash = "#/features"; show(); $("search").focus(); }
+  if (!typing && !$("feature").hidden && (event.key === "ArrowLeft" || event.key === "ArrowRight")) {
+    location.hash = $(event.key === "ArrowLeft" ? "previous" : "next").getAttribute("href");
+  }
+});
+addEventListener("hashchange", show);
+const prefersDark = matchMedia("(prefers-color-scheme: dark)").matches;
+$("theme").setAttribute("aria-pressed", String(prefersDark));
+show();
