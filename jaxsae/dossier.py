@@ -68,7 +68,7 @@ def overview(survey: Survey) -> dict[str, Any]:
 
 
 def histogram(survey: Survey, latent: int) -> tuple[list[float], list[int]]:
-    """(lower edges, counts) of a latent's values above 0, a quarter of an octave each, from the first not empty."""
+    """(lower edges, counts) of a latent's values above 0, eight an octave, from the first not empty."""
     assert survey.levels is not None
     counts = survey.levels.counts[:, 0, latent].sum(axis=0)
     there = np.flatnonzero(counts)

@@ -194,6 +194,6 @@ def companions(survey: Survey, latent: int, count: int = 5) -> list[tuple[int, f
     expected = fired[latent] * fired / n
     spread = np.sqrt(expected * (1 - fired[latent] / n) * (n - fired))
     correlation = np.where(spread > 0, (both - expected) / np.maximum(spread, 1e-12), -1)
-    correlation[latent] = -1
-    best = [int(i) for i in np.argsort(-correlation, kind="stable")[:count] if both[i] > 0]
+    correlation[latent] = -np.inf
+    best = [int(i) for i in np.argsort(-correlation, kind="stable")[:count] if both[i] > 0 and i != latent]
     return [(i, both[i] / fired[latent], both[i] * n / (fired[latent] * fired[i])) for i in best]

@@ -1,6 +1,6 @@
 """One pass over the text: what every latent of one or more SAEs does on it, in memory that does not grow with the text.
 
-How strongly latents fire is kept as counts in bins of a quarter octave, for all characters and for those of each
+How strongly latents fire is kept as counts in bins of an eighth of an octave, for all characters and for those of each
 concept; AUROC, precision and recall follow from the counts. Of the places where a latent fires the strongest are kept,
 and some drawn at random, each with the latent's values around it.
 """
@@ -22,7 +22,7 @@ from jaxsae.data import Samples
 from jaxsae.model import RestorationModel
 from jaxsae.sae import SAE
 
-OCTAVES, PER_OCTAVE = 20, 4
+OCTAVES, PER_OCTAVE = 12, 8
 BINS = OCTAVES * PER_OCTAVE
 STRONGEST, DRAWN = 8, 12
 """Contexts kept of each latent; one of a sample at most."""
@@ -93,7 +93,7 @@ class Contexts:
 
 
 class Levels:
-    """Counts of values by how large they are: a quarter of an octave a bin, in each half, for each group of rows.
+    """Counts of values by how large they are: eight bins an octave, in each half, for each group of rows.
 
     Bin 0 is of the smallest; values of 0 are in none. With `signed`, negative values have as many bins below.
     """
@@ -107,16 +107,16 @@ class Levels:
 
     def edges(self) -> Float[np.ndarray, " bins"]:
         """The lower edge of each bin."""
-        octave, quarter = np.divmod(np.arange(BINS), PER_OCTAVE)
-        up = 2.0 ** (octave + self.top - OCTAVES) * (1 + quarter / PER_OCTAVE)
+        octave, part = np.divmod(np.arange(BINS), PER_OCTAVE)
+        up = 2.0 ** (octave + self.top - OCTAVES) * (1 + part / PER_OCTAVE)
         return np.concatenate([-up[::-1], up]) if self.signed else up
 
     def of(self, values: Float[np.ndarray, " m"]) -> Int[np.ndarray, " m"]:
         """The bin of each value, which is not 0."""
-        # float32's exponent and the first two bits of its fraction count quarter octaves
-        quarter = (np.abs(values).view(np.int32) >> 21) - 4 * (127 + self.top - OCTAVES)
-        quarter = np.clip(quarter, 0, BINS - 1)
-        return np.where(values > 0, BINS + quarter, BINS - 1 - quarter) if self.signed else quarter
+        # a float32's bits, but for the last twenty, count its octave and eighths of it
+        number = (np.abs(values).view(np.int32) >> 20) - PER_OCTAVE * (127 + self.top - OCTAVES)
+        number = np.clip(number, 0, BINS - 1)
+        return np.where(values > 0, BINS + number, BINS - 1 - number) if self.signed else number
 
     def add(
         self,

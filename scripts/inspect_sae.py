@@ -92,7 +92,9 @@ def main(args: argparse.Namespace) -> None:
 
 def find_files(args: argparse.Namespace) -> dict[str, int | None]:
     """SAE file -> the layer that was given for it."""
-    given = [int(part) for part in args.layer.split(",")] if args.layer else []
+    parts = args.layer.split(",") if args.layer else []
+    require(all(p.isdigit() for p in parts), f"--layer must be numbers parted by commas, got {args.layer}")
+    given = [int(part) for part in parts]
     if args.sae:
         require(
             len(given) in (0, 1, len(args.sae)), f"--layer must name one layer for each --sae, got {len(given)} layers"
@@ -276,7 +278,7 @@ def show_feature(one: dict[str, Any]) -> None:
     counts = one["histogram"]["counts"]
     bars = "".join(BARS[max(1, round(8 * count / max(counts)))] if count else " " for count in counts)
     low = one["histogram"]["edges"][0]
-    print(f"  values    {low:.3g} {bars} {one['max']:.3g}  (four bars an octave)")
+    print(f"  values    {low:.3g} {bars} {one['max']:.3g}  (eight bars an octave)")
     level = None
     for context in one["contexts"]:
         if context["level"] != level:

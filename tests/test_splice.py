@@ -104,3 +104,40 @@ def test_undamaged_text_is_refused(model, samples):
     whole = Samples(samples.ids, np.full_like(samples.labels, -100), samples.mask)
     with pytest.raises(InputError, match="damaged positions"):
         splice.effects(model, whole, LAYER, {})
+
+
+def test_a_latent_set_to_what_it_is_changes_nothing_and_its_removal_takes_its_row_away(model, samples):
+    sae = sae_lib.init(jax.random.key(3), SAEConfig(TINY.d_model, 40))
+    x = model.resid_post(samples.ids, samples.mask, layer=LAYER)
+    rows = np.asarray(x).reshape(-1, TINY.d_model)
+    latents = np.asarray(sae_lib.encode(sae, jnp.asarray(rows)))
+    latent = int((latents > 0).mean(0).argmax())
+    removed = np.asarray(splice.with_latent(sae, x, None, latent, 0.0)).reshape(rows.shape)
+    np.testing.assert_allclose(
+        removed, rows - latents[:, latent : latent + 1] * np.asarray(sae.W_dec[latent]), atol=1e-5
+    )
+    clamped = np.asarray(splice.with_latent(sae, x, None, latent, 7.0)).reshape(rows.shape)
+    step = (7 - latents[:, latent : latent + 1]) * np.asarray(sae.W_dec[latent])
+    np.testing.assert_allclose(clamped, rows + step, atol=1e-5)
+    # where it has that value already, all stays: the SAE's error too
+    at = latents[:, latent] > 0
+    one = jnp.asarray(rows[at][:1])[None]
+    kept = splice.with_latent(sae, one, None, latent, float(latents[at][0, latent]))
+    np.testing.assert_allclose(np.asarray(kept), np.asarray(one), atol=1e-5)
+
+
+def test_restorations_are_in_the_order_of_the_text(model, samples):
+    """Each position's figures stand where it is in the text, whatever the order of the batches."""
+    found, read = splice.restorations(model, samples, LAYER, {"half": lambda x: x * 0.5}, lambda x: x[:, :, :3])
+    where = samples.labels != -100
+    logits = np.asarray(model(samples.ids, samples.mask), np.float64)[where]
+    true = torch.from_numpy(samples.labels[where]).long()
+    ce = torch.nn.functional.cross_entropy(torch.from_numpy(logits), true, reduction="none").numpy()
+    np.testing.assert_allclose(found["clean"].ce, ce, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(found["clean"].guess, logits.argmax(1))
+    x = np.asarray(model.resid_post(samples.ids, samples.mask, layer=LAYER))[where][:, :3]
+    np.testing.assert_allclose(read, x, rtol=1e-4, atol=1e-4)
+    some = np.arange(len(ce)) % 3 == 0
+    assert found["half"].effect(some).positions == some.sum()
+    np.testing.assert_allclose(found["clean"].probability(some), np.exp(-ce[some]).mean(), rtol=1e-4)
+    assert np.isnan(found["clean"].effect(np.zeros(len(ce), bool)).ce)

@@ -152,7 +152,7 @@ function showFeature(layer, i) {
   const edges = f.histogram[0].map((_, j) => j), [starts, counts] = f.histogram;
   const histogram = chart(`How often feature ${i} has which value`, {
     width: 520, height: 200, x: { type: "log", label: "value" }, y: { label: "characters", grid: true },
-    marks: [Plot.rectY(edges, { x1: (j) => starts[j], x2: (j) => starts[j + 1] ?? starts[j] * 1.19, y: (j) => counts[j], fill: accent, inset: 0.5 }), Plot.ruleY([0])],
+    marks: [Plot.rectY(edges, { x1: (j) => starts[j], x2: (j) => starts[j + 1] ?? starts[j] * 1.09, y: (j) => counts[j], fill: accent, inset: 0.5 }), Plot.ruleY([0])],
   });
   const grid = make("div", { class: "columns" });
   grid.append(make("figure", {}, make("h3", {}, "Values"), histogram));

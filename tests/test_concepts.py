@@ -1,0 +1,128 @@
+import re
+
+import numpy as np
+import pytest
+
+from jaxsae import concepts, text
+from jaxsae.config import InputError
+from jaxsae.data import Samples
+
+BUILT_IN = {concept.name: concept for concept in concepts.load_concepts()}
+
+
+def sample(true: str, damage: dict[int, str] | None = None, width: int = 40) -> Samples:
+    """One text, damaged at some positions."""
+    ids = np.full((1, width), text.PADDING_ID, np.int32)
+    ids[0, : len(true)] = text.encode_text(true)
+    labels = np.full((1, width), text.NO_LABEL, np.int32)
+    for position, becomes in (damage or {}).items():
+        labels[0, position], ids[0, position] = ids[0, position], ord(becomes)
+    return Samples(ids, labels, (np.arange(width)[None] < len(true)).astype(np.int8))
+
+
+def shown(has: np.ndarray, letters: str) -> str:
+    return "".join(c if h else "_" for c, h in zip(letters, has, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("name", "letters", "expected"),
+    [
+        ("-um", "šar-ru-um um-ma um", "_______um_________"),
+        ("-am", "im-ra-am-ma am ma-ŋar-am", "______________________am"),
+        ("-ak", "ša-lu-ak-ka ša-ar-ra-ak", "_____________________ak"),
+        ("-šu", "DUMU-šu šu-ma be-el-ša", "____-šu____________-ša"),
+        ("-ma", "qí-bí-ma ma-a-ta", "_____-ma________"),
+        ("logogram", "a-na LUGAL.E be-lí", "_____LUGAL.E______"),
+        ("hyphen", "a-na - x-", "_-_______"),
+        ("word-start", "a-na LUGAL", "a____L____"),
+        ("word-end", "a-na LUGAL", "___a_____L"),
+        ("word-boundary", "a na", "_ __"),
+        ("i-", "i-din it-ti-in u-ma-am ad-din", "i-____it-______u-____________"),
+        ("mu-", "mu-na-dím a-mu-ru", "mu-______________"),
+        ("plural-MEŠ", "DINGIR.MEŠ UDU-MEŠ", "______.MEŠ____-MEŠ"),
+        ("numeral", "½ GÍN U GUR MIN", "½_____U_____MIN"),
+        ("ina-ana", "ina KUR a-na ana-ku", "ina_____a-na_______"),
+        ("omen", "DIŠ AN šum-ma", "DIŠ____šum-ma"),
+        ("place", "KUR aš-šur.KI", "KUR_______.KI"),
+        ("king", "LUGAL GAL LUGAL-ma", "LUGAL GAL_LUGAL___"),
+    ],
+)
+def test_built_in_patterns(name, letters, expected):
+    has = BUILT_IN[name].of_text(letters, np.zeros(len(letters), bool))
+    assert shown(has, letters) == expected
+
+
+def test_every_question_has_concepts_and_every_pattern_says_what_it_is():
+    assert {c.about for c in BUILT_IN.values()} == set(concepts.ABOUT)
+    assert all(c.source.startswith("text pattern") for c in BUILT_IN.values() if c.pattern)
+    assert BUILT_IN["damaged"].source == "label"
+
+
+def test_the_language_is_of_the_whole_text():
+    akkadian, sumerian = "a-na be-lí-ia qí-bí-ma um-ma", "lugal-ra mu-na-dím nin-a-ni"
+    for letters, name, other in ((akkadian, "akkadian", "sumerian"), (sumerian, "sumerian", "akkadian")):
+        nowhere = np.zeros(len(letters), bool)
+        assert BUILT_IN[name].of_text(letters, nowhere).all()
+        assert not BUILT_IN[other].of_text(letters, nowhere).any()
+
+
+def test_damage_is_known_from_labels_not_from_hyphens():
+    samples = sample("a-na be-li", {2: "#", 3: "-", 7: "#"})
+    damaged, after, hyphen = (BUILT_IN[name] for name in ("damaged", "after-damage", "hyphen"))
+    marks = concepts.marks([damaged, after, hyphen], samples)(0)
+    assert np.flatnonzero(marks[0]).tolist() == [2, 3, 7]
+    assert np.flatnonzero(marks[1]).tolist() == [4, 8]
+    assert np.flatnonzero(marks[2]).tolist() == [1, 7]  # of the text as it was: the sign-joining ones, one damaged
+
+
+def test_the_true_text_keeps_its_spaces():
+    letters, damaged = concepts.true_text(sample("a  na be", {1: "#"}), 0)
+    assert letters == "a  na be"
+    assert damaged.tolist() == [False, True] + 6 * [False]
+
+
+def test_a_spelling_and_each_of_its_characters():
+    every, *each = concepts.of_spelling("-ak")
+    letters = "ak-ak ma-ak. a-ka"
+    nowhere = np.zeros(len(letters), bool)
+    assert shown(every.of_text(letters, nowhere), letters) == "__-ak___-ak______"
+    assert [c.title for c in each] == ["[-]ak", "-[a]k", "-a[k]"]
+    for i, concept in enumerate(each):
+        assert np.flatnonzero(concept.of_text(letters, nowhere)).tolist() == [2 + i, 8 + i]
+    dot = concepts.of_spelling(".")  # no regular expression
+    assert [c.title for c in dot] == ["every character"]
+    assert np.flatnonzero(dot[0].of_text(letters, nowhere)).tolist() == [11]
+
+
+def test_what_is_known_of_the_demo_is_cut_to_the_samples():
+    has = {"verb": np.array([True, False, True, False, True])}
+    [concept] = concepts.known(has)
+    two = [sample("ab"), sample("cde")]
+    samples = Samples(*(np.concatenate([getattr(s, f) for s in two]) for f in ("ids", "labels", "mask")))
+    marks = concepts.marks([concept], samples)
+    assert marks(0).tolist() == [[True, False]]
+    assert marks(1).tolist() == [[True, False, True]]
+    assert concept.source == "known of the demo"
+
+
+@pytest.mark.parametrize(
+    ("content", "error"),
+    [
+        ("[a", "must be TOML in UTF-8"),
+        ("", "at least one concept"),
+        ("a = 1", "must be a table"),
+        ('["a"]\nabout = "damage"\npatern = "x"', "may have about, labels, pattern, title, unless, got patern"),
+        ('["a"]\nabout = "x"\npattern = "x"', "about must be one of damage"),
+        ('["a"]\nabout = "damage"', "either pattern or labels"),
+        ('["a"]\nabout = "damage"\npattern = "("', "pattern must be a regular expression, got '('"),
+        ('["a"]\nabout = "damage"\nlabels = "x"', "labels must be one of damage, after damage"),
+        ('["a"]\nabout = "damage"\nlabels = "damage"\nunless = "x"', "unless goes with a pattern"),
+        ('["a"]\nabout = 3\npattern = "x"', "strings only"),
+    ],
+)
+def test_a_wrong_file_is_one_clear_error(tmp_path, content, error):
+    (tmp_path / "c.toml").write_text(content)
+    with pytest.raises(InputError, match=re.escape(error)):
+        concepts.load_concepts(tmp_path / "c.toml")
+    with pytest.raises(InputError, match="no such file"):
+        concepts.load_concepts(tmp_path / "none.toml")

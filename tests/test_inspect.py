@@ -1,0 +1,170 @@
+"""inspect_sae.py: what it prints and writes, on a tiny model, the demo, and the original's own file."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, TINY, assert_one_line_error
+
+from convert import load_restoration_model, load_sae, save_sae
+from jaxsae import data, encode, extract, load_samples
+from jaxsae import sae as sae_lib
+from jaxsae.config import SAEConfig
+
+SPELLED = [f"{n}. a-na be-lí-ia qí-bí-ma šar-ra-ak LUGAL.E um-ma " * (n % 3 + 1) for n in range(1, 121)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, tiny_pt):
+    """SAEs of three layers in an output folder, and text that fits the tiny model."""
+    folder = tmp_path_factory.mktemp("inspect")
+    for layer in (0, 1, 3):
+        config = SAEConfig(TINY.d_model, 60, k=5, architecture="topk")
+        sae = sae_lib.init(jax.random.key(layer), config)
+        save_sae(folder / f"sae_layer{layer}_optimized.pt", sae, config, extra={"layer": layer})
+    texts = [f"a-na be-lí-ia šar-ra-ak <b>&{n}"[: TINY.max_position] for n in range(60)] * 2
+    (folder / "fragments.json").write_text(json.dumps([{"_id": "x", "atf": t} for t in texts]))
+    columns = data.prepare_fragments(data.read_fragments(folder / "fragments.json"), 42)
+    cut = {split: {name: c[:, : TINY.max_position] for name, c in cs.items()} for split, cs in columns.items()}
+    (folder / "dataset").mkdir()
+    data.save_splits(folder / "dataset", cut)
+    return folder
+
+
+@pytest.fixture
+def inspect(script, folder, tiny_pt):
+    """Run it on those."""
+
+    def run(*args, layer=1):
+        flags = ["--model", tiny_pt, "--dataset", folder / "dataset", "--output", folder]
+        return script("inspect_sae", "--layer", layer, *flags, *args)
+
+    return run
+
+
+def test_the_overview_counts_what_fires(inspect, folder, tiny_pt, tmp_path):
+    ran = inspect("--json", tmp_path / "o.json")
+    assert ran.status == 0, ran
+    report = json.loads((tmp_path / "o.json").read_text())
+    samples = load_samples(folder / "dataset", "validation", 100)
+    file = load_sae(folder / "sae_layer1_optimized.pt")
+    latents = np.asarray(encode(file.sae, extract(load_restoration_model(tiny_pt), samples, [1]).values[1], 5))
+    assert report["layer"] == 1
+    assert report["characters"] == len(latents)
+    np.testing.assert_allclose(report["features"]["firing_rate"], (latents > 0).mean(0), rtol=1e-6)
+    np.testing.assert_allclose(report["features"]["mean"], latents.mean(0), rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(report["features"]["max"], latents.max(0), rtol=1e-5)
+    np.testing.assert_allclose(report["l0"], (latents > 0).sum(1).mean(), rtol=1e-6)
+    assert sum(report["density_histogram"]) == 60 * (1 - report["dead"])
+    assert "fire on a character" in ran.out
+
+
+def test_a_feature_a_text_and_a_causal_check(inspect, tmp_path):
+    inspect("--json", tmp_path / "o.json")
+    rates = json.loads((tmp_path / "o.json").read_text())["features"]["firing_rate"]
+    most, least = int(np.argmax(rates)), int(np.argmin(rates))
+    assert rates[most] > 0 == rates[least]
+    what = ["--feature", most, least, "--text", "-ak šar", "--ablate", most, "--clamp", f"{least}=2.5"]
+    ran = inspect(*what, "--json", tmp_path / "f.json")
+    assert ran.status == 0, ran
+    report = json.loads((tmp_path / "f.json").read_text())
+    assert [one["feature"] for one in report["feature"]] == [most, least]
+    assert [row["character"] for row in report["text"]] == list("-ak šar")
+    assert all(len(row["features"]) <= 5 >= row["l0"] for row in report["text"])
+    assert [(row["feature"], row["value"]) for row in report["causal"]] == [(most, 0), (least, 2.5)]
+    assert report["causal"][1]["where it fires"]["positions"] == 0
+    assert report["causal"][1]["elsewhere"]["kl"] > 0
+    assert "it never fires on this text" in ran.out
+    for one in report["feature"]:
+        assert len(one["nearest"]) == 5
+        for context in one["contexts"]:
+            assert len(context["text"]) == len(context["values"])
+    assert "promotes" in ran.out
+
+
+def test_a_pattern_that_begins_with_a_hyphen(inspect, tmp_path):
+    ran = inspect("--pattern", "-ak", "--json", tmp_path / "p.json")
+    assert ran.status == 0, ran
+    pattern = json.loads((tmp_path / "p.json").read_text())["pattern"]
+    assert pattern["pattern"] == "-ak"
+    assert pattern["occurrences"] > 5
+    assert pattern["features"] == sorted(pattern["features"], key=lambda told: -told["auroc"])
+    assert pattern["features"][0]["on"] in ("every character", "[-]ak", "-[a]k", "-a[k]")
+    absent = inspect("--pattern", "zzz")
+    assert absent.status == 0
+    assert "0 times" in absent.out
+
+
+def test_concepts_and_the_picture(inspect, folder, tmp_path):
+    ran = inspect("--concepts", "--histogram", "--json", tmp_path / "c.json")
+    assert ran.status == 0, ran
+    rows = json.loads((tmp_path / "c.json").read_text())["concepts"]
+    damaged = next(row for row in rows if row["name"] == "damaged")
+    assert damaged["source"] == "label"
+    assert {"auroc", "precision", "recall", "f1"} <= damaged["best"][0].keys()
+    assert 0 <= damaged["chance"]["auroc"] <= 1
+    picture = folder / "sae_layer1_optimized_histogram.png"
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    own = tmp_path / "own.toml"
+    own.write_text('["own"]\nabout = "writing"\npattern = "a"\n')
+    ran = inspect("--concepts", own, "--json", tmp_path / "c.json")
+    assert [row["name"] for row in json.loads((tmp_path / "c.json").read_text())["concepts"]] == ["own"]
+
+
+def test_what_is_wrong_is_one_line(inspect, script, folder, tiny_pt, tmp_path):
+    assert_one_line_error(inspect("--feature", 60), "feature must be in 0..59, got 60")
+    assert_one_line_error(inspect(layer=2), "sae_layer2_optimized.pt", "no such file")
+    assert_one_line_error(inspect("--feature", 1, layer="0,1"), "--feature takes one SAE, got 2")
+    assert_one_line_error(inspect("--concepts", tmp_path / "no.toml"), "must be a TOML file of concepts")
+    assert_one_line_error(inspect("--clamp", "x"), "--clamp")
+    assert_one_line_error(inspect(layer="x"), "--layer must be numbers parted by commas, got x")
+    unnamed = tmp_path / "unnamed.pt"
+    file = load_sae(folder / "sae_layer1_optimized.pt")
+    save_sae(unnamed, file.sae, file.config)
+    flags = ["--sae", unnamed, "--model", tiny_pt, "--dataset", folder / "dataset"]
+    assert_one_line_error(script("inspect_sae", *flags), "must say its layer", "give --layer")
+    assert script("inspect_sae", *flags, "--layer", 0).status == 0
+    by_file = ["--sae", folder / "sae_layer3_optimized.pt", *flags[2:], "--json", tmp_path / "l.json"]
+    assert script("inspect_sae", *by_file).status == 0
+    assert json.loads((tmp_path / "l.json").read_text())["layer"] == 3
+
+
+def test_the_originals_own_dense_file(script, real, tmp_path):
+    """The same rates, means and maxima as PyTorch has them, with every position kept."""
+    checkpoint, dataset = real / "checkpoints/restoration_16x384/best_model.pt", real / "data/restoration_dataset"
+    sae = real / "checkpoints/sae_layer8_optimized.pt"
+    flags = ["--checkpoint", checkpoint, "--dataset", dataset, "--num-samples", 3, "--padding", "keep"]
+    ran = script("inspect_sae", "--sae", sae, *flags, "--feature", 5, "--json", tmp_path / "i.json")
+    assert ran.status == 0, ran
+    report = json.loads((tmp_path / "i.json").read_text())["features"]
+    rows = np.array(
+        extract(load_restoration_model(checkpoint), load_samples(dataset, "validation", 3), [8], "keep").values[8]
+    )
+    original = torch.load(sae, weights_only=False)
+    latents = torch.relu(torch.from_numpy(rows) @ original["W_enc"].detach() + original["b_enc"].detach())
+    np.testing.assert_allclose(report["firing_rate"], (latents > 0).float().mean(0), atol=1e-4)
+    np.testing.assert_allclose(report["mean"], latents.mean(0), atol=1e-5)
+    np.testing.assert_allclose(report["max"], latents.amax(0), atol=1e-4)
+
+
+def test_the_demos_planted_properties_are_found(script, tmp_path):
+    """A TopK trained for half a minute on the demo: its best latents tell what is known of the characters."""
+    train = script(
+        "train", "--layer", 8, "--recipe", "modern", "--k-sparse", 16, "--epochs", 2, "--max-samples", 400, "--verify", 0,
+        "--quiet", "--output", tmp_path,
+    )  # fmt: skip
+    assert train.status == 0, train
+    ran = script(
+        "inspect_sae", "--layer", 8, "--output", tmp_path, "--split", "test", "--num-samples", 100, "--concepts",
+        "--json", tmp_path / "d.json",
+    )  # fmt: skip
+    assert ran.status == 0, ran
+    rows = {row["name"]: row for row in json.loads((tmp_path / "d.json").read_text())["concepts"]}
+    assert rows["=logogram"]["source"] == "known of the demo"
+    for name, least in (("damaged", 0.6), ("=logogram", 0.7), ("word-boundary", 0.8), ("=numeral", 0.6)):
+        assert rows[name]["best"][0]["auroc"] > least, (name, rows[name]["best"][0])
+    # a pattern's share is what the generator knows
+    np.testing.assert_allclose(rows["logogram"]["share"], rows["=logogram"]["share"], rtol=0.1)
+    assert (ROOT / "checkpoints/demo/truth").is_dir()

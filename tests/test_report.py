@@ -1,0 +1,243 @@
+"""The page of several layers: what stands in it, and how it behaves in a headless Chromium where there is one."""
+
+import json
+import re
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from conftest import TINY, tiny_splits
+
+from convert import load_restoration_model
+from jaxsae import answers, concepts, dossier, report
+from jaxsae import sae as sae_lib
+from jaxsae.config import SAEConfig
+from jaxsae.data import Samples
+from jaxsae.survey import Subject, survey
+
+LAYERS = (0, 2, 3)
+D_SAE = 60
+EVIL = "</script><img src=x onerror=alert(1)>"
+
+
+def made(tiny_pt, layers=LAYERS) -> str:
+    """The page of random TopKs on text in which markup stands."""
+    model = load_restoration_model(tiny_pt)
+    columns = tiny_splits(seed=5, n=40)["test"]
+    letters = np.array([ord(c) for c in "a-na šar-ri EN " + EVIL[: TINY.max_position - 15]])
+    ids = np.where(columns["attention_mask"] != 0, np.resize(letters, columns["input_ids"].shape), 32).astype(np.int32)
+    labels = np.where(columns["labels"] != -100, ids, -100).astype(np.int32)
+    samples = Samples(np.where(labels != -100, 35, ids).astype(np.int32), labels, columns["attention_mask"])
+    configs = [SAEConfig(TINY.d_model, D_SAE, k=6, architecture="topk") for _ in layers]
+    subjects = [Subject(n, sae_lib.init(jax.random.key(n), c), 6) for n, c in zip(layers, configs, strict=True)]
+    chosen = concepts.load_concepts()
+    found = survey(model, samples, subjects, concepts.marks(chosen, samples))
+    inspections = [
+        dossier.Inspection(model, samples, subject, one, chosen)
+        for subject, one in zip(subjects, found.surveys, strict=True)
+    ]
+    names = [f"<b>sae_layer{n}.pt" for n in layers]
+    return report.build(inspections, names, found.between, f"tiny {EVIL}")
+
+
+@pytest.fixture(scope="module")
+def html(tiny_pt):
+    return made(tiny_pt)
+
+
+def data_of(html: str) -> dict:
+    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', html, re.DOTALL)[1])
+
+
+def test_the_page_is_whole_and_asks_for_nothing(html):
+    markup = re.sub(r"<script.*?</script>|<style>.*?</style>", "", html, flags=re.DOTALL)
+    assert not re.findall(r'(?:src|href)="(?!#|data:)[^"]', markup)
+    assert "default-src 'none'" in html
+    assert len(html) < 2e6
+    assert html.count("<article>") == 4
+
+
+def test_text_from_the_data_is_escaped(html):
+    assert "onerror" in html
+    assert EVIL not in html
+    assert "<img" not in html
+    assert "<b>sae" not in html
+    contexts = data_of(html)["layers"][0]["features"][0]["contexts"] or [[0, 0, EVIL]]
+    assert isinstance(contexts[0][2], str)
+
+
+def test_the_figures_are_those_of_the_survey(html):
+    data = data_of(html)
+    assert [layer["layer"] for layer in data["layers"]] == list(LAYERS)
+    for number, layer in enumerate(data["layers"]):
+        assert len(layer["features"]) == len(layer["rate"]) == D_SAE
+        for rate, feature in zip(layer["rate"], layer["features"], strict=True):
+            edges, counts = feature["histogram"]
+            assert len(edges) == len(counts)
+            np.testing.assert_allclose(sum(counts), rate * layer["rows"], rtol=1e-3)
+            for _, position, text, at, _, damaged, digits, value, _ in feature["contexts"]:
+                assert len(text) == len(digits)
+                assert digits[at] != "0"
+                assert 0 <= at <= position
+                assert value > 0
+                assert all(0 <= hole < len(text) for hole in damaged)
+            assert ("match" in feature) == (number < 2)
+
+
+def test_the_answers_say_when_there_is_nothing(html):
+    four = data_of(html)["answers"]
+    assert [a["question"].split()[0] for a in four] == ["Which", "Which", "Which", "How"]
+    damage = " ".join(four[0]["sentences"])
+    assert "damaged characters" in damage
+    # random latents of a random model: no ending has a feature, or there are too few to say
+    assert re.search("No clear feature|too few|no clear feature", " ".join(four[2]["sentences"]))
+    for answer in four:
+        assert [c["feature"] for c in answer["causal"]] == [f["feature"] for f in answer["features"]]
+
+
+@pytest.mark.parametrize(
+    ("f1", "clear", "said"), [(0.8, True, ""), (0.55, False, "no clear feature"), (0.4, False, "No clear feature")]
+)
+def test_told_is_what_the_numbers_say(f1, clear, said):
+    row = {
+        "best_f1": [{"feature": 5, "recall": 0.5, "precision": 0.25, "f1": f1}],
+        "chance": {"f1": 0.52},
+        "clear": clear,
+    }
+    sentence = answers._told(row, 8, "endings")
+    assert "Feature 5 of layer 8" in sentence
+    assert "fires on 50% of them, and 25% of the characters" in sentence
+    assert said in sentence
+    assert clear == ("clear feature" not in sentence)
+
+
+def test_one_layer_has_no_view_of_layers(tiny_pt):
+    html = made(tiny_pt, (1,))
+    assert 'id="layers"' not in html
+    assert "One layer was looked at" in html
+
+
+# ---- in a browser
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A headless Chromium with its console and its requests logged; the test is skipped where there is none."""
+    chromium, driver = (shutil.which(name) for name in ("chromium", "chromedriver"))
+    if not (chromium and driver):
+        pytest.skip("no chromium and chromedriver on the PATH (Debian: apt-get install chromium chromium-driver)")
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-dev-shm-usage"):
+        options.add_argument(flag)
+    options.add_argument("--disable-background-networking")
+    options.add_argument("--window-size=1200,1400")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    one = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    yield one
+    one.quit()
+
+
+@pytest.fixture
+def page(browser, html, tmp_path):
+    """The page opened; when the test ends, its console had no error and nothing was asked of a network."""
+    path = tmp_path / "page.html"
+    path.write_text(html, encoding="utf-8")
+    browser.get_log("browser"), browser.get_log("performance")
+    browser.get(path.as_uri())
+    yield browser
+    assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    asked = {m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"}
+    assert {url for url in asked if not url.startswith(("file:", "data:"))} == set()
+
+
+def go(page, view: str) -> None:
+    page.execute_script(f"location.hash = '{view}'")
+    page.execute_async_script("requestAnimationFrame(() => requestAnimationFrame(arguments[0]))")
+
+
+def texts(page, selector: str) -> list[str]:
+    return [element.text for element in page.find_elements("css selector", selector)]
+
+
+def test_the_answers_have_a_picture_each(page, html):
+    assert texts(page, "#answers h3") == [a["question"] for a in data_of(html)["answers"]]
+    charts = sum(a["chart"] is not None for a in data_of(html)["answers"])
+    assert len(page.find_elements("css selector", "#answers figure svg[role=img]")) >= charts >= 2
+    assert not page.find_element("id", "features").is_displayed()
+    assert page.find_element("css selector", "nav a[aria-current=page]").text == "Four answers"
+
+
+def test_the_table_sorts_and_searches(page):
+    go(page, "#/features")
+    rows = page.find_elements("css selector", "#table tbody tr")
+    assert len(rows) == D_SAE
+    rates = [float(t.rstrip("%")) for t in texts(page, "#table tbody td:nth-child(2)")]
+    assert rates == sorted(rates, reverse=True)
+    page.find_elements("css selector", "#table th button")[0].click()
+    numbers = texts(page, "#table tbody td:first-child")
+    assert numbers in ([str(i) for i in range(D_SAE)], [str(i) for i in reversed(range(D_SAE))])
+    header = page.find_elements("css selector", "#table th")[0]
+    first = header.get_attribute("aria-sort")
+    page.switch_to.active_element.click()  # the focus stays on the button
+    assert {first, page.find_elements("css selector", "#table th")[0].get_attribute("aria-sort")} == {
+        "ascending",
+        "descending",
+    }
+    search = page.find_element("id", "search")
+    search.send_keys("17")
+    assert "17" in texts(page, "#table tbody td:first-child")
+    search.clear()
+    search.send_keys("no such thing")
+    assert texts(page, "#table tbody tr") == []
+    assert page.find_element("id", "count").text == f"0 of {D_SAE} features"
+
+
+def test_a_feature_opens_with_its_contexts_and_the_keys_move_on(page, html):
+    data = data_of(html)
+    layer = data["layers"][1]
+    number = int(np.argmax(layer["rate"]))
+    go(page, f"#/feature/{layer['layer']}/{number}")
+    assert page.find_element("id", "feature-title").text == f"Layer {layer['layer']}, feature {number}"
+    assert page.switch_to.active_element.get_attribute("id") == "feature-title"
+    feature = layer["features"][number]
+    contexts = page.find_elements("css selector", ".contexts .text")
+    assert len(contexts) == len(feature["contexts"])
+    for element, (*_, text, at, cut, _, digits, _, _) in zip(contexts, feature["contexts"], strict=True):
+        shown = page.execute_script("return arguments[0].textContent", element)
+        assert shown == ("…" if cut[0] else "") + text + ("…" if cut[1] else "")
+        marks = [m.get_property("textContent") for m in element.find_elements("css selector", "mark")]
+        assert marks == [c for c, digit in zip(text, digits, strict=True) if digit != "0"]
+        assert element.find_element("css selector", "mark.peak").get_property("textContent") == text[at]
+    assert len(page.find_elements("css selector", "#feature-body svg[role=img]")) == 3
+    from selenium.webdriver.common.keys import Keys
+
+    page.find_element("id", "feature-title").send_keys(Keys.ARROW_RIGHT)
+    page.execute_async_script("requestAnimationFrame(() => requestAnimationFrame(arguments[0]))")
+    assert page.find_element("id", "feature-title").text.endswith(f"feature {(number + 1) % D_SAE}")
+    page.find_element("css selector", "body").send_keys("/")
+    assert page.switch_to.active_element.get_attribute("id") == "search"
+
+
+def test_concepts_and_layers_are_shown(page, html):
+    data = data_of(html)
+    go(page, "#/concepts")
+    assert len(page.find_elements("css selector", "#concepts table")) == 3
+    assert len(page.find_elements("css selector", "#concepts tbody tr")) == sum(
+        len(x["concepts"]) for x in data["layers"]
+    )
+    page.find_element("css selector", "#concepts tbody a").click()
+    assert page.find_element("id", "feature").is_displayed()
+    go(page, "#/layers")
+    assert "Features matched across layers" in texts(page, "#layers h3")
+    assert len(page.find_elements("css selector", "#layers svg[role=img]")) >= 4
+
+
+def test_light_and_dark(page):
+    before = page.execute_script("return getComputedStyle(document.body).backgroundColor")
+    page.find_element("id", "theme").click()
+    assert page.execute_script("return getComputedStyle(document.body).backgroundColor") != before
