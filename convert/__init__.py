@@ -1,4 +1,7 @@
-"""Between PyTorch files and jaxsae, and the only home of torch: readers, writers, name table, reference model."""
+"""Between PyTorch files and jaxsae: readers, writers, name table, reference model.
+
+The only home of torch, which is loaded for writing and for comparing, not for reading.
+"""
 
 import importlib
 from typing import Any

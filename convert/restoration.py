@@ -27,7 +27,9 @@ class Checkpoint:
 
     def model(self, dtype: Any = np.float32) -> RestorationModel:
         """The Flax replica with these weights."""
-        return from_params(self.config, table.to_flax(self.tensors, self.config, "checkpoint"), dtype)
+        model = from_params(self.config, table.to_flax(self.tensors, self.config, "checkpoint"), dtype)
+        pt.forget(self.tensors.values())  # most are copied, in another layout
+        return model
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
@@ -49,8 +51,9 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     require(
         vocab_size == config.vocab_size, f"{path}: vocab_size must be config's {config.vocab_size}, got {vocab_size!r}"
     )
-    tensors = {str(name): pt.to_numpy(t, f"{path}: {name}") for name, t in content["model_state_dict"].items()}
+    tensors = {str(name): pt.floating(t, f"{path}: {name}") for name, t in content["model_state_dict"].items()}
     table.to_flax(tensors, config, str(path))
+    pt.forget(tensors.values())
     return Checkpoint(config, tensors, sha256(path))
 
 

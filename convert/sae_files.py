@@ -76,7 +76,7 @@ def load_sae(path: str | Path) -> SAEFile:
     config = SAEConfig(d_in, d_sae, float(l1_coef), k, architecture, target_l0)
 
     # Older files are float32 too; half precision is widened.
-    arrays = [pt.to_numpy(content[name], f"{path}: {name}").astype(np.float32) for name in TENSORS]
+    arrays = [pt.floating(content[name], f"{path}: {name}").astype(np.float32) for name in TENSORS]
     expected = [(d_in, d_sae), (d_sae,), (d_sae, d_in), (d_in,)]
     got = [array.shape for array in arrays]
     require(got == expected, f"{path}: shapes must be {_shapes(expected)} (config), got {_shapes(got)}")

@@ -1,8 +1,9 @@
 """jaxsae: train sparse autoencoders on a PyTorch restoration transformer, and read what it learned.
 
 Reading order is data flow: `text` and `data` (text -> token ids), `model` (ids -> residual stream), `activations`
-(residual stream -> rows), `sae` and `train` (rows -> sparse autoencoder), `metrics` (how good it is). The readers and
-writers of PyTorch files live in the sibling package `convert`.
+(residual stream -> rows), `sae` and `train` (rows -> sparse autoencoder), `metrics` and `splice` (how good it is),
+`concepts`, `survey` and `dossier` (what its latents mean), `answers` and `report` (the page that shows it). The readers
+and writers of PyTorch files live in the sibling package `convert`.
 """
 
 import importlib

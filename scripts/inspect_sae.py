@@ -28,6 +28,7 @@ MAX_PATTERN = 40
 def main(args: argparse.Namespace) -> None:
     """One pass over the text, then what was asked for."""
     data = cli.config_from(args, DataConfig, max_samples=100)
+    cli.lean_memory()
     cli.select_device(args.device)
     from convert import layer_of, load_sae, read_checkpoint
     from jaxsae import demo, load_samples

@@ -268,13 +268,46 @@ def test_absent_file_and_folder_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
-def test_tensors_to_numpy_and_back(dtype):
-    tensor = torch.randn(3, 5).to(dtype)
-    array = pt.to_numpy(torch.nn.Parameter(tensor), "x")
-    assert (array.dtype == ml_dtypes.bfloat16) == (dtype == torch.bfloat16)
-    back = pt.to_tensor(array)
-    assert back.dtype == dtype
-    assert torch.equal(back, tensor)
+def test_tensors_are_read_as_torch_reads_them(tmp_path, dtype):
+    """Views, transposed and shared storages, parameters, scalars and empty ones."""
+    base = torch.randn(3, 5).to(dtype)
+    content = {
+        "plain": base,
+        "transposed": base.T,
+        "part": base[1:, 2:4],
+        "parameter": torch.nn.Parameter(base),
+        "scalar": base[0, 0],
+        "empty": base[:0],
+        "numbers": [np.float64(0.5), np.float32(2), 3, "x", None, True],
+    }
+    path = saved(tmp_path, content)
+    read = pt.read_pt(path, "another")
+    for name in ("plain", "transposed", "part", "parameter", "scalar", "empty"):
+        array = pt.floating(read[name], name)
+        assert (array.dtype == ml_dtypes.bfloat16) == (dtype == torch.bfloat16)
+        back = pt.to_tensor(array)
+        assert back.dtype == dtype
+        assert torch.equal(back, content[name])
+        assert not array.flags.writeable
+    assert read["numbers"] == content["numbers"]
+    pt.forget([read["plain"]])
+    assert torch.equal(pt.to_tensor(read["plain"]), base)
+
+
+def test_a_tensor_must_lie_within_its_storage(tmp_path):
+    """A file that declares more than it has, by size, by stride, by an expanded view, or by its storage."""
+    for size, stride, offset in (((4, 5), (5, 1), 0), ((3, 5), (7, 1), 0), ((3, 5), (5, 1), 1), ((10**9,), (0,), 0)):
+        with pytest.raises(InputError, match="must lie within its storage"):
+            pt._tensor(np.zeros(15, np.float32), offset, size, stride)
+    with pytest.raises(InputError, match="must lie within its storage"):
+        pt._tensor(np.zeros(15, np.float32), -1, (1,), (1,))
+    path = saved(tmp_path, {"x": torch.zeros(4), "y": torch.ones(4)})
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(tmp_path / "more.pt", "w") as new:
+        for entry in old.infolist():
+            data = old.read(entry)
+            new.writestr(entry.filename, data[:8] if entry.filename.endswith("data/0") else data)
+    with pytest.raises(InputError, match="must have the length that is declared, got 8 bytes"):
+        pt.read_pt(tmp_path / "more.pt", "another")
 
 
 # --- SAE files

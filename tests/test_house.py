@@ -28,6 +28,11 @@ def test_the_facades_load_nothing_heavy_and_name_everything():
     assert fresh(code).strip() == "set()"
 
 
+def test_reading_pt_files_takes_no_torch(tiny_pt):
+    code = "import sys; from convert import load_restoration_model as load; load(sys.argv[1]); print('torch' in sys.modules)"
+    assert fresh(code, str(tiny_pt)).strip() == "False"
+
+
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_help_loads_neither_jax_nor_torch(script):
     code = (

@@ -156,7 +156,9 @@ def test_two_saes_in_one_pass(tiny_pt):
     samples = Samples(columns["input_ids"], columns["labels"], columns["attention_mask"])
     saes = [sae_lib.init(jax.random.key(i), SAEConfig(TINY.d_model, n)) for i, n in enumerate((20, 26))]
     both = survey(model, samples, [Subject(0, saes[0]), Subject(3, saes[1])])
-    latents = [np.asarray(sae_lib.encode(s, extract(model, samples, [n]).values[n])) for s, n in zip(saes, (0, 3), strict=True)]
+    latents = [
+        np.asarray(sae_lib.encode(s, extract(model, samples, [n]).values[n])) for s, n in zip(saes, (0, 3), strict=True)
+    ]
     fires = [(one > 0).astype(float) for one in latents]
     np.testing.assert_array_equal(both.between[0], fires[0].T @ fires[1])
     alone = survey(model, samples, [Subject(3, saes[1])]).surveys[0]
