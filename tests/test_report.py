@@ -76,7 +76,8 @@ def test_the_figures_are_those_of_the_survey(html):
             edges, counts = feature["histogram"]
             assert len(edges) == len(counts)
             np.testing.assert_allclose(sum(counts), rate * layer["rows"], rtol=1e-3)
-            for _, position, text, at, _, damaged, digits, value, _ in feature["contexts"]:
+            for _, position, text, at, _, damaged, digits, value, level in feature["contexts"]:
+                assert digits[at] == "9" or level != "strongest"
                 assert len(text) == len(digits)
                 assert digits[at] != "0"
                 assert 0 <= at <= position
@@ -204,15 +205,23 @@ def test_a_feature_opens_with_its_contexts_and_the_keys_move_on(page, html):
     go(page, f"#/feature/{layer['layer']}/{number}")
     assert page.find_element("id", "feature-title").text == f"Layer {layer['layer']}, feature {number}"
     assert page.switch_to.active_element.get_attribute("id") == "feature-title"
-    feature = layer["features"][number]
-    contexts = page.find_elements("css selector", ".contexts .text")
-    assert len(contexts) == len(feature["contexts"])
-    for element, (*_, text, at, cut, _, digits, _, _) in zip(contexts, feature["contexts"], strict=True):
-        shown = page.execute_script("return arguments[0].textContent", element)
-        assert shown == ("…" if cut[0] else "") + text + ("…" if cut[1] else "")
-        marks = [m.get_property("textContent") for m in element.find_elements("css selector", "mark")]
-        assert marks == [c for c, digit in zip(text, digits, strict=True) if digit != "0"]
-        assert element.find_element("css selector", "mark.peak").get_property("textContent") == text[at]
+    markup = 0
+    for i in np.argsort(layer["rate"])[::-6]:
+        go(page, f"#/feature/{layer['layer']}/{i}")
+        feature = layer["features"][i]
+        contexts = page.find_elements("css selector", ".contexts .text")
+        assert len(contexts) == len(feature["contexts"])
+        for element, (*_, text, at, cut, _, digits, _, _) in zip(contexts, feature["contexts"], strict=True):
+            shown = page.execute_script("return arguments[0].textContent", element)
+            assert shown == ("…" if cut[0] else "") + text + ("…" if cut[1] else "")
+            markup += bool(
+                re.search("<img [a-z]", "".join("_" if d != "0" else c for c, d in zip(text, digits, strict=True)))
+            )
+            marks = [m.get_property("textContent") for m in element.find_elements("css selector", "mark")]
+            assert marks == [c for c, digit in zip(text, digits, strict=True) if digit != "0"]
+            assert element.find_element("css selector", "mark.peak").get_property("textContent") == text[at]
+    assert markup  # a tag stood in a run of text somewhere, and stayed text
+    go(page, f"#/feature/{layer['layer']}/{number}")
     assert len(page.find_elements("css selector", "#feature-body svg[role=img]")) == 3
     from selenium.webdriver.common.keys import Keys
 

@@ -137,6 +137,7 @@ def test_sums_are_those_of_the_whole_matrix(tiny_pt, padding, k):
     for contexts in (got.strongest, got.drawn):
         there = contexts.score > 0
         assert samples.mask[contexts.sample[there], contexts.position[there]].all()
+        assert (contexts.values[there][:, BEFORE] > 0).all()  # it fires there
     # what a concept's counts say is what ranking the whole matrix says, up to the width of the bins
     has = np.zeros(len(latents), bool)
     for i in range(len(samples)):
