@@ -211,6 +211,24 @@ def test_nothing_in_a_file_is_run(tmp_path):
     assert not target.exists()
 
 
+def test_a_name_that_hides_from_the_listing_is_not_run_either(tmp_path):
+    """The pickle's last strings are harmless; what it calls it takes from its memo."""
+    target = tmp_path / "owned"
+
+    def string(text: str) -> bytes:
+        return b"\x8c" + bytes([len(text)]) + text.encode()
+
+    hidden = b"\x80\x04" + string("os") + b"\x94" + string("mkdir") + b"\x94" + string(str(target)) + b"\x94"
+    hidden += string("collections") + string("OrderedDict") + b"h\x00h\x01\x93h\x02\x85R."
+    with zipfile.ZipFile(tmp_path / "m.pt", "w") as archive:
+        archive.writestr("m/data.pkl", hidden)
+    with pytest.raises(InputError, match=r"must be a file as torch.save writes it, got: os\.mkdir"):
+        pt.read_pt(tmp_path / "m.pt", "another")
+    assert not target.exists()
+    pickle.loads(hidden)  # so it would have been
+    assert target.is_dir()
+
+
 def test_tl_model_is_refused_naming_the_file_to_give(tmp_path):
     path = saved(tmp_path, {"model": HookedTransformer(), "config": {}, "original_checkpoint": "x"}, "tl_model.pt")
     with pytest.raises(InputError, match=r"HookedTransformer.*; give the best_model\.pt of the restoration model"):
