@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from jaxsae import sae as sae_lib
 from jaxsae.config import THRESHOLDED, InputError, SAEConfig, TrainConfig, require
@@ -28,8 +28,9 @@ L1_START = 1e-3
 """Where ReLU's penalty begins that a target L0 determines, in the units of the rows: the guide's."""
 L1_REACH = 32.0
 """How far it can then move in a whole run: by this over the steps, times log(L0 / the L0 aimed at), each step."""
-DEAD_AFTER = 25
-"""Steps without firing after which a latent is to be revived."""
+DEAD_AFTER, DEAD_SHARE = 25, 130
+"""Steps without firing after which a latent is to be revived: at least so many, and so many that it would have fired this
+often if all latents fired alike. With fewer, runs with an L0 of 16 of 1,536 ran away: the revived silenced others."""
 LIFT = 0.01
 """What the bias of such a latent gains a step, where the rows' elements have variance 1."""
 LIFT_TO_THRESHOLD, LOWER = 0.003, 0.97
@@ -114,6 +115,12 @@ def principal_basis(rows: Float[Array, "n d_in"]) -> Basis:
     return Basis(*(jnp.asarray(a, rows.dtype) for a in (centre, directions[:, ::-1], scale)))
 
 
+def dead_after(config: SAEConfig, batch_size: int) -> int:
+    """Steps without firing after which a latent counts as dead."""
+    l0 = config.k or config.target_l0 or config.d_sae
+    return max(DEAD_AFTER, math.ceil(DEAD_SHARE * config.d_sae / (batch_size * l0)))
+
+
 Step = Callable[[TrainState, Float[Array, "n d_in"], Int[Array, " batch"]], TrainState]
 
 
@@ -136,7 +143,7 @@ def make_step(
       basis: train on the rows in this basis.
       l1_rate: how fast a ReLU's penalty moves where there is a target L0.
       sink: what the L0 aimed at is multiplied by each step, until it is the target.
-      revive: latents that fired in none of the last `DEAD_AFTER` steps: by AuxK, and by raising their bias (and
+      revive: latents that fired in none of the last `dead_after` steps: by AuxK, and by raising their bias (and
         lowering their threshold) a little each step until they fire, as idle experts are brought back into a mixture
         (Wang et al. 2024, arXiv 2408.15664).
     """
@@ -144,9 +151,12 @@ def make_step(
     targets = np.array([c.target_l0 or 0 for c in configs])
 
     def member_step(
-        state: TrainState, target: Float[Array, ""], x: Float[Array, "batch d_in"], aux: bool
+        state: TrainState,
+        target: Float[Array, ""],
+        dead: Bool[Array, " d_sae"],
+        x: Float[Array, "batch d_in"],
+        aux: bool,
     ) -> TrainState:
-        dead = state.idle >= DEAD_AFTER
 
         def loss(sae: SAE) -> tuple[Array, sae_lib.Step]:
             return sae_lib.loss(
@@ -190,15 +200,15 @@ def make_step(
         if basis is not None:
             x = sae_lib.into(basis, x)
         target = jnp.asarray(targets, rows.dtype)
+        dead = state.idle >= np.array([dead_after(c, x.shape[0]) for c in configs])[:, None]
 
         def run(state: TrainState, aux: bool) -> TrainState:
-            return jax.vmap(partial(member_step, aux=aux), in_axes=(0, 0, None))(state, target, x)
+            return jax.vmap(partial(member_step, aux=aux), in_axes=(0, 0, 0, None))(state, target, dead, x)
 
         if not revive:
             return run(state, False)
         # asked outside the vmap, so that steps without dead latents do not pay for AuxK
-        any_dead = (state.idle >= DEAD_AFTER).any()
-        return jax.lax.cond(any_dead, partial(run, aux=True), partial(run, aux=False), state)
+        return jax.lax.cond(dead.any(), partial(run, aux=True), partial(run, aux=False), state)
 
     return jax.jit(step, donate_argnums=0)
 

@@ -369,7 +369,7 @@ def test_silent_latents_are_revived(architecture):
 
     def fire_again(revive):
         saes = ensemble_of_one(config)
-        saes = saes._replace(b_enc=jnp.where(silent, -2.0, saes.b_enc), W_enc=saes.W_dec.swapaxes(1, 2))
+        saes = saes._replace(b_enc=jnp.where(silent, -0.7, saes.b_enc), W_enc=saes.W_dec.swapaxes(1, 2))
         if saes.threshold is not None:
             saes = saes._replace(threshold=saes.threshold + 0.5)
         # further from firing than any row brings them
