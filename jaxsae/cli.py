@@ -132,6 +132,7 @@ def select_device(name: str) -> None:
     require(name != "mps", "device must be one that JAX supports, got mps, which it does not; use --device cpu")
     import jax
 
+    keep_compiled()
     if name != "auto":
         jax.config.update("jax_platforms", "cuda" if name == "gpu" else name)
     try:
@@ -139,6 +140,42 @@ def select_device(name: str) -> None:
     except (RuntimeError, AssertionError) as error:  # an assertion where the platform's plugin is not installed
         reason = str(error).split("\n")[0] or "no such device"
         raise InputError(f"device {name} must be one that this JAX can use, got: {reason}; use --device cpu") from None
+
+
+def keep_compiled() -> None:
+    """Have JAX keep what it compiles in the user's cache folder, so that the next start need not compile it again.
+
+    What lies there is run: the folder must be the user's own and closed to others, else nothing is kept or taken.
+    JAXSAE_CACHE names another folder, or is `off`.
+    """
+    import hashlib
+    import platform
+    from pathlib import Path
+
+    import jax
+    from platformdirs import user_cache_dir
+
+    wanted = os.environ.get("JAXSAE_CACHE") or user_cache_dir("jaxsae")
+    if wanted == "off":
+        return
+    # code for another processor would not run: a home may be shared by machines
+    cpu = Path("/proc/cpuinfo")
+    flags = (
+        next((line for line in cpu.read_text().splitlines() if line.startswith("flags")), "") if cpu.exists() else ""
+    )
+    machine = hashlib.sha256(f"{platform.machine()} {platform.processor()} {flags}".encode()).hexdigest()[:12]
+    folder = Path(wanted) / f"compiled-{jax.__version__}-{machine}"
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = folder.stat()
+    except OSError:
+        return
+    if status.st_uid != os.getuid() or status.st_mode & 0o022 or folder.is_symlink():
+        return
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    jax.config.update("jax_compilation_cache_max_size", 2**28)
 
 
 def lean_memory() -> None:

@@ -29,8 +29,8 @@ L1_START = 1e-3
 L1_REACH = 32.0
 """How far it can then move in a whole run: by this over the steps, times log(L0 / the L0 aimed at), each step."""
 DEAD_AFTER, DEAD_SHARE = 25, 130
-"""Steps without firing after which a latent is to be revived: at least so many, and so many that it would have fired this
-often if all latents fired alike. With fewer, runs with an L0 of 16 of 1,536 ran away: the revived silenced others."""
+"""Steps without firing after which a latent is to be revived: at least so many, and enough to have fired so often if
+all fired alike. With fewer, runs with an L0 of 16 of 1,536 ran away: what was revived silenced the rest."""
 LIFT = 0.01
 """What the bias of such a latent gains a step, where the rows' elements have variance 1."""
 LIFT_TO_THRESHOLD, LOWER = 0.003, 0.97

@@ -1,0 +1,61 @@
+"""What the scripts share, where no script's own test reaches it."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+from jaxsae import cli
+
+CODE = """
+import sys
+sys.path.insert(0, {root!r})
+from jaxsae import cli
+cli.quiet_libraries()
+cli.select_device("cpu")
+import jax, jax.numpy as jnp
+compiled = []
+jax.monitoring.register_event_listener(lambda name, **_: compiled.append(name))
+jax.jit(lambda x: jnp.linalg.qr(x @ x.T + 1)[0].sum())(jnp.ones((50, 50))).block_until_ready()
+print(jax.config.jax_compilation_cache_dir, sum(name.endswith("cache_hits") for name in compiled))
+"""
+
+
+def start(cache) -> list[str]:
+    """A fresh process with this cache: (the folder JAX uses, how often it found something there)."""
+    env = {**os.environ, "JAXSAE_CACHE": str(cache)}
+    code = CODE.format(root=str(ROOT))
+    return subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
+    ).stdout.split()
+
+
+def test_the_second_start_compiles_nothing_again(tmp_path):
+    folder, hits = start(tmp_path / "cache")
+    assert folder.startswith(str(tmp_path / "cache"))
+    assert hits == "0"
+    assert os.stat(folder).st_mode & 0o777 == 0o700
+    assert start(tmp_path / "cache") == [folder, *start(tmp_path / "cache")[1:]]
+    assert int(start(tmp_path / "cache")[1]) > 0
+
+
+def test_the_cache_is_switchable_and_must_be_the_users_own(tmp_path):
+    assert start("off")[0] == "None"
+    folder, _ = start(tmp_path)
+    os.chmod(folder, 0o777)  # anybody could put code there
+    assert start(tmp_path)[0] == "None"
+    (tmp_path / "file").write_text("")
+    assert start(tmp_path / "file")[0] == "None"
+
+
+def test_a_text_flag_takes_what_begins_with_a_hyphen():
+    parser = cli.Parser("")
+    parser.add_text("--pattern")
+    parser.add_argument("--other")
+    for words in (["--pattern", "-ak"], ["--pattern=-ak"], ["--pattern", "-ak", "--other", "x"]):
+        assert parser.parse_args(words).pattern == "-ak"
+    assert parser.parse_args(["--pattern", "--other", "--other", "x"]).pattern == "--other"
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--pattern"])
