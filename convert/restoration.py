@@ -1,6 +1,8 @@
 """The restoration model's checkpoint: the original scripts' `.pt`, or the folder convert_weights.py makes of it."""
 
 import dataclasses
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,12 +24,19 @@ class Checkpoint:
 
     config: ModelConfig
     tensors: dict[str, np.ndarray]
-    sha256: str
-    """Of the `.pt` file; a converted folder remembers that of the file it was made from."""
+    fingerprint: Callable[[], str]
 
-    def model(self, dtype: Any = np.float32) -> RestorationModel:
-        """The Flax replica with these weights."""
-        model = from_params(self.config, table.to_flax(self.tensors, self.config, "checkpoint"), dtype)
+    @functools.cached_property
+    def sha256(self) -> str:
+        """Of the `.pt` file; a converted folder remembers that of the file it was made from."""
+        return self.fingerprint()
+
+    def model(self, dtype: Any = np.float32, n_layers: int | None = None) -> RestorationModel:
+        """The Flax replica with these weights; with `n_layers`, of the first blocks alone."""
+        config = self.config if n_layers is None else dataclasses.replace(self.config, n_layers=n_layers)
+        names = table.torch_shapes(config)
+        kept = {name: tensor for name, tensor in self.tensors.items() if name in names}
+        model = from_params(config, table.to_flax(kept, config, "checkpoint"), dtype)
         pt.forget(self.tensors.values())  # most are copied, in another layout
         return model
 
@@ -41,7 +50,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     path = Path(path)
     if path.is_dir():
         config, params, provenance = checkpoint.load_model(path)
-        return Checkpoint(config, table.to_torch(params, config), provenance["sha256"])
+        return Checkpoint(config, table.to_torch(params, config), lambda: provenance["sha256"])
     content = pt.read_pt(path, INSTEAD)
     keys = ", ".join(map(str, content)) or "nothing"
     has_both = isinstance(content.get("model_state_dict"), dict) and "config" in content
@@ -54,7 +63,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     tensors = {str(name): pt.floating(t, f"{path}: {name}") for name, t in content["model_state_dict"].items()}
     table.to_flax(tensors, config, str(path))
     pt.forget(tensors.values())
-    return Checkpoint(config, tensors, sha256(path))
+    return Checkpoint(config, tensors, lambda: sha256(path))
 
 
 def load_restoration_model(path: str | Path) -> RestorationModel:

@@ -56,11 +56,13 @@ class Parser(argparse.ArgumentParser):
         *,
         only: tuple[str, ...] = (),
         names: dict[str, tuple[str, ...]] | None = None,
+        lists: tuple[str, ...] = (),
         **defaults: Any,
     ) -> None:
         """Add a flag for each field of a config dataclass, or for those in `only`; `defaults` differ from the field's.
 
-        `names` gives a field other flags than its own name.
+        `names` gives a field other flags than its own name; the fields in `lists` take several values, parted by
+        commas, and become lists of (as typed, value).
 
         A flag that is not given leaves no attribute: the dataclass knows its default.
         """
@@ -81,8 +83,23 @@ class Parser(argparse.ArgumentParser):
                 default = "the demo's"
             options["help"] = f"{options['help']} (default: {default})"
             how = {"action": "store_true"} if kind is bool else {"type": kind}
+            if field.name in lists:
+                how, options["metavar"] = {"type": _several(kind)}, "N[,N...]"
             flags = (names or {}).get(field.name, (f"--{field.name.replace('_', '-')}",))
             self.add_argument(*flags, **{**how, "dest": field.name, "default": SUPPRESS, **options})
+
+
+def _several(kind: Callable[[str], Any]) -> Callable[[str], list[tuple[str, Any]]]:
+    """A parser of values parted by commas: [(as typed, value), ...]."""
+
+    def parse(text: str) -> list[tuple[str, Any]]:
+        values = [(part.strip(), kind(part)) for part in text.split(",")]
+        if len({value for _, value in values}) < len(values):
+            raise argparse.ArgumentTypeError(f"values must differ, got {text}")
+        return values
+
+    parse.__name__ = kind.__name__  # what argparse calls it in its error
+    return parse
 
 
 def config_from(args: argparse.Namespace, config: Callable[..., T], **defaults: Any) -> T:
@@ -179,10 +196,9 @@ def keep_compiled() -> None:
 
 
 def lean_memory() -> None:
-    """Have the C library give memory back at once, from one arena: a fifth less at the peak of a pass over the text.
+    """Have the C library keep one arena, and large pieces in it: an eighth less at the peak of a pass over the text.
 
-    For scripts that compute in large pieces now and then, not for a training loop; does nothing where the C library is
-    not glibc. Call it before threads are started.
+    Does nothing where the C library is not glibc. Call it before threads are started.
     """
     import ctypes
 
@@ -191,7 +207,7 @@ def lean_memory() -> None:
     except (OSError, AttributeError):
         return
     trim_threshold, mmap_threshold, arena_max = -1, -3, -8  # of malloc.h
-    for option, value in ((arena_max, 1), (mmap_threshold, 2**20), (trim_threshold, 2**20)):
+    for option, value in ((arena_max, 1), (mmap_threshold, 2**25), (trim_threshold, 2**28)):
         mallopt(option, value)
 
 

@@ -96,3 +96,24 @@ def latents_figure(path: str | Path, title: str, survey: Survey, chosen: Sequenc
             ax.tick_params(labelsize=7)
         figure.savefig(path, dpi=130)
         plt.close(figure)
+
+
+def pareto_figure(path: str | Path, points: Sequence[tuple[int, float, float]], rows_scored: str) -> None:
+    """Error over sparsity, a line for each layer; a PNG.
+
+    Args:
+      points: (layer, L0, FVU) of each SAE.
+      rows_scored: what they were scored on, for the axis.
+    """
+    layers = sorted({layer for layer, *_ in points})
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
+        colours = matplotlib.colormaps["viridis"](np.linspace(0, 0.9, len(layers)))
+        for layer, colour in zip(layers, colours, strict=True):
+            l0, fvu = zip(*sorted((l0, fvu) for number, l0, fvu in points if number == layer), strict=True)
+            axes.plot(l0, fvu, "o-", color=colour, label=f"layer {layer}")
+        axes.set(xscale="log", yscale="log", xlabel=f"L0 ({rows_scored})", ylabel="fraction of variance unexplained")
+        axes.grid(which="both", color=GREY, alpha=0.4, linewidth=0.5)
+        axes.legend(frameon=False, fontsize=8, ncols=1 + len(layers) // 9)
+        figure.savefig(path, dpi=150)
+        plt.close(figure)

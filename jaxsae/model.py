@@ -138,6 +138,7 @@ class Block(nnx.Module):
 # caller's own jit these are inlined.
 run_block = jax.jit(lambda block, x, cos, sin, bias: block(x, cos, sin, bias))
 run_embed = jax.jit(lambda embed, ids: embed(ids))
+run_bias = jax.jit(lambda mask, dtype: (1 - mask.astype(dtype)[:, None, None, :]) * -1e9, static_argnums=1)
 run_head = jax.jit(lambda final_ln, head, x: head(final_ln(x)))
 
 
@@ -176,7 +177,7 @@ class RestorationModel(nnx.Module):
     ) -> Iterator[Float[Array, "batch position d_model"]]:
         """The residual stream after each of `blocks`, `x` being what the first of them reads."""
         cos, sin = rotary_table(x.shape[1], self.config.d_head, float(self.config.rotary_base))
-        bias = None if mask is None else (1 - jnp.asarray(mask, x.dtype)[:, None, None, :]) * jnp.asarray(-1e9, x.dtype)
+        bias = None if mask is None else run_bias(jnp.asarray(mask), x.dtype)
         for block in blocks:
             x = run_block(self.layers[block], x, cos, sin, bias)
             yield x

@@ -8,7 +8,6 @@ and some drawn at random, each with the latent's values around it.
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -242,10 +241,13 @@ class Surveyed(NamedTuple):
     """On how many rows a latent of an SAE and one of the next SAE both fire."""
 
 
-@partial(jax.jit, static_argnames="k")
 def encode(sae: SAE, x: Float[Array, "batch position d_in"], k: int | None) -> Float[Array, "rows d_sae"]:
     """Latents of a residual stream, one row a position."""
-    return sae_lib.encode(sae, x.reshape(-1, x.shape[-1]), k)
+    # reshaped on the host: batches of all lengths have about as many rows, so there is less to compile for
+    return _encode(sae, np.asarray(x).reshape(-1, x.shape[-1]), k)
+
+
+_encode = jax.jit(sae_lib.encode, static_argnames="k")
 
 
 def survey(

@@ -6,7 +6,7 @@ epoch waits for the device: losses are summed there and read once, when the epoc
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from jaxsae import sae as sae_lib
 from jaxsae.config import THRESHOLDED, InputError, SAEConfig, TrainConfig, require
@@ -73,9 +73,9 @@ def optimizer(lr: float | optax.Schedule, b2: float = 0.999) -> optax.GradientTr
 
 
 def init_state(
-    saes: SAE, transform: optax.GradientTransformation, penalty: float = 0.0, aim: float = 0.0
+    saes: SAE, transform: optax.GradientTransformation, penalty: ArrayLike = 0.0, aim: ArrayLike = 0.0
 ) -> TrainState:
-    """A fresh state around the members' starting weights; all members begin with this penalty and aim."""
+    """A fresh state around the members' starting weights; penalty and aim are theirs, or one for all."""
     dtype, (members, d_sae) = saes.b_enc.dtype, saes.b_enc.shape
     # a buffer each, for all are donated
     return TrainState(
@@ -121,7 +121,8 @@ def dead_after(config: SAEConfig, batch_size: int) -> int:
     return max(DEAD_AFTER, math.ceil(DEAD_SHARE * config.d_sae / (batch_size * l0)))
 
 
-Step = Callable[[TrainState, Float[Array, "n d_in"], Int[Array, " batch"]], TrainState]
+Rows = Float[Array, "n d_in"] | tuple[Float[Array, "n d_in"], ...]
+Step = Callable[[TrainState, Rows, Int[Array, "*members batch"]], TrainState]
 
 
 def make_step(
@@ -131,33 +132,34 @@ def make_step(
     *,
     basis: Basis | None = None,
     l1_rate: float = 0.01,
-    sink: float = 1.0,
+    sink: ArrayLike = 1.0,
     revive: bool = False,
 ) -> Step:
     """The jitted step: `step(state, rows, batch)` trains every member on `rows[batch]` and gives the next state.
 
     The state is donated: the one passed in is gone. Members differ in penalty and `target_l0`; they share architecture
-    and `k`.
+    and `k`. With a tuple of rows, one for each member, `batch` has a row for each too, and `basis` an axis of members.
 
     Args:
       basis: train on the rows in this basis.
       l1_rate: how fast a ReLU's penalty moves where there is a target L0.
-      sink: what the L0 aimed at is multiplied by each step, until it is the target.
+      sink: what the L0 aimed at is multiplied by each step, until it is the target; of each member, or of all.
       revive: latents that fired in none of the last `dead_after` steps: by AuxK, and by raising their bias (and
         lowering their threshold) a little each step until they fire, as idle experts are brought back into a mixture
         (Wang et al. 2024, arXiv 2408.15664).
     """
     config, dtype = configs[0], None if precision == "float32" else precision
     targets = np.array([c.target_l0 or 0 for c in configs])
+    sinks = np.broadcast_to(np.asarray(sink), targets.shape)
 
     def member_step(
         state: TrainState,
         target: Float[Array, ""],
+        sink: Float[Array, ""],
         dead: Bool[Array, " d_sae"],
         x: Float[Array, "batch d_in"],
         aux: bool,
     ) -> TrainState:
-
         def loss(sae: SAE) -> tuple[Array, sae_lib.Step]:
             return sae_lib.loss(
                 sae,
@@ -195,15 +197,18 @@ def make_step(
             l0_sum=state.l0_sum + seen.l0,
         )
 
-    def step(state: TrainState, rows: Float[Array, "n d_in"], batch: Int[Array, " batch"]) -> TrainState:
-        x = rows.at[batch].get(mode="promise_in_bounds")
-        if basis is not None:
-            x = sae_lib.into(basis, x)
-        target = jnp.asarray(targets, rows.dtype)
-        dead = state.idle >= np.array([dead_after(c, x.shape[0]) for c in configs])[:, None]
+    def step(state: TrainState, rows: Rows, batch: Int[Array, "*members batch"]) -> TrainState:
+        if isinstance(rows, tuple):
+            x = jnp.stack([r.at[b].get(mode="promise_in_bounds") for r, b in zip(rows, batch, strict=True)])
+            x, axis = (x if basis is None else jax.vmap(sae_lib.into)(basis, x)), 0
+        else:
+            x = rows.at[batch].get(mode="promise_in_bounds")
+            x, axis = (x if basis is None else sae_lib.into(basis, x)), None
+        target, sink = (jnp.asarray(a, x.dtype) for a in (targets, sinks))
+        dead = state.idle >= np.array([dead_after(c, x.shape[-2]) for c in configs])[:, None]
 
         def run(state: TrainState, aux: bool) -> TrainState:
-            return jax.vmap(partial(member_step, aux=aux), in_axes=(0, 0, 0, None))(state, target, dead, x)
+            return jax.vmap(partial(member_step, aux=aux), in_axes=(0, 0, 0, 0, axis))(state, target, sink, dead, x)
 
         if not revive:
             return run(state, False)
@@ -265,6 +270,13 @@ def firing_threshold(
     return unit * factor(x)
 
 
+class Member(NamedTuple):
+    """One SAE of a run of several: which rows it is trained on, and how."""
+
+    layer: int
+    config: TrainConfig
+
+
 def train_sae(
     rows: Float[Array, "n d_in"],
     config: TrainConfig,
@@ -283,51 +295,135 @@ def train_sae(
     Raises:
       InputError: fewer rows than a batch, k above d_sae, or a loss that is no longer a number.
     """
-    n, d_in = rows.shape
-    require(n >= config.batch_size, f"rows must be at least a batch, got {n} rows and --batch-size {config.batch_size}")
-    sae_config = config.sae(d_in)
-    steps, modern = n // config.batch_size, config.recipe == "modern"
-    basis = principal_basis(rows) if modern else None
-    scale = 1.0 if basis is None else float(basis.scale)
+    return train_saes({0: rows}, [Member(0, config)], on_step=on_step, on_epoch=lambda _, epoch: on_epoch(epoch))[0]
+
+
+def train_saes(
+    rows: Mapping[int, Float[Array, "n d_in"]],
+    members: Sequence[Member],
+    *,
+    on_step: Callable[[int], None] = lambda steps: None,
+    on_epoch: Callable[[int, Epoch], None] = lambda member, epoch: None,
+) -> list[Trained]:
+    """Train several SAEs, each as `train_sae` would alone, up to rounding.
+
+    Those that differ in nothing but layer, seed, L1 coefficient and target L0 train as one batched step; one that has
+    stopped leaves the batch.
+
+    Args:
+      rows: layer -> activations of the same text, on the device that trains.
+      on_step: called with the number of steps of the epoch handed to the device so far; of each batch of members.
+      on_epoch: called with a member's number and its epoch, at the end of each.
+
+    Raises:
+      InputError: as `train_sae`.
+    """
+    groups: dict[tuple, list[int]] = {}
+    for number, (layer, config) in enumerate(members):
+        n, d_in = rows[layer].shape
+        enough = n >= config.batch_size
+        require(enough, f"rows must be at least a batch, got {n} rows and --batch-size {config.batch_size}")
+        free = {"seed": 0, "l1_coef": 0, "target_l0": config.target_l0 is None}
+        alike = dataclasses.asdict(config) | free | {"k": config.sae(d_in).k, "n": n}
+        groups.setdefault(tuple(alike.items()), []).append(number)
+    found: dict[int, Trained] = {}
+    for numbers in groups.values():
+        trained = _train_alike(rows, [members[i] for i in numbers], on_step, lambda j, e, n=numbers: on_epoch(n[j], e))  # type: ignore[misc]
+        found |= dict(zip(numbers, trained, strict=True))
+    return [found[number] for number in range(len(members))]
+
+
+def _train_alike(
+    rows: Mapping[int, Float[Array, "n d_in"]],
+    members: Sequence[Member],
+    on_step: Callable[[int], None],
+    on_epoch: Callable[[int, Epoch], None],
+) -> list[Trained]:
+    """Members of one batched step."""
+    config, modern = members[0].config, members[0].config.recipe == "modern"
+    n, d_in = rows[members[0].layer].shape
+    configs = [m.config.sae(d_in) for m in members]
+    steps = n // config.batch_size
     total = config.epochs * steps
-    init = sae_lib.init_tied if modern else sae_lib.init
-    sae = init(jax.random.key(config.seed), sae_config)
+    bases = {layer: principal_basis(rows[layer]) for layer in dict.fromkeys(m.layer for m in members)} if modern else {}
+    scales = np.array([float(bases[m.layer].scale) if modern else 1.0 for m in members])
     # penalties are in the units of the rows; scaled latents are as much larger, their errors by its square
-    target_l0 = config.target_l0 or 0
-    penalty, aim, sink = sae_config.l1_coef * scale, float(target_l0), 1.0
-    if sae_config.penalised:
-        penalty = L1_START * scale if sae_config.architecture == "relu" else L0_WEIGHT
-        aim = max(aim, sae_config.d_sae / 3)
-        sink = (target_l0 / aim) ** (2 / total)
+    penalty, aim, sink = np.array([c.l1_coef for c in configs]) * scales, np.zeros(len(members)), np.ones(len(members))
+    aim += np.array([c.target_l0 or 0 for c in configs])
+    if configs[0].penalised:
+        penalty = L1_START * scales if config.architecture == "relu" else np.full(len(members), L0_WEIGHT)
+        start = np.maximum(aim, configs[0].d_sae / 3)
+        aim, sink = start, (aim / start) ** (2 / total)
+    init = sae_lib.init_tied if modern else sae_lib.init
+    saes = [init(jax.random.key(m.config.seed), c) for m, c in zip(members, configs, strict=True)]
     transform = optimizer(schedule(config.lr, total, config.decay), b2=0.95) if modern else optimizer(config.lr)
     l1_rate = max(0.01, L1_REACH / total)
-    step = make_step([sae_config], transform, config.precision, basis=basis, l1_rate=l1_rate, sink=sink, revive=modern)
-    state = init_state(jax.tree.map(lambda leaf: leaf[None], sae), transform, penalty, aim)
 
-    epochs: list[Epoch] = []
-    best, since_best = math.inf, 0
+    def stepper(alive: Sequence[int]) -> tuple[Step, Rows, bool]:
+        """(the step of those members, the rows it takes, whether they are shared)."""
+        some = [members[i] for i in alive]
+        shared = len({(m.layer, m.config.seed) for m in some}) == 1
+        basis: Basis | None = None
+        if modern:
+            one = [bases[m.layer] for m in some]
+            basis = one[0] if shared else jax.tree.map(lambda *leaves: jnp.stack(leaves), *one)
+        of = [configs[i] for i in alive]
+        step = make_step(
+            of, transform, config.precision, basis=basis, l1_rate=l1_rate, sink=sink[list(alive)], revive=modern
+        )
+        return step, rows[some[0].layer] if shared else tuple(rows[m.layer] for m in some), shared
+
+    alive: Sequence[int] = range(len(members))
+    state = init_state(jax.tree.map(lambda *leaves: jnp.stack(leaves), *saes), transform, penalty, aim)
+    step, taken, shared = stepper(alive)
+    epochs: list[list[Epoch]] = [[] for _ in members]
+    best, since_best = [math.inf] * len(members), [0] * len(members)
+    out: dict[int, Trained] = {}
     for number in range(1, config.epochs + 1):
-        for done, batch in enumerate(batches(n, config.batch_size, config.seed, number), start=1):
-            state = step(state, rows, jnp.asarray(batch))
+        orders = [batches(n, config.batch_size, members[i].config.seed, number) for i in alive]
+        for done, batch in enumerate(orders[0] if shared else map(np.stack, zip(*orders, strict=True)), start=1):
+            state = step(state, taken, jnp.asarray(batch))
             on_step(done)
-        epoch = Epoch(number, float(state.loss_sum[0]) / steps / scale**2, float(state.l0_sum[0]) / steps)
-        if not math.isfinite(epoch.loss):
-            raise InputError(
-                f"the loss must stay finite, got {epoch.loss} in epoch {number}; try a lower --lr than {config.lr:g}"
-            )
-        state = state._replace(loss_sum=jnp.zeros_like(state.loss_sum), l0_sum=jnp.zeros_like(state.l0_sum))
-        epochs.append(epoch)
-        on_epoch(epoch)
-        if sae_config.penalised and not math.isclose(epoch.l0, target_l0, rel_tol=0.05):
-            best, since_best = math.inf, 0  # losses under another penalty are not comparable
-        best, since_best = (epoch.loss, 0) if epoch.loss < best else (best, since_best + 1)
-        if since_best >= config.patience and not modern:
+        stay = []
+        for place, i in enumerate(alive):
+            loss, l0 = (float(total[place]) / steps for total in (state.loss_sum, state.l0_sum))
+            epoch = Epoch(number, loss / scales[i] ** 2, l0)
+            if not math.isfinite(epoch.loss):
+                lr = f"try a lower --lr than {config.lr:g}"
+                raise InputError(f"the loss must stay finite, got {epoch.loss} in epoch {number}; {lr}")
+            epochs[i].append(epoch)
+            on_epoch(i, epoch)
+            if configs[i].penalised and not math.isclose(epoch.l0, configs[i].target_l0 or 0, rel_tol=0.05):
+                best[i], since_best[i] = math.inf, 0  # losses under another penalty are not comparable
+            best[i], since_best[i] = (epoch.loss, 0) if epoch.loss < best[i] else (best[i], since_best[i] + 1)
+            if number < config.epochs and (modern or since_best[i] < config.patience):
+                stay.append(place)
+                continue
+            basis = bases.get(members[i].layer)
+            sae = jax.tree.map(lambda leaf, place=place: leaf[place], state.sae)
+            final = float(state.penalty[place]) / scales[i] if configs[i].penalised else 0.0
+            out[i] = _finished(sae, configs[i], epochs[i], rows[members[i].layer], basis, final)
+        if not stay:
             break
-    sae = jax.tree.map(lambda leaf: leaf[0], state.sae)
-    if sae_config.architecture in THRESHOLDED:
-        sae = sae._replace(threshold=firing_threshold(sae, rows, target_l0, basis))
-    if sae_config.penalised and sae_config.architecture == "relu":
-        sae_config = dataclasses.replace(sae_config, l1_coef=float(state.penalty[0]) / scale)
-    if basis is not None:
-        sae = sae_lib.folded(sae, basis)
-    return Trained(sae, sae_config, epochs)
+        state = state._replace(loss_sum=jnp.zeros_like(state.loss_sum), l0_sum=jnp.zeros_like(state.l0_sum))
+        if len(stay) < len(alive):
+            state = jax.tree.map(lambda leaf, stay=stay: leaf[np.array(stay)], state)
+            alive = [alive[place] for place in stay]
+            step, taken, shared = stepper(alive)
+    return [out[i] for i in range(len(members))]
+
+
+def _finished(
+    sae: SAE,
+    config: SAEConfig,
+    epochs: list[Epoch],
+    rows: Float[Array, "n d_in"],
+    basis: Basis | None,
+    penalty: float,
+) -> Trained:
+    """What leaves the batch: thresholds chosen, the basis folded in, the penalty that it ended with."""
+    if config.architecture in THRESHOLDED:
+        sae = sae._replace(threshold=firing_threshold(sae, rows, config.target_l0 or 1, basis))
+    if config.penalised and config.architecture == "relu":
+        config = dataclasses.replace(config, l1_coef=penalty)
+    return Trained(sae if basis is None else sae_lib.folded(sae, basis), config, epochs)

@@ -55,7 +55,8 @@ def main(args: argparse.Namespace) -> None:
             require(0 <= latent < file.config.d_sae, f"feature must be in 0..{file.config.d_sae - 1}, got {latent}")
     demo.ensure_demo(data.dataset)
     samples = load_samples(data.dataset, data.split, data.max_samples)
-    model = checkpoint.model()
+    whole_model = bool(args.ablate or args.clamp or args.html)  # else what comes after the layer is not needed
+    model = checkpoint.model(n_layers=None if whole_model else max(layers) + 1)
     del checkpoint
     chosen = concepts_of(args, data, samples)
     subjects = [

@@ -1,10 +1,14 @@
 #!/usr/bin/env python3
-"""Train a sparse autoencoder on the residual stream of one layer; write sae_layer{L}_optimized.pt, .json and .png."""
+"""Train sparse autoencoders on the residual stream of one or more layers; write sae_layer{L}_optimized.pt, .json, .png.
+
+Several layers, penalties, ks, target L0s or seeds: one pass through the model, and one batched step for all of them.
+"""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import json
 import sys
 import time
@@ -26,19 +30,31 @@ if TYPE_CHECKING:  # heavy: loaded by the functions that use them
     from jaxsae.model import RestorationModel
     from jaxsae.train import Trained
 
+PACKAGES = ("jaxsae", "jax", "jaxlib", "flax", "optax", "numpy", "torch")
+LISTS = {"l1_coef": "l1-", "k_sparse": "k-", "target_l0": "l0-", "seed": "seed"}
+"""Flags that take several values; what stands before a value in the names of files, where there are several."""
 HELD_OUT_SAMPLES = 20
 """Samples of the test split that the printed figures are measured on."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One SAE to train, and where it goes."""
+
+    layer: int
+    config: TrainConfig
+    target: Path
+
+
 def main(args: argparse.Namespace) -> int:
-    """Load, cross-check, extract, train, score, write."""
+    """Load, cross-check, extract, train, score, write; one pass through the model for all SAEs."""
     began = time.monotonic()
-    data, config = check_flags(args)
-    target = Path(args.output) / f"sae_layer{args.layer}_optimized.pt"
+    data, tags = check_flags(args)
     cli.select_device(args.device)
     from convert import read_checkpoint
-    from jaxsae import demo, load_samples, score, train_sae
+    from jaxsae import demo, load_samples, score
     from jaxsae.files import sha256
+    from jaxsae.train import Member, train_saes
 
     def say(line: str) -> None:
         if not args.quiet:
@@ -46,20 +62,28 @@ def main(args: argparse.Namespace) -> int:
 
     checkpoint = read_checkpoint(data.checkpoint)
     shape = checkpoint.config
-    shape.check_layer(args.layer)
-    sae_config = config.sae(shape.d_model)
+    layers = layers_of(args.layer, shape.n_layers)
+    for layer in layers:
+        shape.check_layer(layer)
+    runs = [
+        Run(layer, config, Path(args.output) / f"sae_layer{layer}_optimized{tag}.pt")
+        for layer in layers
+        for tag, config in tags.items()
+    ]
+    for run in runs:
+        run.config.sae(shape.d_model)  # k and target L0 within d_sae
     demo.ensure_demo(data.dataset)
     samples = load_samples(data.dataset, data.split, data.max_samples)
-    settings = {
-        "layer": args.layer,
+    source = {
         "split": data.split,
         "max_samples": len(samples),
         "padding": data.padding,
-        **dataclasses.asdict(config),
         "checkpoint_sha256": checkpoint.sha256,
         "dataset_sha256": sha256(data.dataset),
     }
-    check_overwrite(target, settings, args.overwrite)
+    settings = {run.target: {"layer": run.layer, **dataclasses.asdict(run.config), **source} for run in runs}
+    for target, its in settings.items():
+        check_overwrite(target, its, args.overwrite)
     fewer = "" if data.max_samples in (None, len(samples)) else f" (all there are; {data.max_samples} asked for)"
     say(
         f"model    {data.checkpoint}: {shape.n_layers} layers, d_model {shape.d_model}, vocabulary {shape.vocab_size:,}"
@@ -67,67 +91,117 @@ def main(args: argparse.Namespace) -> int:
     say(f"text     {data.dataset}, {data.split}: {len(samples):,} samples{fewer}, {samples.mask.sum():,} characters")
 
     model = checkpoint.model()
-    if args.verify and not passes_cross_check(model, checkpoint, samples[: args.verify], args.layer, data.padding, say):
+    if args.verify and not passes_cross_check(model, checkpoint, samples[: args.verify], layers, data.padding, say):
         return 1
     del checkpoint
-    rows, scored, rows_scored = make_rows(model, samples, args.layer, data, args.quiet, say)
+    rows, scored, rows_scored = make_rows(model, samples, layers, data, args.quiet, say)
     del model
 
-    steps = config.epochs * (len(rows) // config.batch_size)
-    with cli.Progress("train   ", steps, "steps", args.quiet).shown() as progress:
-        trained = train_sae(
+    config, n = runs[0].config, len(rows[layers[0]])
+    ks = len({run.config.k_sparse for run in runs})  # one batched step for each k
+    with cli.Progress(
+        "train   ", ks * config.epochs * (n // config.batch_size), "steps", args.quiet
+    ).shown() as progress:
+        trained = train_saes(
             rows,
-            config,
+            [Member(run.layer, run.config) for run in runs],
             on_step=lambda done: progress.advance(),
-            on_epoch=lambda e: progress.advance(0, f"epoch {e.number}  loss {e.loss:.5f}  L0 {e.l0:.1f}"),
+            on_epoch=lambda _, e: progress.advance(0, f"epoch {e.number}  loss {e.loss:.5f}  L0 {e.l0:.1f}"),
         )
-    result = score(trained.sae, sae_config.k, scored)
-    seconds, memory = time.monotonic() - began, cli.peak_memory()
-    report = {
-        "layer": args.layer,
-        "architecture": sae_config.architecture,
-        "l0": result.l0,
-        "fvu": result.fvu,
-        "dead": result.dead,
-        "rows_scored": f"{rows_scored} ({result.rows} rows)",
-        "l1_coef": trained.config.l1_coef,
-        "final_loss": trained.epochs[-1].loss,
-        "epochs": len(trained.epochs),
-        "losses": [epoch.loss for epoch in trained.epochs],
-        "l0_of_epoch": [epoch.l0 for epoch in trained.epochs],
-        "seconds": seconds,
-        "steps_per_second": progress.rate,
-        "peak_memory_bytes": memory,
-        "rows": len(rows),
-        "d_in": sae_config.d_in,
-        "d_sae": sae_config.d_sae,
-        "seed": config.seed,
-        "checkpoint_sha256": settings["checkpoint_sha256"],
-        "settings": settings,
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-        "versions": {name: version(name) for name in ("jaxsae", "jax", "jaxlib", "flax", "optax", "numpy", "torch")},
-    }
-    write_results(target, trained, result, report, rows_scored)
+    reports = []
+    for run, one in zip(runs, trained, strict=True):
+        result = score(one.sae, one.config.k, scored[run.layer])
+        reports.append(
+            {
+                "layer": run.layer,
+                "architecture": one.config.architecture,
+                "l0": result.l0,
+                "fvu": result.fvu,
+                "dead": result.dead,
+                "rows_scored": f"{rows_scored} ({result.rows} rows)",
+                "l1_coef": one.config.l1_coef,
+                "final_loss": one.epochs[-1].loss,
+                "epochs": len(one.epochs),
+                "losses": [epoch.loss for epoch in one.epochs],
+                "l0_of_epoch": [epoch.l0 for epoch in one.epochs],
+                "seconds": time.monotonic() - began,
+                "steps_per_second": progress.rate,
+                "peak_memory_bytes": cli.peak_memory(),
+                "rows": n,
+                "d_in": one.config.d_in,
+                "d_sae": one.config.d_sae,
+                "seed": run.config.seed,
+                "checkpoint_sha256": source["checkpoint_sha256"],
+                "settings": settings[run.target],
+                "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+                "versions": {name: version(name) for name in PACKAGES},
+            }
+        )
+        write_results(run.target, one, result, reports[-1], rows_scored)
+    if len(runs) == 1:
+        say_one(runs[0], reports[0], progress.rate, rows_scored)
+    else:
+        say_all(runs, reports, progress.rate, rows_scored)
+    return 0
 
-    stopped = "" if len(trained.epochs) == config.epochs else f" (no new lowest loss for {config.patience})"
+
+def say_one(run: Run, report: dict, rate: float, rows_scored: str) -> None:
+    """The last lines of a run of one."""
+    stopped = "" if report["epochs"] == run.config.epochs else f" (no new lowest loss for {run.config.patience})"
+    print(f"trained  {report['epochs']} epochs{stopped}, {rate:,.0f} steps/s, final loss {report['final_loss']:.5f}")
     print(
-        f"trained  {report['epochs']} epochs{stopped}, {progress.rate:,.0f} steps/s, final loss {report['final_loss']:.5f}"
+        f"scored   L0 {report['l0']:.1f} of {report['d_sae']:,}, FVU {report['fvu']:.4f}, dead {report['dead']:.1%} "
+        f"({rows_scored})"
     )
-    print(
-        f"scored   L0 {result.l0:.1f} of {sae_config.d_sae:,}, FVU {result.fvu:.4f}, dead {result.dead:.1%} ({rows_scored})"
-    )
-    print(f"took     {seconds:.1f} s, peak memory {memory / 2**20:,.0f} MiB")
-    print(f"wrote    {target}, .json, .png")
-    if result.l0 > sae_config.d_sae / 10:
+    print(f"took     {report['seconds']:.1f} s, peak memory {report['peak_memory_bytes'] / 2**20:,.0f} MiB")
+    print(f"wrote    {run.target}, .json, .png")
+    if report["l0"] > report["d_sae"] / 10:
         print(
             "note     dense features: over a tenth of them fire on each row. Try --recipe modern --k-sparse 20, "
             "or --target-l0 20 with any architecture."
         )
-    return 0
 
 
-def check_flags(args: argparse.Namespace) -> tuple[DataConfig, TrainConfig]:
-    """The configs that the flags describe; what can be wrong before anything is loaded is found here."""
+def say_all(runs: list[Run], reports: list[dict], rate: float, rows_scored: str) -> None:
+    """The last lines of a run of several: a table, and a picture of error over sparsity."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from jaxsae.figures import pareto_figure
+    from jaxsae.files import whole
+
+    table = Table("SAE", "epochs", "final loss", "L0", "FVU", "dead", title=f"Scored on: {rows_scored}")
+    for run, r in zip(runs, reports, strict=True):
+        figures = (str(r["epochs"]), f"{r['final_loss']:.5f}", f"{r['l0']:.1f}", f"{r['fvu']:.5f}", f"{r['dead']:.1%}")
+        table.add_row(run.target.name, *figures)
+    Console(width=None if Console().is_terminal else 120, highlight=False).print(table)
+    picture = runs[0].target.parent / "sae_pareto.png"
+    with whole(picture) as png:
+        pareto_figure(png, [(r["layer"], r["l0"], r["fvu"]) for r in reports], rows_scored)
+    last = reports[-1]
+    print(f"trained  {len(runs)} SAEs, {rate:,.0f} steps/s")
+    print(f"took     {last['seconds']:.1f} s, peak memory {last['peak_memory_bytes'] / 2**20:,.0f} MiB")
+    print(f"wrote    {len(runs)} x .pt, .json, .png in {picture.parent}, and {picture.name}")
+
+
+def layers_of(text: str, n_layers: int) -> list[int]:
+    """`8`, `2,8,14` or `all`."""
+    if text == "all":
+        return list(range(n_layers))
+    parts = text.split(",")
+    ok = all(part.strip().removeprefix("-").isdigit() for part in parts)
+    require(ok, f"layer must be a number, several parted by commas, or all, got {text}")
+    layers = [int(part) for part in parts]
+    require(min(layers) >= 0, f"layer must be at least 0, got {min(layers)}")
+    require(len(set(layers)) == len(layers), f"layers must differ, got {text}")
+    return layers
+
+
+def check_flags(args: argparse.Namespace) -> tuple[DataConfig, dict[str, TrainConfig]]:
+    """The data, and what is to be trained on each layer by what its file's name tells of it.
+
+    What can be wrong before anything is loaded is found here.
+    """
     given = vars(args)
     implied: dict = {"architecture": "topk"} if "k_sparse" in given else {}
     if given.get("recipe", "modern" if given.get("architecture") in THRESHOLDED else "guide") == "modern":
@@ -141,50 +215,65 @@ def check_flags(args: argparse.Namespace) -> tuple[DataConfig, TrainConfig]:
             require(other not in given, f"give either --l1-coef or --{name}, got both: {why}")
         architecture = given.get("architecture", "relu")
         require(architecture == "relu", f"--l1-coef goes with architecture relu, got {architecture}")
-    require(args.layer >= 0, f"layer must be at least 0, got {args.layer}")
+    if args.layer != "all":
+        layers_of(args.layer, 0)
     require(args.verify >= 0, f"verify must be at least 0, got {args.verify}")
     output = Path(args.output)
     require(not output.exists() or output.is_dir(), f"--output must be a folder, got the file {output}")
-    return cli.config_from(args, DataConfig), cli.config_from(args, TrainConfig, **implied)
+    lists = {name: given[name] for name in LISTS if name in given}
+    configs = {}
+    for chosen in itertools.product(*lists.values()):
+        values = dict(zip(lists, chosen, strict=True))
+        tag = "".join(f"_{LISTS[name]}{typed}" for name, (typed, _) in values.items() if len(lists[name]) > 1)
+        flags = argparse.Namespace(**given | {name: value for name, (_, value) in values.items()})
+        configs[tag] = cli.config_from(flags, TrainConfig, **implied)
+    return cli.config_from(args, DataConfig), configs
 
 
 def passes_cross_check(
     model: RestorationModel,
     checkpoint: Checkpoint,
     samples: Samples,
-    layer: int,
+    layers: list[int],
     padding: str,
     say: Callable[[str], None],
 ) -> bool:
-    """Compare the layer with PyTorch; where it differs by more than rounding explains, say so on standard error."""
+    """Compare the layers with PyTorch; where one differs by more than rounding explains, say so on standard error."""
     from convert.verify import cross_check
 
-    [check] = cross_check(model, checkpoint, samples, [layer], padding)
-    difference = f"max |JAX - PyTorch| = {check.max_abs:.1e} over {check.positions:,} positions"
-    limits = f"from float64, RMS: ours {check.ours_to_float64:.1e}, PyTorch {check.torch_to_float64:.1e}"
-    say(f"check    layer {layer}: {difference} ({limits})")
-    if not check.passed:
-        print(
-            f"failed: layer {layer} differs from PyTorch more than rounding explains; nothing trained", file=sys.stderr
-        )
-    return check.passed
+    passed = True
+    for layer, check in zip(layers, cross_check(model, checkpoint, samples, layers, padding), strict=True):
+        difference = f"max |JAX - PyTorch| = {check.max_abs:.1e} over {check.positions:,} positions"
+        limits = f"from float64, RMS: ours {check.ours_to_float64:.1e}, PyTorch {check.torch_to_float64:.1e}"
+        say(f"check    layer {layer}: {difference} ({limits})")
+        if not check.passed:
+            why = "differs from PyTorch more than rounding explains; nothing trained"
+            print(f"failed: layer {layer} {why}", file=sys.stderr)
+        passed = passed and check.passed
+    return passed
 
 
 def make_rows(
-    model: RestorationModel, samples: Samples, layer: int, data: DataConfig, quiet: bool, say: Callable[[str], None]
-) -> tuple[Array, Array, str]:
-    """(rows to train on, rows to score on, what the latter are)."""
+    model: RestorationModel,
+    samples: Samples,
+    layers: list[int],
+    data: DataConfig,
+    quiet: bool,
+    say: Callable[[str], None],
+) -> tuple[dict[int, Array], dict[int, Array], str]:
+    """(each layer's rows to train on, its rows to score on, what the latter are)."""
     from jaxsae import extract, load_samples
     from jaxsae.data import split_names
 
     total = int((samples.mask != 0).sum()) if data.padding == "drop" else samples.mask.size
     with cli.Progress("extract ", total, "rows", quiet).shown() as progress:
-        rows = extract(model, samples, [layer], data.padding, on_rows=progress.advance).values[layer]
-    say(f"rows     {len(rows):,} of width {rows.shape[1]}, padding {data.padding}, {progress.rate:,.0f} rows/s")
+        rows = extract(model, samples, layers, data.padding, on_rows=progress.advance).values
+    width, of = model.config.d_model, f" of {len(layers)} layers" if len(layers) > 1 else ""
+    say(f"rows     {total:,}{of}, of width {width}, padding {data.padding}, {progress.rate:,.0f} rows/s")
     if "test" not in split_names(data.dataset):
         return rows, rows, "training rows"
     held_out = load_samples(data.dataset, "test", HELD_OUT_SAMPLES)
-    scored = extract(model, held_out, [layer], data.padding).values[layer]
+    scored = extract(model, held_out, layers, data.padding).values
     return rows, scored, f"test split, first {len(held_out)} samples"
 
 
@@ -222,9 +311,14 @@ def check_overwrite(target: Path, settings: dict, overwrite: bool) -> None:
 
 if __name__ == "__main__":
     parser = cli.Parser(__doc__ or "")
-    parser.add_argument("--layer", type=int, default=8, help="0-based: the residual stream after this block")
+    parser.add_argument(
+        "--layer",
+        default="8",
+        metavar="L[,L...]",
+        help="0-based: the residual stream after this block; several, or all",
+    )
     parser.add_config(DataConfig)
-    parser.add_config(TrainConfig)
+    parser.add_config(TrainConfig, lists=tuple(LISTS))
     cli.add_device(parser)
     parser.add_argument(
         "--verify", type=int, default=1, metavar="N", help="samples cross-checked against PyTorch first; 0 = none"

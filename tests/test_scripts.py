@@ -277,7 +277,7 @@ def test_prepare_writes_what_train_reads(script, tmp_path):
     [
         (["--layer", 4], "layer must be in 0..3, got 4"),
         (["--layer", -1], "layer must be at least 0, got -1"),
-        (["--layer", "eight"], "invalid int value"),
+        (["--layer", "eight"], "layer must be a number"),
         (["--k-sparse", 5, "--l1-coef", 0.1], "give either --l1-coef or --k-sparse"),
         (["--k-sparse", 0], "k must be in 1..120 (d_sae), got 0"),
         (["--k-sparse", 121], "k must be in 1..120"),
@@ -323,3 +323,71 @@ def test_debug_shows_the_traceback(script, small):
 
     with pytest.raises(InputError, match="layer must be"):
         script("train", *small, "--layer", 4, "--debug")
+
+
+def test_several_saes_in_one_run(script, tiny_pt, tiny_dataset, tmp_path):
+    """Layers x penalties x seeds: a file each, with what differs in its name; each as a run alone makes it."""
+    flags = ["--checkpoint", tiny_pt, "--dataset", tiny_dataset, "--batch-size", 32, "--epochs", 2, "--expansion", 2]
+    flags += ["--lr", "1e-3", "--verify", 1]
+    ran = script("train", "--layer", "0,3", "--l1-coef", "1e-3,2e-2", "--seed", "0,1", *flags, "--output", tmp_path)
+    assert ran.status == 0, ran
+    names = [f"sae_layer{n}_optimized_l1-{l1}_seed{s}" for n in (0, 3) for l1 in ("1e-3", "2e-2") for s in (0, 1)]
+    for name in names:
+        assert {(tmp_path / f"{name}{end}").is_file() for end in (".pt", ".json", ".png")} == {True}
+        assert name in ran.out
+    assert ran.out.count("check    layer") == 2
+    assert (tmp_path / "sae_pareto.png").read_bytes().startswith(b"\x89PNG")
+    alone = script("train", "--layer", 3, "--l1-coef", "2e-2", "--seed", 1, *flags, "--output", tmp_path / "alone")
+    assert alone.status == 0, alone
+    report = json.loads((tmp_path / "sae_layer3_optimized_l1-2e-2_seed1.json").read_text())
+    single = json.loads((tmp_path / "alone" / "sae_layer3_optimized.json").read_text())
+    assert report["settings"] == single["settings"]
+    np.testing.assert_allclose(report["fvu"], single["fvu"], rtol=5e-3)
+    np.testing.assert_allclose(report["losses"], single["losses"], rtol=1e-4)
+    assert load_sae(tmp_path / "sae_layer3_optimized_l1-2e-2_seed1.pt").extra["layer"] == 3
+    # the same again is replaced, other settings are not
+    assert (
+        script(
+            "train", "--layer", "0,3", "--l1-coef", "1e-3,2e-2", "--seed", "0,1", *flags, "--output", tmp_path
+        ).status
+        == 0
+    )
+    more = script(
+        "train",
+        "--layer",
+        "0,3",
+        "--l1-coef",
+        "1e-3,2e-2",
+        "--seed",
+        "0,1",
+        *flags,
+        "--epochs",
+        3,
+        "--output",
+        tmp_path,
+    )
+    assert_one_line_error(more, "made with another epochs")
+
+
+def test_all_layers_and_several_ks(script, tiny_pt, tiny_dataset, tmp_path):
+    flags = ["--checkpoint", tiny_pt, "--dataset", tiny_dataset, "--batch-size", 32, "--expansion", 2, "--verify", 0]
+    ran = script("train", "--layer", "all", "--k-sparse", "3,5", "--epochs", 1, *flags, "--quiet", "--output", tmp_path)
+    assert ran.status == 0, ran
+    assert len(list(tmp_path.glob("*.pt"))) == 2 * TINY.n_layers
+    for k in (3, 5):
+        file = load_sae(tmp_path / f"sae_layer2_optimized_k-{k}.pt")
+        assert (file.config.k, file.extra["layer"]) == (k, 2)
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--layer", "2,2"], "layers must differ, got 2,2"),
+        (["--layer", "1,x"], "layer must be a number, several parted by commas, or all, got 1,x"),
+        (["--seed", "1,1"], "values must differ, got 1,1"),
+        (["--l1-coef", "1,x"], "--l1-coef"),
+        (["--k-sparse", "2,3", "--target-l0", "4"], "give either --k-sparse or --target-l0"),
+    ],
+)
+def test_wrong_lists(script, flags, says):
+    assert_one_line_error(script("train", *flags), says)

@@ -16,7 +16,7 @@ from jaxsae import train
 from jaxsae.config import THRESHOLDED, Architecture, InputError, SAEConfig, TrainConfig
 from jaxsae.metrics import score
 from jaxsae.sae import SAE
-from jaxsae.train import Epoch, TrainState, batches, init_state, make_step, optimizer, train_sae
+from jaxsae.train import Epoch, Member, TrainState, batches, init_state, make_step, optimizer, train_sae, train_saes
 
 D_IN, D_SAE, BATCH, LR = 24, 96, 32, 1e-3
 
@@ -242,6 +242,62 @@ def test_an_ensemble_is_its_members_side_by_side(architecture):
                 jax.tree.leaves(jax.tree.map(lambda leaf, i=i: leaf[i], after)), jax.tree.leaves(single), strict=True
             ):
                 np.testing.assert_allclose(a, b[0], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("modern", [False, True], ids=["guide", "modern"])
+def test_a_member_of_other_rows_and_batches_moves_as_it_does_alone(modern):
+    """Of several layers and seeds, in one step, each in its own basis; float64."""
+    with jax.enable_x64(True):
+        layers = [jnp.asarray(some_rows(64, seed=i) * (1 + i) + i) for i in range(3)]
+        orders = np.stack([np.random.default_rng(i).permutation(64)[:BATCH] for i in range(3)])
+        configs = [SAEConfig(D_IN, D_SAE, l1) for l1 in (0.0, 1e-2, 1.0)]
+        bases = [train.principal_basis(rows) for rows in layers] if modern else [None] * 3
+        alone = [ensemble_of_one(c, seed, jnp.float64) for seed, c in enumerate(configs)]
+
+        def step(numbers, rows, batch, basis):
+            saes = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *(alone[i] for i in numbers))
+            state = init_state(saes, optimizer(LR), np.array([configs[i].l1_coef for i in numbers]))
+            return make_step([configs[i] for i in numbers], optimizer(LR), basis=basis)(state, rows, batch)
+
+        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *bases) if modern else None
+        after = step(range(3), tuple(layers), jnp.asarray(orders), stacked)
+        for i in range(3):
+            single = step([i], layers[i], jnp.asarray(orders[i]), bases[i])
+            mine = jax.tree.map(lambda leaf, i=i: leaf[i], after)
+            for a, b in zip(jax.tree.leaves(mine), jax.tree.leaves(single), strict=True):
+                np.testing.assert_allclose(a, b[0], rtol=0, atol=1e-12)
+
+
+def test_several_saes_are_those_trained_alone():
+    """Layers, seeds, penalties, targets and ks; some stop early and leave the others."""
+    rows = {
+        2: jnp.asarray(some_rows(340, seed=1), jnp.float32),
+        5: jnp.asarray(some_rows(340, seed=2) + 1, jnp.float32),
+    }
+    guide = {"batch_size": BATCH, "expansion": 2, "lr": 1e-2, "patience": 1, "epochs": 12}
+    modern = guide | {"recipe": "modern", "epochs": 3}
+    still = guide | {"lr": 1e-12}  # no loss is the lowest for long
+    configs = [
+        TrainConfig(**how, l1_coef=l1, seed=s) for how in (still, guide) for l1, s in ((0, 0), (1, 1), (1e-2, 0))
+    ]
+    configs += [TrainConfig(**modern, architecture="batchtopk", target_l0=n) for n in (3, 9)]
+    configs += [TrainConfig(**modern, target_l0=n, seed=n) for n in (4, 8)]
+    configs += [TrainConfig(**guide, architecture="topk", k_sparse=k) for k in (3, 4)]
+    members = [Member(layer, config) for config in configs for layer in (2, 5)]
+    said = []
+    together = train_saes(rows, members, on_epoch=lambda member, epoch: said.append((member, epoch.number)))
+    lengths = [len(t.epochs) for t in together[:6]]
+    assert len(set(lengths)) > 1  # they did not all stop at once
+    assert {member for member, _ in said} == set(range(len(members)))
+    for number, (member, trained) in enumerate(zip(members, together, strict=True)):
+        alone = train_sae(rows[member.layer], member.config)
+        assert [n for m, n in said if m == number] == [e.number for e in alone.epochs]
+        np.testing.assert_allclose([e.loss for e in trained.epochs], [e.loss for e in alone.epochs], rtol=2e-3)
+        one, other = (score(t.sae, t.config.k, rows[member.layer]) for t in (trained, alone))
+        np.testing.assert_allclose(one.fvu, other.fvu, rtol=5e-3)
+        np.testing.assert_allclose(one.l0, other.l0, rtol=2e-2)
+        assert trained.config.architecture == alone.config.architecture
+        np.testing.assert_allclose(trained.config.l1_coef, alone.config.l1_coef, rtol=1e-2)
 
 
 def test_no_tracer_leaks(rows):
