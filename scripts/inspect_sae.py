@@ -280,7 +280,7 @@ def show_feature(one: dict[str, Any]) -> None:
     counts = one["histogram"]["counts"]
     bars = "".join(BARS[max(1, round(8 * count / max(counts)))] if count else " " for count in counts)
     low = one["histogram"]["edges"][0]
-    print(f"  values    {low:.3g} {bars} {one['max']:.3g}  (eight bars an octave)")
+    print(f"  values      {low:.3g} {bars} {one['max']:.3g}  (eight bars an octave)")
     level = None
     for context in one["contexts"]:
         if context["level"] != level:
@@ -295,7 +295,7 @@ def show_feature(one: dict[str, Any]) -> None:
 
     def listed(title: str, rows: Sequence[dict[str, Any]], how: Any) -> None:
         if rows:
-            print(f"  {title:<10}" + ", ".join(how(row) for row in rows))
+            print(f"  {title:<12}" + ", ".join(how(row) for row in rows))
 
     listed(
         "fires on", one["by_character"], lambda r: f"{r['name']!r} {r['of_firings']:.0%} (on {r['rate']:.1%} of them)"
