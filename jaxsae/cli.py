@@ -160,11 +160,14 @@ def select_device(name: str) -> None:
 
 
 def keep_compiled() -> None:
-    """Have JAX keep what it compiles in the user's cache folder, so that the next start need not compile it again.
+    """Have JAX keep what it compiles, where JAXSAE_CACHE asks for it: `on`, or a folder.
 
-    What lies there is run: the folder must be the user's own and closed to others, else nothing is kept or taken.
-    JAXSAE_CACHE names another folder, or is `off`.
+    `on` is the user's cache folder. What lies there is run: it must be the user's own and closed to others, else nothing
+    is kept or taken. Not the default: on some processors this XLA warns, at each start, of features it named itself.
     """
+    wanted = os.environ.get("JAXSAE_CACHE", "off")
+    if wanted == "off":
+        return
     import hashlib
     import platform
     from pathlib import Path
@@ -172,9 +175,7 @@ def keep_compiled() -> None:
     import jax
     from platformdirs import user_cache_dir
 
-    wanted = os.environ.get("JAXSAE_CACHE") or user_cache_dir("jaxsae")
-    if wanted == "off":
-        return
+    wanted = user_cache_dir("jaxsae") if wanted == "on" else wanted
     # code for another processor would not run: a home may be shared by machines
     cpu = Path("/proc/cpuinfo")
     flags = (

@@ -31,7 +31,7 @@ def build(inspections: Sequence[Inspection], names: Sequence[str], between: Sequ
     causal = {(c["layer"], c["feature"]): c for answer in four for c in answer["causal"]}
     few = len(inspections) > 1  # contexts are most of the page
     layers = [
-        layer(of, name, table, matches[i] if i < len(matches) else None, causal, strongest=5 if few else 8)
+        layer(of, name, table, matches[i] if i < len(matches) else None, causal, strongest=4 if few else 8)
         for i, (of, name, table) in enumerate(zip(inspections, names, tables, strict=True))
     ]
     numbers = ", ".join(str(of.subject.layer) for of in inspections)
@@ -74,12 +74,14 @@ def layer(
     written, effect = of.written(), of.writes()
     near, cosines = features.nearest(of.subject.sae)
     index = {row["name"]: i for i, row in enumerate(table)}
+    assert survey.levels is not None
+    edges = survey.levels.edges().tolist()
     out = []
     for i in range(survey.d_sae):
         one = dossier.feature(of, i, table, strongest)
         one |= dossier.writes_of(written, effect[i])
         entry: dict[str, Any] = {
-            "histogram": [_short(one["histogram"]["edges"]), one["histogram"]["counts"]],
+            "histogram": [_start(edges, one["histogram"]["edges"]), one["histogram"]["counts"]],
             "contexts": [_context(context) for context in one["contexts"]],
             "characters": [[r["name"], *_short((r["of_firings"], r["rate"]))] for r in one["by_character"][:6]],
             "places": [[r["name"], *_short((r["of_firings"], r["rate"]))] for r in one["by_place"]],
@@ -100,12 +102,18 @@ def layer(
         "name": Path(name).name,
         "d_sae": survey.d_sae,
         "rows": survey.rows,
+        "edges": _short(edges),
         "rate": _short(survey.rate),
         "mean": _short(survey.mean),
         "max": _short(survey.peak),
         "features": out,
         "concepts": [{key: value for key, value in row.items() if key != "aurocs"} for row in table],
     }
+
+
+def _start(edges: list[float], part: list[float]) -> int:
+    """Where a part of the edges begins."""
+    return edges.index(part[0]) if part else 0
 
 
 def _round(value: float) -> float:

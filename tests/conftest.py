@@ -16,8 +16,6 @@ ROOT = Path(__file__).resolve().parents[1]
 ARRAYS = [f"jaxsae.{name}" for name in ("activations", "metrics", "model", "sae", "train")]
 jaxtyping.install_import_hook(ARRAYS, "beartype.beartype")  # shapes are checked while the tests run
 
-os.environ["JAXSAE_CACHE"] = "off"  # every run compiles for itself
-
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402

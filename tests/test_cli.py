@@ -23,9 +23,11 @@ print(jax.config.jax_compilation_cache_dir, sum(name.endswith("cache_hits") for 
 """
 
 
-def start(cache) -> list[str]:
+def start(cache, home=None) -> list[str]:
     """A fresh process with this cache: (the folder JAX uses, how often it found something there)."""
-    env = {**os.environ, "JAXSAE_CACHE": str(cache)}
+    env = {**os.environ, "JAXSAE_CACHE": str(cache)} | (
+        {"HOME": str(home), "XDG_CACHE_HOME": str(home)} if home else {}
+    )
     code = CODE.format(root=str(ROOT))
     return subprocess.run(
         [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
@@ -43,6 +45,7 @@ def test_the_second_start_compiles_nothing_again(tmp_path):
 
 def test_the_cache_is_switchable_and_must_be_the_users_own(tmp_path):
     assert start("off")[0] == "None"
+    assert start("on", tmp_path / "home")[0].startswith(str(tmp_path / "home"))
     folder, _ = start(tmp_path)
     os.chmod(folder, 0o777)  # anybody could put code there
     assert start(tmp_path)[0] == "None"

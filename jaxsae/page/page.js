@@ -149,7 +149,7 @@ function showFeature(layer, i) {
   }
   body.append(contexts);
 
-  const edges = f.histogram[0].map((_, j) => j), [starts, counts] = f.histogram;
+  const [first, counts] = f.histogram, starts = l.edges.slice(first, first + counts.length), edges = d3.range(counts.length);
   const histogram = chart(`How often feature ${i} has which value`, {
     width: 520, height: 200, x: { type: "log", label: "value" }, y: { label: "characters", grid: true },
     marks: [Plot.rectY(edges, { x1: (j) => starts[j], x2: (j) => starts[j + 1] ?? starts[j] * 1.09, y: (j) => counts[j], fill: accent, inset: 0.5 }), Plot.ruleY([0])],
