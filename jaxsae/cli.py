@@ -162,8 +162,8 @@ def select_device(name: str) -> None:
 def keep_compiled() -> None:
     """Have JAX keep what it compiles, where JAXSAE_CACHE asks for it: `on`, or a folder.
 
-    `on` is the user's cache folder. What lies there is run: it must be the user's own and closed to others, else nothing
-    is kept or taken. Not the default: on some processors this XLA warns, at each start, of features it named itself.
+    `on` is the user's cache folder. What lies there is run: it must be the user's own and closed to others, else
+    nothing is kept or taken. Not the default: on some processors XLA then warns at each start.
     """
     wanted = os.environ.get("JAXSAE_CACHE", "off")
     if wanted == "off":
