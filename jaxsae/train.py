@@ -118,7 +118,9 @@ def principal_basis(rows: Float[Array, "n d_in"]) -> Basis:
 def dead_after(config: SAEConfig, batch_size: int) -> int:
     """Steps without firing after which a latent counts as dead."""
     l0 = config.k or config.target_l0 or config.d_sae
-    return max(DEAD_AFTER, math.ceil(DEAD_SHARE * config.d_sae / (batch_size * l0)))
+    # every prefix of a Matryoshka leans on its first latents: it runs away sooner
+    share = 1.5 * DEAD_SHARE if config.architecture == "matryoshka" else DEAD_SHARE
+    return max(DEAD_AFTER, math.ceil(share * config.d_sae / (batch_size * l0)))
 
 
 Rows = Float[Array, "n d_in"] | tuple[Float[Array, "n d_in"], ...]
