@@ -111,12 +111,13 @@ def concepts_of(args: argparse.Namespace, data: DataConfig, samples: Samples) ->
     """What latents are compared with: a pattern's characters, or the concepts of a file, and what the demo knows."""
     from jaxsae import concepts, demo
 
+    spelled: list[Concept] = []
     if args.pattern:
         require(len(args.pattern) <= MAX_PATTERN, f"pattern must have at most {MAX_PATTERN} characters")
-        return concepts.of_spelling(args.pattern)
+        spelled = concepts.of_spelling(args.pattern)
     if args.concepts is None and not args.html:
-        return []
-    chosen = concepts.load_concepts(args.concepts or concepts.BUILT_IN)
+        return spelled
+    chosen = spelled + concepts.load_concepts(args.concepts or concepts.BUILT_IN)
     if Path(data.dataset) == DEMO / "dataset":
         n = int((samples.mask != 0).sum())
         truth = demo.load_truth(DEMO, data.split).properties()
@@ -132,9 +133,10 @@ def answer(args: argparse.Namespace, of: Inspection, path: str) -> dict[str, Any
     out: dict[str, Any] = {}
     table = dossier.concept_table(of) if of.concepts else []
     if args.pattern:
-        out["pattern"] = {"pattern": args.pattern, "readings": table} | show_pattern(of, args.pattern, table)
-    elif args.concepts is not None:
-        show_concepts(table)
+        readings = [row for row in table if row["about"] == "spelling"]
+        out["pattern"] = {"pattern": args.pattern, "readings": readings} | show_pattern(of, args.pattern, readings)
+    if args.concepts is not None:
+        show_concepts([row for row in table if row["about"] != "spelling"])
     if table:
         out["concepts"] = [{key: value for key, value in row.items() if key != "aurocs"} for row in table]
     if args.feature:
