@@ -55,7 +55,8 @@ def _parameter(tensor: np.ndarray, *_: Any) -> np.ndarray:
 
 def _encode(text: str, encoding: str) -> bytes:
     """`_codecs.encode`, as older pickles write bytes."""
-    return text.encode("latin1" if encoding != "utf-8" else encoding)
+    require(encoding == "latin1", f"bytes must be written as latin1, got {encoding}")
+    return text.encode("latin1")
 
 
 # What tensors and NumPy's numbers consist of (the original scripts save their losses as numpy.float64). Data only.

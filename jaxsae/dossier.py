@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from jaxsae import features, splice
+from jaxsae import features, splice, text
 from jaxsae.concepts import Concept, true_text
 from jaxsae.data import Samples
 from jaxsae.features import Told
@@ -41,7 +41,7 @@ class Inspection:
 
     def written(self) -> np.ndarray:
         """The code points of `writes`: what the text had before the damage."""
-        damaged = self.samples.labels != -100
+        damaged = self.samples.labels != text.NO_LABEL
         real = self.samples.mask != 0
         return np.unique(np.where(damaged, self.samples.labels, self.samples.ids)[real])
 

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxsae import sae as sae_lib
+from jaxsae import text
 from jaxsae.activations import stream
 from jaxsae.concepts import Marks, true_text
 from jaxsae.data import Samples
@@ -267,7 +268,7 @@ def survey(
       on_rows: called with the number of rows made since the last call.
     """
     real = samples.mask != 0
-    seen = np.where(samples.labels == -100, samples.ids, DAMAGED)
+    seen = np.where(samples.labels == text.NO_LABEL, samples.ids, DAMAGED)
     kinds = np.unique(seen[real])
     concepts = len(marks(0)) if marks else 0
     surveys = [Survey(s.sae.b_enc.shape[0], kinds, concepts) for s in subjects]

@@ -113,7 +113,8 @@ def concepts_of(args: argparse.Namespace, data: DataConfig, samples: Samples) ->
 
     spelled: list[Concept] = []
     if args.pattern:
-        require(len(args.pattern) <= MAX_PATTERN, f"pattern must have at most {MAX_PATTERN} characters")
+        n = len(args.pattern)
+        require(n <= MAX_PATTERN, f"pattern must have at most {MAX_PATTERN} characters, got {n}; give a shorter one")
         spelled = concepts.of_spelling(args.pattern)
     if args.concepts is None and not args.html:
         return spelled
