@@ -116,7 +116,7 @@ def principal_basis(rows: Float[Array, "n d_in"]) -> Basis:
 
 
 def dead_after(config: SAEConfig, batch_size: int) -> int:
-    """Steps without firing after which a latent counts as dead."""
+    """Steps without firing after which a latent counts as dead; in rows, that times `batch_size`."""
     l0 = config.k or config.target_l0 or config.d_sae
     # every prefix of a Matryoshka leans on its first latents: it runs away sooner
     share = 1.5 * DEAD_SHARE if config.architecture == "matryoshka" else DEAD_SHARE
@@ -350,8 +350,8 @@ def _train_alike(
     bases = {layer: principal_basis(rows[layer]) for layer in dict.fromkeys(m.layer for m in members)} if modern else {}
     scales = np.array([float(bases[m.layer].scale) if modern else 1.0 for m in members])
     # penalties are in the units of the rows; scaled latents are as much larger, their errors by its square
-    penalty, aim, sink = np.array([c.l1_coef for c in configs]) * scales, np.zeros(len(members)), np.ones(len(members))
-    aim += np.array([c.target_l0 or 0 for c in configs])
+    penalty, sink = np.array([c.l1_coef for c in configs]) * scales, np.ones(len(members))
+    aim = np.array([float(c.target_l0 or 0) for c in configs])
     if configs[0].penalised:
         penalty = L1_START * scales if config.architecture == "relu" else np.full(len(members), L0_WEIGHT)
         start = np.maximum(aim, configs[0].d_sae / 3)
