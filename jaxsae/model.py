@@ -48,7 +48,7 @@ def rotate(
 
 def dot_general(x: Array, kernel: Array, *_: Any, **__: Any) -> Array:
     """`lax.dot_general` as a linear layer calls it: the last axis of x with the first of the kernel."""
-    return matmul(x, kernel)
+    return matmul(x, kernel, halves=True)
 
 
 def linear(d_in: int, d_out: int, *, rngs: nnx.Rngs, param_dtype: Any) -> nnx.Linear:
@@ -76,7 +76,7 @@ class Attention(nnx.Module):
         batch, position, d_model = x.shape
         # one product for the three: a third of the small ones, which cost more than their share
         three = (self.q_proj, self.k_proj, self.v_proj)
-        qkv = matmul(x, jnp.concatenate([p.kernel[...] for p in three], axis=1))
+        qkv = matmul(x, jnp.concatenate([p.kernel[...] for p in three], axis=1), halves=True)
         qkv = qkv + jnp.concatenate([p.bias[...] for p in three if p.bias is not None])[None, None]
         q, k, v = qkv.reshape(batch, position, 3, self.n_heads, -1).transpose(2, 0, 3, 1, 4)
         q, k = rotate(q, cos, sin), rotate(k, cos, sin)

@@ -10,8 +10,15 @@ HIGHEST = jax.lax.Precision.HIGHEST  # else a GPU would round the operands to TF
 
 
 def _product(a: Array, b: Array, dtype: str | None = None) -> Array:
-    a_, b_ = (a, b) if dtype is None else (a.astype(dtype), b.astype(dtype))
+    a_, b_ = (a, b) if dtype is None else (_laid_out(a.astype(dtype)), _laid_out(b.astype(dtype)))
     return jnp.matmul(a_, b_, precision=HIGHEST, preferred_element_type=a.dtype)
+
+
+def _laid_out(a: Array) -> Array:
+    """a, its last axis laid out last: XLA on CPU has a product of bfloat16 for no other, and sees through a mere copy."""
+    if a.ndim != 2 or jax.default_backend() != "cpu":
+        return a
+    return a.at[jnp.arange(a.shape[0])].get(mode="promise_in_bounds")
 
 
 def _transposed(a: Array) -> Array:
@@ -19,27 +26,29 @@ def _transposed(a: Array) -> Array:
     return jax.lax.optimization_barrier(a.swapaxes(-1, -2))
 
 
-def _product_in_halves(a: Array, b: Array, dtype: str | None) -> Array:
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def matmul(
+    a: Float[Array, "*n i"], b: Float[Array, "i o"], dtype: str | None = None, halves: bool = False
+) -> Float[Array, "*n o"]:
+    """a @ b at full precision, or with the operands rounded to `dtype` and sums kept in a's own type.
+
+    The two products of the gradient hold to the same types.
+
+    Args:
+      halves: take the sum over i in two halves. XLA's sums on CPU run straight through their length, PyTorch's in
+        blocks: this halves the largest difference between the two, and costs half of the product's time more.
+    """
+    if not halves:
+        return _product(a, b, dtype)
     half = a.shape[-1] // 2
     return _product(a[..., :half], b[:half], dtype) + _product(a[..., half:], b[half:], dtype)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
-def matmul(a: Float[Array, "*n i"], b: Float[Array, "i o"], dtype: str | None = None) -> Float[Array, "*n o"]:
-    """a @ b at full precision, or with the operands rounded to `dtype` and sums kept in a's own type.
-
-    The sum over i is taken in two halves: XLA's sums on CPU run straight through their length, PyTorch's in blocks.
-    This halves the largest difference between the two models, and an SAE needs it as well, where what a product leads
-    to is the small difference x_hat - x. The two products of the gradient hold to the same types.
-    """
-    return _product_in_halves(a, b, dtype)
+def _matmul_fwd(a: Array, b: Array, dtype: str | None, halves: bool) -> tuple[Array, tuple[Array, Array]]:
+    return matmul(a, b, dtype, halves), (a, b)
 
 
-def _matmul_fwd(a: Array, b: Array, dtype: str | None) -> tuple[Array, tuple[Array, Array]]:
-    return _product_in_halves(a, b, dtype), (a, b)
-
-
-def _matmul_bwd(dtype: str | None, operands: tuple[Array, Array], grad: Array) -> tuple[Array, Array]:
+def _matmul_bwd(dtype: str | None, halves: bool, operands: tuple[Array, Array], grad: Array) -> tuple[Array, Array]:
     a, b = operands
     rows, grads = a.reshape(-1, a.shape[-1]), grad.reshape(-1, grad.shape[-1])
     if rows.shape[1] <= grads.shape[1]:  # the narrower of the two is the one to lay out anew
@@ -50,6 +59,15 @@ def _matmul_bwd(dtype: str | None, operands: tuple[Array, Array], grad: Array) -
 
 
 matmul.defvjp(_matmul_fwd, _matmul_bwd)
+
+
+def total(a: Float[Array, "n ..."]) -> Float[Array, ""]:
+    """The sum of all elements: over the first axis, then the rest.
+
+    XLA on CPU sums over a first axis on its fast path, and to a single number at once in passes that take longer.
+    """
+    return jax.lax.optimization_barrier(a.sum(axis=0)).sum()
+
 
 Heads = Float[Array, "batch head position d_head"]
 Bias = Float[Array, "batch 1 1 position"] | None

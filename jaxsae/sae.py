@@ -20,8 +20,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Key
 
+from jaxsae import sparse as sparse_lib
 from jaxsae.config import SAEConfig
-from jaxsae.products import matmul
+from jaxsae.products import matmul, total
 
 AUX_COEF = 1 / 32
 """Weight of AuxK, as in its paper."""
@@ -38,9 +39,9 @@ class SAE(NamedTuple):
     """A latent fires where its pre-activation is above this; None: above 0, or the k largest."""
 
 
-def unit_rows(W_dec: Float[Array, "d_sae d_in"]) -> Float[Array, "d_sae d_in"]:
-    """Each row divided by its Euclidean norm."""
-    return W_dec / jnp.linalg.norm(W_dec, axis=-1, keepdims=True)
+def unit_norm(W: Float[Array, "a b"], axis: int = -1) -> Float[Array, "a b"]:
+    """Each row, or with axis 0 each column, divided by its Euclidean norm."""
+    return W / jnp.linalg.norm(W, axis=axis, keepdims=True)
 
 
 def init(key: Key[Array, ""], config: SAEConfig) -> SAE:
@@ -49,7 +50,7 @@ def init(key: Key[Array, ""], config: SAEConfig) -> SAE:
     return SAE(
         W_enc=0.01 * jax.random.normal(enc, (config.d_in, config.d_sae), jnp.float32),
         b_enc=jnp.zeros(config.d_sae, jnp.float32),
-        W_dec=unit_rows(jax.random.normal(dec, (config.d_sae, config.d_in), jnp.float32)),
+        W_dec=unit_norm(jax.random.normal(dec, (config.d_sae, config.d_in), jnp.float32)),
         b_dec=jnp.zeros(config.d_in, jnp.float32),
         threshold=jnp.zeros(config.d_sae, jnp.float32) if config.architecture == "jumprelu" else None,
     )
@@ -146,7 +147,7 @@ def prefixes(d_sae: int) -> list[int]:
     return sorted({max(1, d_sae // 2**i) for i in range(5)})
 
 
-class Step(NamedTuple):
+class Seen(NamedTuple):
     """What a training step sees besides the gradient."""
 
     loss: Float[Array, ""]
@@ -166,8 +167,9 @@ def loss(
     target_l0: Float[Array, ""] | float | None = None,
     bandwidth: Float[Array, ""] | float = 1.0,
     dead: Bool[Array, " d_sae"] | None = None,
+    sparse: bool = False,
     dtype: str | None = None,
-) -> tuple[Float[Array, ""], Step]:
+) -> tuple[Float[Array, ""], Seen]:
     """The loss of a batch: mean((x_hat - x)^2) over all elements, plus what the architecture adds.
 
     Args:
@@ -177,13 +179,21 @@ def loss(
       bandwidth: of `jump`, in the units of x.
       dead: latents to revive by AuxK: with the d_in/2 of these that are largest on a row it reconstructs what x_hat
         leaves. Its gradient reaches those latents alone.
+      sparse: topk, without `dead`: touch only the latents that fire; the same but for rounding.
     """
+    if sparse and dead is None:
+        values, indices = sparse_lib.encode(x, sae.W_enc.T, sae.b_enc, config.k, dtype)
+        x_hat = sparse_lib.decode(values, indices, sae.W_dec) + sae.b_dec[None, :]
+        above = (jax.lax.stop_gradient(values) > 0).astype(x.dtype)
+        firings = jnp.zeros_like(sae.b_enc).at[indices].add(above, mode="promise_in_bounds")
+        value = total((x_hat - x) ** 2) / x.size
+        return value, Seen(value, firings.sum() / x.shape[0], firings > 0)
     pre_acts = pre_activations(sae, x, dtype)
     aim = target_l0 if target_l0 is not None else config.target_l0 or 1
     extra = jnp.zeros((), x.dtype)
     if config.architecture == "relu":
         latents = jax.nn.relu(pre_acts)
-        extra = penalty * jnp.mean(latents)  # never negative: their mean is that of |latents|
+        extra = penalty * total(latents) / latents.size  # never negative: their mean is that of |latents|
     elif config.k is not None:
         latents = top_k(pre_acts, config.k)
     elif config.architecture == "jumprelu":
@@ -198,13 +208,13 @@ def loss(
         x_hat, squared_error = jnp.broadcast_to(sae.b_dec[None, :], x.shape), jnp.zeros((), x.dtype)
         for start, end in zip([0, *ends], ends, strict=False):
             x_hat += matmul(latents[:, start:end], sae.W_dec[start:end], dtype)
-            squared_error += jnp.mean((x_hat - x) ** 2) / len(ends)
+            squared_error += total((x_hat - x) ** 2) / x.size / len(ends)
     else:
         x_hat = decode(sae, latents, dtype)
-        squared_error = jnp.mean((x_hat - x) ** 2)
+        squared_error = total((x_hat - x) ** 2) / x.size
     value = squared_error + extra
-    l0 = jnp.count_nonzero(latents, axis=-1).astype(x.dtype).mean()
-    seen = Step(value, l0, (latents > 0).any(axis=0))
+    firings = (jax.lax.stop_gradient(latents) > 0).astype(x.dtype).sum(axis=0)
+    seen = Seen(value, firings.sum() / x.shape[0], firings > 0)
     if dead is not None:
         value += AUX_COEF * aux_k(sae, pre_acts, jax.lax.stop_gradient(x - x_hat), dead, dtype)
     return value, seen

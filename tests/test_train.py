@@ -16,7 +16,8 @@ from jaxsae import train
 from jaxsae.config import THRESHOLDED, Architecture, InputError, SAEConfig, TrainConfig
 from jaxsae.metrics import score
 from jaxsae.sae import SAE
-from jaxsae.train import Epoch, Member, TrainState, batches, init_state, make_step, optimizer, train_sae, train_saes
+from jaxsae.step import Members, Stepper, TrainState, optimizer
+from jaxsae.train import Epoch, Member, batches, train_sae, train_saes
 
 D_IN, D_SAE, BATCH, LR = 24, 96, 32, 1e-3
 
@@ -66,15 +67,16 @@ class TorchTrainer:
             p["W_dec"] /= p["W_dec"].norm(dim=1, keepdim=True)
         return float(norm)
 
-    def take(self, state: TrainState) -> None:
+    def take(self, stepper: Stepper, state: TrainState) -> None:
         """Go on from a state of ours: weights, both moments and the step count."""
         adam = state.opt_state[1][0]
+        weights, mu, nu = (stepper.saes(of) for of in (state.sae, adam.mu, adam.nu))
         for name, parameter in self.params.items():
-            parameter.data = torch.from_numpy(np.array(getattr(state.sae, name)[0]))
+            parameter.data = torch.from_numpy(np.array(getattr(weights, name)[0]))
             self.optimizer.state[parameter] = {
                 "step": torch.tensor(float(adam.count[0])),
-                "exp_avg": torch.from_numpy(np.array(getattr(adam.mu, name)[0])),
-                "exp_avg_sq": torch.from_numpy(np.array(getattr(adam.nu, name)[0])),
+                "exp_avg": torch.from_numpy(np.array(getattr(mu, name)[0])),
+                "exp_avg_sq": torch.from_numpy(np.array(getattr(nu, name)[0])),
             }
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -87,27 +89,37 @@ def assert_both_kinds(norms: list[float]) -> None:
     assert min(clipped, len(norms) - clipped) >= 10, clipped
 
 
-@pytest.mark.parametrize(("l1_coef", "k"), [(1e-2, None), (0.0, 8)], ids=["l1", "topk"])
-def test_float64_training_is_pytorchs_after_300_steps(l1_coef, k):
+@pytest.mark.parametrize(
+    ("l1_coef", "k", "sparse"),
+    [(1e-2, None, False), (0.0, 8, False), (0.0, 8, True)],
+    ids=["l1", "topk", "topk-sparse"],
+)
+def test_float64_training_is_pytorchs_after_300_steps(l1_coef, k, sparse):
     with jax.enable_x64(True):
         config = config_of(l1_coef, k)
         rows = jnp.asarray(some_rows())
         assert rows.dtype == jnp.float64
         saes = ensemble_of_one(config, dtype=jnp.float64)
         torch_side = TorchTrainer(jax.tree.map(lambda a: a[0], saes), l1_coef, k)
-        state, step, norms = init_state(saes, optimizer(LR), l1_coef), make_step([config], optimizer(LR)), []
+        stepper = Stepper(config, optimizer(LR), sparse=sparse)
+        state, members, norms = stepper.begin(saes, l1_coef), Members.of([config], BATCH), []
         for epoch in range(15):
             for batch in batches(len(rows), BATCH, seed=0, epoch=epoch):
                 norms.append(torch_side.step(np.asarray(rows)[batch]))
-                state = step(state, rows, jnp.asarray(batch))
+                state = stepper.step(state, members, rows, jnp.asarray(batch))
         assert len(norms) == 300
         assert_both_kinds(norms)
         for name, theirs in torch_side.arrays().items():
-            np.testing.assert_allclose(getattr(state.sae, name)[0], theirs, rtol=0, atol=1e-9, err_msg=name)
+            ours = getattr(stepper.saes(state.sae), name)[0]
+            np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-9, err_msg=name)
 
 
-@pytest.mark.parametrize(("l1_coef", "k"), [(1e-2, None), (0.0, 8)], ids=["l1", "topk"])
-def test_each_float32_step_is_pytorchs_from_the_same_state(l1_coef, k):
+@pytest.mark.parametrize(
+    ("l1_coef", "k", "sparse"),
+    [(1e-2, None, False), (0.0, 8, False), (0.0, 8, True)],
+    ids=["l1", "topk", "topk-sparse"],
+)
+def test_each_float32_step_is_pytorchs_from_the_same_state(l1_coef, k, sparse):
     """At a learning rate whose updates stand clear of the decoder's rounding.
 
     Dividing a row by its norm leaves either side a rounding error of the row, not of the update. At the guide's 1e-4 on
@@ -119,23 +131,24 @@ def test_each_float32_step_is_pytorchs_from_the_same_state(l1_coef, k):
     rows = jnp.asarray(some_rows(), jnp.float32)
     saes = ensemble_of_one(config)
     torch_side = TorchTrainer(jax.tree.map(lambda a: a[0], saes), l1_coef, k, lr)
-    state, step, norms = init_state(saes, optimizer(lr), l1_coef), make_step([config], optimizer(lr)), []
+    stepper = Stepper(config, optimizer(lr), sparse=sparse)
+    state, members, norms = stepper.begin(saes, l1_coef), Members.of([config], BATCH), []
     for epoch in range(15):
         for batch in batches(len(rows), BATCH, seed=0, epoch=epoch):
             if norms:  # PyTorch's Adam has no state to replace before its first step
-                torch_side.take(state)
+                torch_side.take(stepper, state)
             before = torch_side.arrays()
             norms.append(torch_side.step(np.asarray(rows)[batch]))
-            state = step(state, rows, jnp.asarray(batch))
+            state = stepper.step(state, members, rows, jnp.asarray(batch))
             for name, theirs in torch_side.arrays().items():
-                difference = np.linalg.norm(np.asarray(getattr(state.sae, name)[0]) - theirs)
+                difference = np.linalg.norm(np.asarray(getattr(stepper.saes(state.sae), name)[0]) - theirs)
                 update = np.linalg.norm(theirs - before[name])
                 assert difference <= 1e-4 * update, (len(norms), name, difference / update)
     assert_both_kinds(norms)
 
 
 def test_clipping_is_pytorchs():
-    from jaxsae.train import clip_by_global_norm
+    from jaxsae.step import clip_by_global_norm
 
     for scale in (0.01, 1.0, 30.0):
         grads = [scale * np.random.default_rng(i).standard_normal(5).astype(np.float32) for i in range(3)]
@@ -175,14 +188,15 @@ def test_epoch_figures_are_means_over_the_batches(rows):
     trained = train_sae(rows, CONFIG, on_epoch=seen.append)
     assert seen == trained.epochs
     sae_config = CONFIG.sae(D_IN)
-    state, step = init_state(ensemble_of_one(sae_config), optimizer(LR), 1e-3), make_step([sae_config], optimizer(LR))
+    stepper, members = Stepper(sae_config, optimizer(LR)), Members.of([sae_config], BATCH)
+    state = stepper.begin(ensemble_of_one(sae_config), 1e-3)
     losses, l0s = [], []
     for batch in batches(len(rows), BATCH, seed=0, epoch=1):
-        sae, x = jax.tree.map(lambda a: a[0], state.sae), rows[jnp.asarray(batch)]
+        sae, x = jax.tree.map(lambda a: a[0], stepper.saes(state.sae)), rows[jnp.asarray(batch)]
         loss, step_figures = sae_lib.loss(sae, x, jnp.float32(1e-3), sae_config)
         losses.append(float(loss))
         l0s.append(float(step_figures.l0))
-        state = step(state, rows, jnp.asarray(batch))
+        state = stepper.step(state, members, rows, jnp.asarray(batch))
     assert seen[0].number == 1
     np.testing.assert_allclose(seen[0].loss, np.mean(losses), rtol=1e-5)
     np.testing.assert_allclose(seen[0].l0, np.mean(l0s), rtol=1e-6)
@@ -227,17 +241,23 @@ def test_an_ensemble_is_its_members_side_by_side(architecture):
         alone = [ensemble_of_one(c, seed, jnp.float64) for seed, c in enumerate(configs)]
         together = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *alone)
 
+        def steppers(configs):
+            return Stepper(configs[0], optimizer(LR), revive=True)
+
         def begun(saes, configs):
             # some latents have long been silent: those of all members are revived
-            state = init_state(saes, optimizer(LR))._replace(idle=jnp.full(saes.b_enc.shape, 49).at[:, :9].set(60))
+            state = steppers(configs).begin(saes)._replace(idle=jnp.full(saes.b_enc.shape, 49).at[:, :9].set(60))
             numbers = [
                 jnp.asarray(values, float) for values in zip(*((c.l1_coef, c.target_l0) for c in configs), strict=True)
             ]
             return state._replace(penalty=numbers[0], aim=numbers[1])
 
-        after = make_step(configs, optimizer(LR), revive=True)(begun(together, configs), rows, batch)
+        def stepped(saes, configs):
+            return steppers(configs).step(begun(saes, configs), Members.of(configs, BATCH), rows, batch)
+
+        after = stepped(together, configs)
         for i, config in enumerate(configs):
-            single = make_step([config], optimizer(LR), revive=True)(begun(alone[i], [config]), rows, batch)
+            single = stepped(alone[i], [config])
             for a, b in zip(
                 jax.tree.leaves(jax.tree.map(lambda leaf, i=i: leaf[i], after)), jax.tree.leaves(single), strict=True
             ):
@@ -256,13 +276,13 @@ def test_a_member_of_other_rows_and_batches_moves_as_it_does_alone(modern):
 
         def step(numbers, rows, batch, basis):
             saes = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *(alone[i] for i in numbers))
-            state = init_state(saes, optimizer(LR), np.array([configs[i].l1_coef for i in numbers]))
-            return make_step([configs[i] for i in numbers], optimizer(LR), basis=basis)(state, rows, batch)
+            stepper, some = Stepper(configs[0], optimizer(LR)), [configs[i] for i in numbers]
+            state = stepper.begin(saes, np.array([c.l1_coef for c in some]))
+            return stepper.step(state, Members.of(some, BATCH, bases=basis if modern else ()), rows, batch)
 
-        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *bases) if modern else None
-        after = step(range(3), tuple(layers), jnp.asarray(orders), stacked)
+        after = step(range(3), tuple(layers), jnp.asarray(orders), bases)
         for i in range(3):
-            single = step([i], layers[i], jnp.asarray(orders[i]), bases[i])
+            single = step([i], layers[i], jnp.asarray(orders[i]), bases[i : i + 1])
             mine = jax.tree.map(lambda leaf, i=i: leaf[i], after)
             for a, b in zip(jax.tree.leaves(mine), jax.tree.leaves(single), strict=True):
                 np.testing.assert_allclose(a, b[0], rtol=0, atol=1e-12)
@@ -307,8 +327,9 @@ def test_no_tracer_leaks(rows):
 
 def test_the_state_is_donated(rows):
     config = CONFIG.sae(D_IN)
-    state = init_state(ensemble_of_one(config), optimizer(LR))
-    make_step([config], optimizer(LR))(state, rows, jnp.arange(BATCH))
+    stepper = Stepper(config, optimizer(LR))
+    state = stepper.begin(ensemble_of_one(config))
+    stepper.step(state, Members.of([config], BATCH), rows, jnp.arange(BATCH))
     assert state.sae.W_enc.is_deleted()
 
 
@@ -335,7 +356,7 @@ def test_bfloat16_trains_close_to_float32(rows):
 
 def test_adam_is_optaxs_with_pytorchs_defaults():
     assert torch.optim.Adam([nn.Parameter(torch.zeros(1))]).defaults["eps"] == 1e-8
-    state = init_state(ensemble_of_one(SAEConfig(3, 4)), optimizer(LR))
+    state = Stepper(SAEConfig(3, 4), optimizer(LR)).begin(ensemble_of_one(SAEConfig(3, 4)))
     assert isinstance(state.opt_state[1][0], optax.ScaleByAdamState)
 
 
@@ -430,11 +451,11 @@ def test_silent_latents_are_revived(architecture):
             saes = saes._replace(threshold=saes.threshold + 0.5)
         # further from firing than any row brings them
         saes = saes._replace(W_enc=jnp.where(silent[None, None, :], 0.01, 1.0) * saes.W_enc)
-        step = make_step([config], optimizer(1e-3), revive=revive)
-        state, fired = init_state(saes, optimizer(1e-3), 1e-3, 6.0), np.zeros(D_SAE, bool)
+        stepper = Stepper(config, optimizer(1e-3), revive=revive)
+        state, members, fired = stepper.begin(saes, 1e-3, 6.0), Members.of([config], BATCH), np.zeros(D_SAE, bool)
         for epoch in range(8):
             for batch in batches(len(rows), BATCH, seed=0, epoch=epoch):
-                state = step(state, rows, jnp.asarray(batch))
+                state = stepper.step(state, members, rows, jnp.asarray(batch))
                 fired |= np.asarray(state.idle[0] == 0)
         return fired[silent].mean()
 
