@@ -15,7 +15,7 @@ def _product(a: Array, b: Array, dtype: str | None = None) -> Array:
 
 
 def _laid_out(a: Array) -> Array:
-    """a, its last axis laid out last: XLA on CPU has a product of bfloat16 for no other, and sees through a mere copy."""
+    """a, its last axis laid out last: XLA on CPU has a bfloat16 product for no other, and sees through a mere copy."""
     if a.ndim != 2 or jax.default_backend() != "cpu":
         return a
     return a.at[jnp.arange(a.shape[0])].get(mode="promise_in_bounds")

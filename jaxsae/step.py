@@ -192,20 +192,14 @@ class Stepper:
             x = jax.vmap(sae_lib.into)(basis, x)
         dead = state.idle >= members.patience[:, None]
 
-        def run(state: TrainState, aux: bool) -> TrainState:
-            gradient, given = partial(self._gradient, aux=aux), (state.sae, state.penalty, state.aim, dead)
-            if len(state.penalty) > 1 and of_each:
-                found = jax.vmap(gradient)(x, *given)
-            elif len(state.penalty) > 1:
-                found = jax.vmap(partial(gradient, x[0]))(*given)
-            else:  # XLA on CPU has a faster product for matrices than for a stack of one
-                found = jax.tree.map(lambda a: a[None], gradient(x[0], *jax.tree.map(lambda a: a[0], given)))
-            return jax.vmap(partial(self._update, aux=aux))(state, members, dead, *found)
-
-        if not self.revive:
-            return run(state, False)
-        # asked outside the vmap, so that steps without dead latents do not pay for AuxK
-        return jax.lax.cond(dead.any(), partial(run, aux=True), partial(run, aux=False), state)
+        given = (state.sae, state.penalty, state.aim, dead)
+        if len(state.penalty) > 1 and of_each:
+            found = jax.vmap(self._gradient)(x, *given)
+        elif len(state.penalty) > 1:
+            found = jax.vmap(partial(self._gradient, x[0]))(*given)
+        else:  # XLA on CPU has a faster product for matrices than for a stack of one
+            found = jax.tree.map(lambda a: a[None], self._gradient(x[0], *jax.tree.map(lambda a: a[0], given)))
+        return jax.vmap(self._update)(state, members, dead, *found)
 
     def _gradient(
         self,
@@ -214,7 +208,6 @@ class Stepper:
         penalty: Float[Array, ""],
         aim: Float[Array, ""],
         dead: Bool[Array, " d_sae"],
-        aux: bool,
     ) -> tuple[SAE, sae_lib.Seen]:
         def loss(weights: SAE) -> tuple[Array, sae_lib.Seen]:
             return sae_lib.loss(
@@ -224,7 +217,7 @@ class Stepper:
                 self.config,
                 target_l0=aim,
                 bandwidth=BANDWIDTH,
-                dead=dead if aux else None,
+                dead=dead if self.revive else None,
                 sparse=self.sparsely,
                 dtype=None if self.precision == "float32" else self.precision,
             )
@@ -232,20 +225,14 @@ class Stepper:
         return jax.grad(loss, has_aux=True)(weights)
 
     def _update(
-        self,
-        state: TrainState,
-        members: Members,
-        dead: Bool[Array, " d_sae"],
-        grads: SAE,
-        seen: sae_lib.Seen,
-        aux: bool,
+        self, state: TrainState, members: Members, dead: Bool[Array, " d_sae"], grads: SAE, seen: sae_lib.Seen
     ) -> TrainState:
         updates, opt_state = self.transform.update(grads, state.opt_state, state.sae)
         sae = optax.apply_updates(state.sae, updates)
         sae = sae._replace(W_dec=sae_lib.unit_norm(sae.W_dec, axis=1 if self.sparsely else 0))
         if sae.threshold is not None:
             sae = sae._replace(threshold=jax.nn.relu(sae.threshold))
-        if aux:
+        if self.revive:
             idle = dead & ~seen.fired
             lift = LIFT if sae.threshold is None else LIFT_TO_THRESHOLD
             sae = sae._replace(b_enc=sae.b_enc + jnp.where(idle, lift, 0.0))
