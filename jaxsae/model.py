@@ -48,7 +48,7 @@ def rotate(
 
 def dot_general(x: Array, kernel: Array, *_: Any, **__: Any) -> Array:
     """`lax.dot_general` as a linear layer calls it: the last axis of x with the first of the kernel."""
-    return matmul(x, kernel, halves=True)
+    return matmul(x, kernel)
 
 
 def linear(d_in: int, d_out: int, *, rngs: nnx.Rngs, param_dtype: Any) -> nnx.Linear:
@@ -74,7 +74,8 @@ class Attention(nnx.Module):
         bias: Float[Array, "batch 1 1 position"] | None,
     ) -> Float[Array, "batch position d_model"]:
         batch, position, d_model = x.shape
-        # one product for the three: a third of the small ones, which cost more than their share
+        # one product for the three: a third of the small ones, which cost more than their share; in halves, because
+        # what rounding leaves in it is multiplied and goes into an exponential
         three = (self.q_proj, self.k_proj, self.v_proj)
         qkv = matmul(x, jnp.concatenate([p.kernel[...] for p in three], axis=1), halves=True)
         qkv = qkv + jnp.concatenate([p.bias[...] for p in three if p.bias is not None])[None, None]

@@ -1,5 +1,6 @@
 """Matrix products as both models need them: sums that round less, gradients that XLA on CPU has fast products for."""
 
+import math
 from functools import partial
 
 import jax
@@ -69,13 +70,18 @@ def total(a: Float[Array, "n ..."]) -> Float[Array, ""]:
     return jax.lax.optimization_barrier(a.sum(axis=0)).sum()
 
 
+AT_ONCE = 3 * 2**22
+"""Bytes of attention scores that are made at once: of more, writing and reading them takes longest."""
+
 Heads = Float[Array, "batch head position d_head"]
 Bias = Float[Array, "batch 1 1 position"] | None
 
 
-def _pattern(q: Heads, k: Heads, bias: Bias) -> Float[Array, "batch head to from"]:
+def _weights(q: Heads, k: Heads, bias: Bias) -> Float[Array, "batch head to from"]:
+    """Attention's pattern but for the sums of its rows, which are to be 1."""
     scores = _product(q, k.swapaxes(-1, -2)) * q.shape[-1] ** -0.5
-    return jax.nn.softmax(scores if bias is None else scores + bias, axis=-1)
+    scores = scores if bias is None else scores + bias
+    return jnp.exp(scores - scores.max(axis=-1, keepdims=True))
 
 
 @jax.custom_vjp
@@ -85,7 +91,16 @@ def attention(q: Heads, k: Heads, v: Heads, bias: Bias) -> Heads:
     For its gradient nothing of the pattern is kept: it is a position by position table per head, and computing it again
     costs less than writing it and reading it. `bias` is a constant: it has no gradient.
     """
-    return _product(_pattern(q, k, bias), v)
+    size = math.prod(q.shape[:-1]) * q.shape[-2] * q.dtype.itemsize
+    if size > AT_ONCE and q.shape[1] > 1:  # head by head
+
+        def of_head(qkv: tuple[Array, ...]) -> Array:
+            return attention(*(a[:, None] for a in qkv), bias)[:, 0]
+
+        return jax.lax.map(of_head, tuple(a.swapaxes(0, 1) for a in (q, k, v))).swapaxes(0, 1)
+    weights = _weights(q, k, bias)
+    # the sums are divided by where they are few: after the product, not before
+    return _product(weights, v) / weights.sum(axis=-1, keepdims=True)
 
 
 def _attention_fwd(q: Heads, k: Heads, v: Heads, bias: Bias) -> tuple[Heads, tuple[Bias, ...]]:
@@ -95,7 +110,8 @@ def _attention_fwd(q: Heads, k: Heads, v: Heads, bias: Bias) -> tuple[Heads, tup
 
 def _attention_bwd(kept: tuple, grad: Heads) -> tuple[Heads, Heads, Heads, None]:
     q, k, v, bias, out = kept
-    pattern = _pattern(q, k, bias)
+    pattern = _weights(q, k, bias)
+    pattern /= pattern.sum(axis=-1, keepdims=True)
     d_v = _transposed(_product(_transposed(grad), pattern))
     d_pattern = _product(grad, _transposed(v))
     # softmax: p * (dp - sum(p dp)), and that sum is the one of grad * out

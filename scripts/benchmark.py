@@ -1,0 +1,364 @@
+#!/usr/bin/env python3
+"""Time this project beside PyTorch doing the same work, on the same machine, in turns; a table, and JSON.
+
+peak     the machine's fastest matrix product: the limit of everything below
+step     a training step over an epoch of rows, shuffling included, and the share of the peak that its products come to
+extract  a layer's rows of the first samples
+run      train.py end to end, each run a process of its own; with --guide beside that script
+many     all layers, or eight penalties, in one command and one by one
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.util
+import io
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jaxsae import cli
+from jaxsae.config import DataConfig, ModelConfig, TrainConfig, require
+
+if TYPE_CHECKING:  # heavy: loaded by the functions that use them
+    from collections.abc import Callable
+
+    import numpy as np
+
+    from jaxsae.data import Samples
+
+HERE = Path(__file__).parent
+PARTS = ("peak", "step", "extract", "run", "many")
+STEPS = {
+    "L1": TrainConfig(),
+    "L1, bfloat16": TrainConfig(precision="bfloat16"),
+    "TopK 20": TrainConfig(architecture="topk", k_sparse=20),
+    "TopK 20, bfloat16": TrainConfig(architecture="topk", k_sparse=20, precision="bfloat16"),
+}
+TOPK = ["--recipe", "modern", "--k-sparse", "20"]
+RUNS = {
+    "keep, as the guide's": ["--padding", "keep"],
+    "keep, bfloat16": ["--padding", "keep", "--precision", "bfloat16"],
+    "our defaults (less work: no padding)": [],
+    "modern, L0 400": ["--recipe", "modern", "--k-sparse", "400", "--decay", "0.7"],
+}
+
+
+class Table:
+    """Lines as they are measured: what, ours and theirs as medians, their ratio, and what else is to be said."""
+
+    def __init__(self) -> None:
+        self.lines: list[dict[str, Any]] = []
+        print(f"{'':46}{'ours':>10}{'PyTorch':>10}{'ratio':>8}", flush=True)
+
+    def add(self, what: str, unit: str, ours: list[float], theirs: list[float] | None = None, note: str = "") -> None:
+        """Seconds or the like: PyTorch's over ours is how many times faster we are."""
+        line: dict[str, Any] = {"what": what, "unit": unit, "ours": ours, "theirs": theirs, "note": note}
+        shown = f"{what + ', ' + unit:46}{statistics.median(ours):10.2f}"
+        if theirs:
+            line["ratio"] = statistics.median(theirs) / statistics.median(ours)
+            shown += f"{statistics.median(theirs):10.2f}{line['ratio']:7.2f}x"
+        self.lines.append(line)
+        print(f"{shown}  {note}".rstrip(), flush=True)
+
+
+def main(args: argparse.Namespace) -> None:
+    """The parts asked for, in their order."""
+    require(args.rounds >= 1, f"rounds must be at least 1, got {args.rounds}")
+    require(args.guide is None or Path(args.guide).is_file(), f"--guide must be a Python file, got {args.guide}")
+    with tempfile.TemporaryDirectory() as folder:
+        data = synthetic(Path(folder)) if args.synthetic else cli.config_from(args, DataConfig)
+        cli.select_device(args.device)
+        from jaxsae import demo, load_samples
+
+        demo.ensure_demo(data.dataset)
+        samples = load_samples(data.dataset, data.split, data.max_samples)
+        table, peak = Table(), 0.0
+        if "peak" in args.part:
+            peak = measure_peak(table)
+        if "step" in args.part:
+            measure_steps(table, args, data, samples, peak)
+        if "extract" in args.part:
+            measure_extraction(table, args, data, samples)
+        if "run" in args.part:
+            measure_runs(table, args, data, Path(folder))
+        if "many" in args.part:
+            measure_many(table, args, data, samples, Path(folder))
+    if args.json:
+        from jaxsae.files import whole
+
+        with whole(Path(args.json)) as out:
+            out.write_text(json.dumps({"command": sys.argv, "lines": table.lines}, indent=1))
+
+
+def synthetic(folder: Path) -> DataConfig:
+    """Full-size random weights and random text, of the lengths that such texts have."""
+    import numpy as np
+
+    from convert.guide import save_random
+    from jaxsae.data import save_splits
+
+    config = ModelConfig(vocab_size=12_000)
+    save_random(config, folder / "best_model.pt")
+    rng, n, width = np.random.default_rng(0), 64, config.max_position
+    lengths = np.clip(rng.lognormal(5.2, 0.7, n), 16, width).astype(int)
+    mask = np.arange(width)[None] < lengths[:, None]
+    ids = np.where(mask, rng.integers(1, config.vocab_size, (n, width)), 0).astype(np.int32)
+    labels = np.where(mask & (rng.random((n, width)) < 0.2), ids, -100).astype(np.int32)
+    (folder / "dataset").mkdir()
+    columns = {"input_ids": ids, "labels": labels, "attention_mask": mask.astype(np.int8)}
+    save_splits(folder / "dataset", {"validation": columns, "test": {k: c[:20] for k, c in columns.items()}})
+    return DataConfig(str(folder / "best_model.pt"), str(folder / "dataset"))
+
+
+def theirs(args: argparse.Namespace) -> Any:
+    """`extract` and `train` in PyTorch: of the guide's script, or our own copy of its work; None on another device."""
+    if args.device != "cpu":
+        return None
+    if args.guide is None:
+        from convert import guide
+
+        return guide
+    spec = importlib.util.spec_from_file_location("guide", args.guide)
+    require(spec is not None and spec.loader is not None, f"--guide must be a Python file (.py), got {args.guide}")
+    module = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
+    spec.loader.exec_module(module)  # type: ignore[union-attr]
+    return module
+
+
+def seconds(work: Callable[[], Any]) -> float:
+    """How long it takes; what it prints is swallowed."""
+    began = time.perf_counter()
+    with contextlib.redirect_stderr(io.StringIO()):
+        work()
+    return time.perf_counter() - began
+
+
+def measure_peak(table: Table) -> float:
+    """GFLOP/s of a 2,048 x 2,048 product, the best of three libraries; gives float32's."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    from convert.guide import product
+
+    n, best = 2048, {}
+    for kind in ("float32", "bfloat16"):
+        a = jnp.ones((n, n), kind)
+        ours = jax.jit(lambda a: jnp.matmul(a, a, precision="highest", preferred_element_type=jnp.float32))
+        ways = {"JAX": lambda a=a, ours=ours: jax.block_until_ready(ours(a)), "torch": product(n, kind)}
+        if kind == "float32":
+            host = np.ones((n, n), np.float32)
+            ways["NumPy"] = lambda host=host: host @ host
+        rates = {}
+        for name, way in ways.items():
+            way()
+            rates[name] = 2e-9 * n**3 / min(seconds(way) for _ in range(7))
+        best[kind] = max(rates.values())
+        note = ", ".join(f"{name} {rate:.0f}" for name, rate in rates.items())
+        table.add(f"matrix product, {kind}", "GFLOP/s", [best[kind]], note=note)
+    return best["float32"]
+
+
+def measure_steps(table: Table, args: argparse.Namespace, data: DataConfig, samples: Samples, peak: float) -> None:
+    """An epoch over all rows of the samples, in turns; the share of the peak is that of five dense products."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    from convert import load_restoration_model
+    from jaxsae import extract
+    from jaxsae import sae as sae_lib
+    from jaxsae.step import Members, Stepper, optimizer
+    from jaxsae.train import batches
+
+    rows = extract(load_restoration_model(data.checkpoint), samples, [args.layer], "keep").values[args.layer]
+    rival = theirs(args)
+    if rival:
+        from convert.guide import tensor
+
+        torch_rows = tensor(np.array(rows))
+    for name, how in STEPS.items():
+        config, steps = how.sae(rows.shape[1]), len(rows) // how.batch_size
+        stepper, members = Stepper(config, optimizer(how.lr), how.precision), Members.of([config], how.batch_size)
+        saes = jax.tree.map(lambda leaf: leaf[None], sae_lib.init(jax.random.key(0), config))
+        held = [stepper.begin(saes, config.l1_coef)]
+
+        def ours(epoch: int, stepper=stepper, members=members, held=held, how=how) -> None:
+            for batch in batches(len(rows), how.batch_size, 0, epoch):
+                held[0] = stepper.step(held[0], members, rows, jnp.asarray(batch))
+            jax.block_until_ready(held[0])
+
+        def pytorch(config=config, how=how) -> None:
+            rival.train(torch_rows, config.d_sae, config.l1_coef, config.k, how.batch_size, 1)
+
+        ours(0)
+        times: tuple[list[float], list[float]] = ([], [])
+        for round in range(args.rounds):
+            times[0].append(1e3 * seconds(lambda ours=ours, e=round + 1: ours(e)) / steps)
+            if rival:
+                times[1].append(1e3 * seconds(pytorch) / steps)
+        flops = 5 * 2 * how.batch_size * config.d_in * config.d_sae
+        share = f"{flops / statistics.median(times[0]) / 1e6 / peak:.0%} of the float32 peak" if peak else ""
+        table.add(f"step, {name}", "ms", times[0], times[1] or None, share)
+
+
+def measure_extraction(table: Table, args: argparse.Namespace, data: DataConfig, samples: Samples) -> None:
+    """The same samples: `keep` as PyTorch's hooks see them, and `drop`, which is less work."""
+    import jax
+
+    from convert import read_checkpoint
+    from jaxsae import extract
+
+    some = samples[: args.samples]
+    checkpoint, rival = read_checkpoint(data.checkpoint), theirs(args)
+    model, torch_model = checkpoint.model(), None
+    if rival:
+        from convert.reference import build
+
+        torch_model = rival.load_model(data.checkpoint) if args.guide else build(checkpoint)
+    ways = {
+        padding: lambda p=padding: jax.block_until_ready(extract(model, some, [args.layer], p).values)
+        for padding in ("keep", "drop")
+    }
+    times: dict[str, list[float]] = {name: [] for name in (*ways, "theirs")}
+    for _ in range(args.rounds + 1):
+        for name, way in ways.items():
+            times[name].append(seconds(way))
+        if rival:
+            times["theirs"].append(seconds(lambda: rival.extract(torch_model, some.ids, args.layer)))
+    for name in ways:  # the first round compiled
+        title = f"extract {len(some)} samples, layer {args.layer}, {name}"
+        table.add(title, "s", times[name][1:], times["theirs"][1:] or None)
+
+
+def run(command: list[str]) -> tuple[float, float]:
+    """(seconds, peak MiB) of a process."""
+    began = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    error = process.stderr.read() if process.stderr else ""
+    _, status, usage = os.wait4(process.pid, 0)
+    require(os.waitstatus_to_exitcode(status) == 0, f"{' '.join(command[:3])} must succeed, got {error.strip()[-300:]}")
+    return time.perf_counter() - began, usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def train_command(
+    args: argparse.Namespace, data: DataConfig, output: Path, *flags: str, layer: Any = None
+) -> list[str]:
+    """Of train.py."""
+    command = [sys.executable, str(HERE / "train.py"), "--layer", str(args.layer if layer is None else layer)]
+    command += [
+        "--checkpoint",
+        data.checkpoint,
+        "--dataset",
+        data.dataset,
+        "--split",
+        data.split,
+        "--device",
+        args.device,
+    ]
+    command += ["--max-samples", "all" if data.max_samples is None else str(data.max_samples), "--verify", "0"]
+    return [*command, "--output", str(output), "--quiet", "--overwrite", *flags]
+
+
+def measure_runs(table: Table, args: argparse.Namespace, data: DataConfig, folder: Path) -> None:
+    """Wall time and peak memory of whole runs, start included; L0 and FVU on the same held-out rows."""
+    epochs = ["--epochs", str(args.epochs)] if args.epochs else []
+    held_out = held_out_rows(args, data)
+    their: tuple[float, float] | None = None
+    if args.guide:
+        command = [sys.executable, args.guide, "train", "--checkpoint", data.checkpoint, "--dataset", data.dataset]
+        command += ["--split", data.split, "--layer", str(args.layer), *epochs, "--output", str(folder / "guide.pt")]
+        command += ["--max-samples", str(data.max_samples or 10**9)]
+        their = run(command)
+        table.add(
+            "run, the guide's script",
+            "s",
+            [their[0]],
+            note=f"{their[1]:,.0f} MiB, {rated(folder / 'guide.pt', held_out)}",
+        )
+    for number, (name, flags) in enumerate(RUNS.items()):
+        few = epochs if "modern" not in name else []
+        took, peak = run(train_command(args, data, folder / f"run{number}", *flags, *few))
+        file = folder / f"run{number}" / f"sae_layer{args.layer}_optimized.pt"
+        memory = f" ({peak / their[1]:.0%})" if their else ""
+        note = f"{peak:,.0f} MiB{memory}, {rated(file, held_out)}"
+        table.add(f"run, {name}", "s", [took], [their[0]] if their else None, note)
+
+
+def held_out_rows(args: argparse.Namespace, data: DataConfig) -> np.ndarray:
+    """Of the first 20 test samples, padding left out."""
+    from convert import load_restoration_model
+    from jaxsae import extract, load_samples
+
+    samples = load_samples(data.dataset, "test", 20)
+    return extract(load_restoration_model(data.checkpoint), samples, [args.layer]).values[args.layer]
+
+
+def rated(file: Path, rows: np.ndarray) -> str:
+    """Epochs, L0 and FVU of an SAE file."""
+    from convert import load_sae
+    from jaxsae import score
+
+    sae = load_sae(file)
+    result = score(sae.sae, sae.config.k, rows)
+    return f"{len(sae.losses)} epochs, L0 {result.l0:.1f}, FVU {result.fvu:.6f}"
+
+
+def measure_many(table: Table, args: argparse.Namespace, data: DataConfig, samples: Samples, folder: Path) -> None:
+    """One command against one for each SAE; and what extracting all layers costs beside the last alone."""
+    import jax
+
+    from convert import load_restoration_model
+    from jaxsae import extract
+
+    model, some = load_restoration_model(data.checkpoint), samples[: args.samples]
+    every = range(model.config.n_layers)
+
+    def extraction(layers: list[int]) -> float:
+        return seconds(lambda: jax.block_until_ready(extract(model, some, layers).values))
+
+    times = [(extraction(list(every)), extraction([every[-1]])) for _ in range(args.rounds + 1)][1:]
+    all_of_them, last = ([pair[i] for pair in times] for i in (0, 1))
+    more = statistics.median(all_of_them) / statistics.median(last)
+    table.add(f"extract all {len(every)} layers", "s", all_of_them, note=f"{more:.2f} times as long as the last alone")
+
+    few = ["--epochs", str(args.epochs)] if args.epochs else []
+    topk, penalties = [*TOPK, *few], [f"{2**i}e-4" for i in range(8)]
+    jobs: dict[str, list[list[tuple[Any, list[str]]]]] = {
+        "all layers": [[("all", topk)], [(layer, topk) for layer in every]],
+        "8 penalties": [
+            [(args.layer, [*few, "--l1-coef", ",".join(penalties)])],
+            [(args.layer, [*few, "--l1-coef", penalty]) for penalty in penalties],
+        ],
+    }
+    for name, ways in jobs.items():
+        found = []
+        for way in ways:
+            ran = [run(train_command(args, data, folder / "many", *flags, layer=layer)) for layer, flags in way]
+            found.append((sum(took for took, _ in ran), max(peak for _, peak in ran)))
+        (together, peak), (alone, alone_peak) = found
+        note = f"one by one {alone:.1f} s, {alone / together:.2f} x; {peak:,.0f} MiB, {alone_peak:,.0f} one by one"
+        table.add(f"{name}, in one command", "s", [together], note=note)
+
+
+if __name__ == "__main__":
+    parser = cli.Parser(__doc__ or "")
+    parser.add_config(DataConfig, only=("checkpoint", "dataset", "split", "max_samples"))
+    parser.add_argument("--layer", type=int, default=8, help="0-based: the residual stream after this block")
+    parser.add_argument("--part", nargs="+", choices=PARTS, default=PARTS[:3], help="what to measure: %(default)s")
+    parser.add_argument("--guide", metavar="FILE.py", help="the PyTorch script to compare with; it is run")
+    parser.add_argument("--synthetic", action="store_true", help="random weights of full size and random text")
+    parser.add_argument("--rounds", type=int, default=5, help="how often each side is timed, in turns")
+    parser.add_argument("--samples", type=int, default=40, help="that are extracted")
+    parser.add_argument("--epochs", type=int, help="of whole runs, where not their own number")
+    cli.add_device(parser)
+    parser.add_argument("--json", metavar="OUT", help="also write every figure as JSON")
+    cli.run(main, parser)
