@@ -34,7 +34,7 @@ def save_random(config: ModelConfig, path: Path) -> None:
 def extract(model: nn.Module, ids: np.ndarray, layer: int) -> torch.Tensor:
     """Rows of a layer by a forward hook: whole model, one sample at a time, every position, no mask; [n, d_model]."""
     got: list[torch.Tensor] = []
-    hook = model.layers[layer].register_forward_hook(lambda module, args, out: got.append(out.detach()))  # type: ignore[index, union-attr, operator]
+    hook = model.layers[layer].register_forward_hook(lambda module, args, out: got.append(out.detach()))  # type: ignore[index, union-attr]
     for row in ids:
         model(torch.from_numpy(row)[None].long())
     hook.remove()

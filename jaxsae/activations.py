@@ -42,7 +42,7 @@ def run_lengths(max_position: int) -> list[int]:
     return sorted(n for n in lengths if n >= 32 or n == max_position)
 
 
-WORTH = 4000
+WORTH = 3000
 """Characters of padding that are cheaper than to compile for another length."""
 
 
