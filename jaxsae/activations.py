@@ -1,6 +1,6 @@
 """Model x samples -> rows: the residual stream after a layer, one row a character, with where each row came from."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -132,12 +132,9 @@ def extract(
     Args:
       on_rows: called with the number of rows made since the last call.
     """
-    kept = np.ones(samples.ids.shape, bool) if padding == "keep" else samples.mask != 0
-    total = int(kept.sum())
+    kept, row_of = _numbered(samples, padding)
     sample, position = np.nonzero(kept)
-    row_of = np.where(kept, kept.reshape(-1).cumsum().reshape(kept.shape) - 1, total).astype(np.int32)
-
-    shape, dtype = (total, model.config.d_model), model.embed.embedding.dtype
+    shape, dtype = (len(sample), model.config.d_model), model.embed.embedding.dtype
     values = {layer: jnp.zeros(shape, dtype) for layer in layers}
     for batch in stream(model, samples, layers, padding):
         row = jnp.asarray(row_of[batch.samples, : batch.kept.shape[1]])
@@ -145,3 +142,27 @@ def extract(
         jax.block_until_ready(values)
         on_rows(int(batch.kept.sum()))
     return Rows(values, sample.astype(np.int32), position.astype(np.int32))
+
+
+def extract_to(
+    out: Mapping[int, np.ndarray],
+    model: RestorationModel,
+    samples: Samples,
+    padding: str = "drop",
+    *,
+    on_rows: Callable[[int], None] = lambda rows: None,
+) -> None:
+    """As `extract`, into arrays of the host (layer -> [n, d_model]), which may be files; holds no more than a batch."""
+    _, row_of = _numbered(samples, padding)
+    for batch in stream(model, samples, list(out), padding):
+        row = row_of[batch.samples, : batch.kept.shape[1]][batch.kept]
+        for layer, x in batch.values.items():
+            out[layer][row] = np.asarray(x)[batch.kept]
+        on_rows(len(row))
+
+
+def _numbered(samples: Samples, padding: str) -> tuple[np.ndarray, np.ndarray]:
+    """(the positions that rows are made of, the number of each one's row; the others', one past the last)."""
+    kept = np.ones(samples.ids.shape, bool) if padding == "keep" else samples.mask != 0
+    numbers = np.where(kept, kept.reshape(-1).cumsum().reshape(kept.shape) - 1, int(kept.sum()))
+    return kept, numbers.astype(np.int32)

@@ -68,6 +68,13 @@ def load_samples(path: str | Path, split: str = "validation", max_samples: int |
     return Samples(*(columns[name].astype(dtype, copy=False) for name, dtype in COLUMNS.items()))
 
 
+def joined(several: Sequence[Samples]) -> Samples:
+    """Samples of several datasets, one after another; they must be of one width."""
+    widths = {samples.ids.shape[1] for samples in several}
+    require(len(widths) == 1, f"datasets must have samples of one length, got {', '.join(map(str, sorted(widths)))}")
+    return Samples(*(np.concatenate([getattr(s, name) for s in several]) for name in ("ids", "labels", "mask")))
+
+
 def split_names(path: str | Path) -> list[str]:
     """The splits of a dataset that `load_samples` reads."""
     if Path(path).is_file():

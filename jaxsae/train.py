@@ -16,8 +16,12 @@ from jaxtyping import Array, Float
 
 from jaxsae import sae as sae_lib
 from jaxsae.config import THRESHOLDED, InputError, SAEConfig, TrainConfig, require
+from jaxsae.rows import RowsOnDisk, shuffled_batches
 from jaxsae.sae import SAE, Basis
 from jaxsae.step import Members, Rows, Stepper, TrainState, members_at_once, optimizer
+
+AnyRows = Float[Array, "n d_in"] | RowsOnDisk
+"""On the device that trains, or on disk."""
 
 L0_WEIGHT = 0.03
 """Of JumpReLU's penalty on the L0, there too."""
@@ -31,7 +35,7 @@ CHUNK = 4096
 """Rows summed at once in float64."""
 
 
-def principal_basis(rows: Float[Array, "n d_in"]) -> Basis:
+def principal_basis(rows: AnyRows) -> Basis:
     """The rows' principal directions, strongest first, about their mean; scaled to a variance of 1 over all elements.
 
     Adam's step is the same in each coordinate. Along the rows' own directions it so reaches the many of little
@@ -88,16 +92,14 @@ def schedule(lr: float, steps: int, decay: float = 1 / 3) -> optax.Schedule:
     return optax.join_schedules(parts, [steps - fall])
 
 
-def firing_threshold(
-    sae: SAE, rows: Float[Array, "n d_in"], target_l0: int, basis: Basis | None = None
-) -> Float[Array, " d_sae"]:
+def firing_threshold(sae: SAE, rows: AnyRows, target_l0: int, basis: Basis | None = None) -> Float[Array, " d_sae"]:
     """Thresholds above which, on a sample of the rows, `target_l0` pre-activations per row are in the mean.
 
     One for all latents; or, where the SAE has thresholds, those multiplied by one factor.
     """
     n, d_sae = rows.shape[0], sae.b_enc.shape[0]
     some = np.random.default_rng(0).permutation(n)[: max(1, CALIBRATION_ELEMENTS // d_sae)]
-    x = rows[jnp.asarray(np.sort(some))]
+    x = jnp.asarray(rows[np.sort(some)])
     unit = jnp.ones_like(sae.b_enc) if sae.threshold is None else jnp.maximum(sae.threshold, 1e-6)
 
     @jax.jit
@@ -117,7 +119,7 @@ class Member(NamedTuple):
 
 
 def train_sae(
-    rows: Float[Array, "n d_in"],
+    rows: AnyRows,
     config: TrainConfig,
     *,
     on_step: Callable[[int], None] = lambda steps: None,
@@ -126,7 +128,7 @@ def train_sae(
     """Train an SAE on `rows`; what comes out applies to the rows as they are, whatever the recipe scales.
 
     Args:
-      rows: float32 activations, on the device that trains.
+      rows: float32 activations, on the device that trains or on disk.
       config: how; its defaults are the guide's recipe.
       on_step: called with the number of steps of the epoch handed to the device so far.
       on_epoch: called at the end of each epoch.
@@ -138,7 +140,7 @@ def train_sae(
 
 
 def train_saes(
-    rows: Mapping[int, Float[Array, "n d_in"]],
+    rows: Mapping[int, AnyRows],
     members: Sequence[Member],
     *,
     on_step: Callable[[int], None] = lambda steps: None,
@@ -150,7 +152,7 @@ def train_saes(
     stopped leaves the batch.
 
     Args:
-      rows: layer -> activations of the same text, on the device that trains.
+      rows: layer -> activations of the same text, on the device that trains or on disk.
       on_step: called with the number of steps of the epoch handed to the device so far; of each batch of members.
       on_epoch: called with a member's number and its epoch, at the end of each.
 
@@ -180,7 +182,7 @@ def train_saes(
 class _Run:
     """Members that differ in layer, seed, L1 coefficient and target L0 only: they share a compiled step."""
 
-    def __init__(self, rows: Mapping[int, Float[Array, "n d_in"]], members: Sequence[Member]) -> None:
+    def __init__(self, rows: Mapping[int, AnyRows], members: Sequence[Member]) -> None:
         self.rows, self.members, self.config = rows, members, members[0].config
         self.modern = self.config.recipe == "modern"
         n, d_in = rows[members[0].layer].shape
@@ -207,13 +209,34 @@ class _Run:
             revive=self.modern,
         )
 
-    def _given(self, alive: Sequence[int]) -> tuple[Members, Rows, bool]:
-        """(what the step is told of those members, their rows, whether all see the same batches of them)."""
+    def _given(self, alive: Sequence[int]) -> tuple[Members, bool]:
+        """(what the step is told of those members, whether all see the same batches of the same rows)."""
         some = [self.members[i] for i in alive]
         shared = len({(m.layer, m.config.seed) for m in some}) == 1
         bases = [self.bases[m.layer] for m in some] if self.modern else []
         told = Members.of([self.configs[i] for i in alive], self.config.batch_size, self.sink[list(alive)], bases)
-        return told, self.rows[some[0].layer] if shared else tuple(self.rows[m.layer] for m in some), shared
+        return told, shared
+
+    def _fed(self, alive: Sequence[int], shared: bool, epoch: int) -> Iterator[tuple[Rows, Array]]:
+        """(rows, which of them are the batch) for each step; rows on disk come batch by batch."""
+        size = self.config.batch_size
+        some = [self.members[i] for i in (alive[:1] if shared else alive)]
+        rows = [self.rows[m.layer] for m in some]
+        if isinstance(rows[0], RowsOnDisk):
+            every = jnp.broadcast_to(jnp.arange(size), (size,) if shared else (len(some), size))
+            streams = [
+                shuffled_batches(of, size, m.config.seed, epoch)
+                for of, m in zip(rows, some, strict=True)
+                if isinstance(of, RowsOnDisk)
+            ]
+            for batch in zip(*streams, strict=True):
+                taken = tuple(jnp.array(x) for x in batch)
+                yield taken[0] if shared else taken, every
+            return
+        held: Rows = rows[0] if shared else tuple(rows)  # type: ignore[arg-type]
+        orders = [batches(len(rows[0]), size, m.config.seed, epoch) for m in some]
+        for numbers in zip(*orders, strict=True):
+            yield held, jnp.asarray(numbers[0] if shared else np.stack(numbers))
 
     def train(
         self, alive: Sequence[int], on_step: Callable[[int], None], on_epoch: Callable[[int, Epoch], None]
@@ -224,14 +247,12 @@ class _Run:
         state = self.stepper.begin(
             jax.tree.map(lambda *leaves: jnp.stack(leaves), *saes), self.penalty[list(alive)], self.aim[list(alive)]
         )
-        told, taken, shared = self._given(alive)
+        told, shared = self._given(alive)
         progress = {i: _Progress(self.configs[i], config.patience, not self.modern) for i in alive}
         out: dict[int, Trained] = {}
         for number in range(1, config.epochs + 1):
-            n = len(self.rows[self.members[0].layer])
-            orders = [batches(n, config.batch_size, self.members[i].config.seed, number) for i in alive]
-            for done, batch in enumerate(orders[0] if shared else map(np.stack, zip(*orders, strict=True)), start=1):
-                state = self.stepper.step(state, told, taken, jnp.asarray(batch))
+            for done, (taken, batch) in enumerate(self._fed(alive, shared, number), start=1):
+                state = self.stepper.step(state, told, taken, batch)
                 on_step(done)
             stay = []
             for place, i in enumerate(alive):
@@ -251,7 +272,7 @@ class _Run:
             if len(stay) < len(alive):
                 state = jax.tree.map(lambda leaf, stay=stay: leaf[np.array(stay)], state)
                 alive = [alive[place] for place in stay]
-                told, taken, shared = self._given(alive)
+                told, shared = self._given(alive)
         return out
 
     def _finished(self, i: int, state: TrainState, epochs: list[Epoch]) -> Trained:

@@ -7,10 +7,13 @@ Several layers, penalties, ks, target L0s or seeds: one pass through the model, 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import itertools
 import json
+import os
 import sys
+import tempfile
 import time
 from importlib.metadata import version
 from pathlib import Path
@@ -20,21 +23,26 @@ from jaxsae import cli
 from jaxsae.config import MODERN, THRESHOLDED, DataConfig, InputError, TrainConfig, require
 
 if TYPE_CHECKING:  # heavy: loaded by the functions that use them
-    from collections.abc import Callable
-
-    from jax import Array
+    from collections.abc import Callable, Mapping
 
     from convert.restoration import Checkpoint
     from jaxsae.data import Samples
     from jaxsae.metrics import Score
     from jaxsae.model import RestorationModel
-    from jaxsae.train import Trained
+    from jaxsae.train import AnyRows, Trained
+
+    Loaded = tuple[Mapping[int, AnyRows], Mapping[int, AnyRows], str]
+    """(each layer's rows to train on, its rows to score on, what the latter are)."""
 
 PACKAGES = ("jaxsae", "jax", "jaxlib", "flax", "optax", "numpy", "torch")
 LISTS = {"l1_coef": "l1-", "k_sparse": "k-", "target_l0": "l0-", "seed": "seed"}
 """Flags that take several values; what stands before a value in the names of files, where there are several."""
 HELD_OUT_SAMPLES = 20
 """Samples of the test split that the printed figures are measured on."""
+
+
+SCORED_ROWS = 2**15
+"""Rows that they are measured on where there is no held-out text."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,53 +59,48 @@ def main(args: argparse.Namespace) -> int:
     began = time.monotonic()
     data, tags = check_flags(args)
     cli.select_device(args.device)
-    from convert import read_checkpoint
-    from jaxsae import demo, load_samples, score
-    from jaxsae.files import sha256
-    from jaxsae.train import Member, train_saes
+    from jaxsae.store import is_store
 
     def say(line: str) -> None:
         if not args.quiet:
             print(line, flush=True)
 
-    checkpoint = read_checkpoint(data.checkpoint)
-    shape = checkpoint.config
-    layers = layers_of(args.layer, shape.n_layers)
-    for layer in layers:
-        shape.check_layer(layer)
+    paths = data.dataset.split(",")
+    source = FromStores(args, paths) if is_store(paths[0]) else FromText(args, data, paths)
     runs = [
         Run(layer, config, Path(args.output) / f"sae_layer{layer}_optimized{tag}.pt")
-        for layer in layers
+        for layer in source.layers
         for tag, config in tags.items()
     ]
     for run in runs:
-        run.config.sae(shape.d_model)  # k and target L0 within d_sae
-    demo.ensure_demo(data.dataset)
-    samples = load_samples(data.dataset, data.split, data.max_samples)
-    source = {
-        "split": data.split,
-        "max_samples": len(samples),
-        "padding": data.padding,
-        "checkpoint_sha256": checkpoint.sha256,
-        "dataset_sha256": sha256(data.dataset),
-    }
-    settings = {run.target: {"layer": run.layer, **dataclasses.asdict(run.config), **source} for run in runs}
+        run.config.sae(source.d_in)  # k and target L0 within d_sae
+    origin = source.origin
+    settings = {run.target: {"layer": run.layer, **dataclasses.asdict(run.config), **origin} for run in runs}
     for target, its in settings.items():
         check_overwrite(target, its, args.overwrite)
-    fewer = "" if data.max_samples in (None, len(samples)) else f" (all there are; {data.max_samples} asked for)"
-    say(
-        f"model    {data.checkpoint}: {shape.n_layers} layers, d_model {shape.d_model}, vocabulary {shape.vocab_size:,}"
-    )
-    say(f"text     {data.dataset}, {data.split}: {len(samples):,} samples{fewer}, {samples.mask.sum():,} characters")
+    with contextlib.ExitStack() as cleanup:
+        loaded = source.load(say, cleanup)
+        if loaded is None:
+            return 1
+        del source
+        rows, scored, rows_scored = loaded
+        return train_and_write(args, runs, settings, rows, scored, rows_scored, began)
 
-    model = checkpoint.model()
-    if args.verify and not passes_cross_check(model, checkpoint, samples[: args.verify], layers, data.padding, say):
-        return 1
-    del checkpoint
-    rows, scored, rows_scored = make_rows(model, samples, layers, data, args.quiet, say)
-    del model
 
-    config, n = runs[0].config, len(rows[layers[0]])
+def train_and_write(
+    args: argparse.Namespace,
+    runs: list[Run],
+    settings: dict[Path, dict],
+    rows: Mapping[int, AnyRows],
+    scored: Mapping[int, AnyRows],
+    rows_scored: str,
+    began: float,
+) -> int:
+    """All SAEs, their figures and their files."""
+    from jaxsae import score
+    from jaxsae.train import Member, train_saes
+
+    config, n = runs[0].config, len(rows[runs[0].layer])
     ks = len({run.config.k_sparse for run in runs})  # one batched step for each k
     with cli.Progress(
         "train   ", ks * config.epochs * (n // config.batch_size), "steps", args.quiet
@@ -131,7 +134,7 @@ def main(args: argparse.Namespace) -> int:
                 "d_in": one.config.d_in,
                 "d_sae": one.config.d_sae,
                 "seed": run.config.seed,
-                "checkpoint_sha256": source["checkpoint_sha256"],
+                "checkpoint_sha256": settings[run.target]["checkpoint_sha256"],
                 "settings": settings[run.target],
                 "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
                 "versions": {name: version(name) for name in PACKAGES},
@@ -184,10 +187,10 @@ def say_all(runs: list[Run], reports: list[dict], rate: float, rows_scored: str)
     print(f"wrote    {len(runs)} x .pt, .json, .png in {picture.parent}, and {picture.name}")
 
 
-def layers_of(text: str, n_layers: int) -> list[int]:
+def layers_of(text: str, every: list[int]) -> list[int]:
     """`8`, `2,8,14` or `all`."""
     if text == "all":
-        return list(range(n_layers))
+        return every
     parts = text.split(",")
     ok = all(part.strip().removeprefix("-").isdigit() for part in parts)
     require(ok, f"layer must be a number, several parted by commas, or all, got {text}")
@@ -216,7 +219,7 @@ def check_flags(args: argparse.Namespace) -> tuple[DataConfig, dict[str, TrainCo
         architecture = given.get("architecture", "relu")
         require(architecture == "relu", f"--l1-coef goes with architecture relu, got {architecture}")
     if args.layer != "all":
-        layers_of(args.layer, 0)
+        layers_of(args.layer, [])
     require(args.verify >= 0, f"verify must be at least 0, got {args.verify}")
     output = Path(args.output)
     require(not output.exists() or output.is_dir(), f"--output must be a folder, got the file {output}")
@@ -253,28 +256,134 @@ def passes_cross_check(
     return passed
 
 
-def make_rows(
-    model: RestorationModel,
-    samples: Samples,
-    layers: list[int],
-    data: DataConfig,
-    quiet: bool,
-    say: Callable[[str], None],
-) -> tuple[dict[int, Array], dict[int, Array], str]:
-    """(each layer's rows to train on, its rows to score on, what the latter are)."""
-    from jaxsae import extract, load_samples
-    from jaxsae.data import split_names
+class FromText:
+    """Rows that a model makes of text."""
 
-    total = int((samples.mask != 0).sum()) if data.padding == "drop" else samples.mask.size
-    with cli.Progress("extract ", total, "rows", quiet).shown() as progress:
-        rows = extract(model, samples, layers, data.padding, on_rows=progress.advance).values
-    width, of = model.config.d_model, f" of {len(layers)} layers" if len(layers) > 1 else ""
-    say(f"rows     {total:,}{of}, of width {width}, padding {data.padding}, {progress.rate:,.0f} rows/s")
-    if "test" not in split_names(data.dataset):
-        return rows, rows, "training rows"
-    held_out = load_samples(data.dataset, "test", HELD_OUT_SAMPLES)
-    scored = extract(model, held_out, layers, data.padding).values
-    return rows, scored, f"test split, first {len(held_out)} samples"
+    def __init__(self, args: argparse.Namespace, data: DataConfig, paths: list[str]) -> None:
+        from convert import read_checkpoint
+        from jaxsae import demo, load_samples
+        from jaxsae.data import joined
+        from jaxsae.files import sha256
+
+        self.args, self.data, self.paths = args, data, paths
+        self.checkpoint = read_checkpoint(data.checkpoint)
+        shape = self.checkpoint.config
+        self.d_in, self.layers = shape.d_model, layers_of(args.layer, list(range(shape.n_layers)))
+        for layer in self.layers:
+            shape.check_layer(layer)
+        for path in paths:
+            demo.ensure_demo(path)
+        self.samples = joined([load_samples(path, data.split, data.max_samples) for path in paths])
+        self.origin = {
+            "split": data.split,
+            "max_samples": len(self.samples),
+            "padding": data.padding,
+            "checkpoint_sha256": self.checkpoint.sha256,
+            "dataset_sha256": ",".join(map(sha256, paths)),
+        }
+
+    def load(self, say: Callable[[str], None], cleanup: contextlib.ExitStack) -> Loaded | None:
+        """Cross-check and extract; None where the check fails."""
+        data, shape, samples = self.data, self.checkpoint.config, self.samples
+        asked = None if data.max_samples is None else data.max_samples * len(self.paths)
+        fewer = "" if asked in (None, len(samples)) else f" (all there are; {asked} asked for)"
+        size = f"{shape.n_layers} layers, d_model {shape.d_model}, vocabulary {shape.vocab_size:,}"
+        say(f"model    {data.checkpoint}: {size}")
+        say(
+            f"text     {data.dataset}, {data.split}: {len(samples):,} samples{fewer}, {samples.mask.sum():,} characters"
+        )
+        model, verified = self.checkpoint.model(), samples[: self.args.verify]
+        if self.args.verify and not passes_cross_check(
+            model, self.checkpoint, verified, self.layers, data.padding, say
+        ):
+            return None
+        del self.checkpoint
+        return self._extract(model, say, cleanup)
+
+    def _extract(self, model: RestorationModel, say: Callable[[str], None], cleanup: contextlib.ExitStack) -> Loaded:
+        from jaxsae import extract, load_samples, store
+        from jaxsae.data import split_names
+
+        args, data, layers = self.args, self.data, self.layers
+        total = int((self.samples.mask != 0).sum()) if data.padding == "drop" else self.samples.mask.size
+        needed, rows = 4 * total * self.d_in * len(layers), None
+        with cli.Progress("extract ", total, "rows", args.quiet).shown() as progress:
+            if needed <= args.memory_limit:
+                given = (model, self.samples, layers, data.padding)
+                rows = extract(*given, on_rows=progress.advance).values
+            else:
+                say(f"rows     {memory(needed)} is above --memory-limit {memory(args.memory_limit)}: they go to disk")
+                Path(args.output).mkdir(parents=True, exist_ok=True)
+                folder = cleanup.enter_context(tempfile.TemporaryDirectory(prefix=".rows.", dir=args.output))
+                aside = Path(folder) / "store"
+                store.write(aside, model, self.samples, layers, data.padding, {}, on_rows=progress.advance)
+                rows = store.open_stores([str(aside)], layers[0]).layers
+        of = f" of {len(layers)} layers" if len(layers) > 1 else ""
+        say(f"rows     {total:,}{of}, of width {self.d_in}, padding {data.padding}, {progress.rate:,.0f} rows/s")
+        if "test" not in split_names(self.paths[0]):
+            return rows, rows, "training rows"
+        held_out = load_samples(self.paths[0], "test", HELD_OUT_SAMPLES)
+        scored = extract(model, held_out, layers, data.padding).values
+        return rows, scored, f"test split, first {len(held_out)} samples"
+
+
+class FromStores:
+    """Rows that were extracted before, or come from elsewhere."""
+
+    def __init__(self, args: argparse.Namespace, paths: list[str]) -> None:
+        from jaxsae import store
+        from jaxsae.files import sha256
+
+        self.args, self.paths = args, paths
+        # `all`, or a layer that is not there, is told after what there is
+        named = [0] if args.layer == "all" else layers_of(args.layer, [])
+        found = store.open_stores(paths, named[0])
+        there = sorted(found.layers)
+        self.layers = layers_of(args.layer, there)
+        missing = [layer for layer in self.layers if layer not in there]
+        stored = ", ".join(map(str, there))
+        require(not missing, f"layer must be one of the stored {stored}, got {', '.join(map(str, missing))}")
+        self.found = {layer: found.layers[layer] for layer in self.layers}
+        self.d_in = self.found[self.layers[0]].shape[1]
+        self.origin = {key: found.about.get(key) for key in ("split", "max_samples", "padding", "checkpoint_sha256")}
+        self.origin["dataset_sha256"] = ",".join(map(sha256, paths))
+
+    def load(self, say: Callable[[str], None], cleanup: contextlib.ExitStack) -> Loaded:
+        """Into memory where they fit."""
+        import jax.numpy as jnp
+
+        n, limit = len(self.found[self.layers[0]]), self.args.memory_limit
+        needed = sum(rows.nbytes for rows in self.found.values())
+        of = f" of {len(self.layers)} layers" if len(self.layers) > 1 else ""
+        say(f"stored   {', '.join(self.paths)}: {n:,} rows{of}, of width {self.d_in}, not cross-checked")
+        rows: Mapping[int, AnyRows] = self.found
+        if needed <= limit:
+            rows = {layer: jnp.asarray(of_layer[:]) for layer, of_layer in self.found.items()}
+        else:
+            say(f"rows     {memory(needed)} is above --memory-limit {memory(limit)}: they are read as they are used")
+        if n <= SCORED_ROWS:
+            return rows, rows, "training rows"
+        scored = {layer: jnp.asarray(of_layer[:SCORED_ROWS]) for layer, of_layer in self.found.items()}
+        return rows, scored, f"first {SCORED_ROWS:,} training rows"
+
+
+def memory(size: float) -> str:
+    """Bytes as people say them."""
+    return f"{size / 2**30:.1f} GB" if size >= 2**29 else f"{size / 2**20:.0f} MB"
+
+
+def size(text: str) -> int:
+    """`2GB`, `500MB` -> bytes."""
+    units = {"GB": 2**30, "MB": 2**20}
+    number, unit = (text[:-2], text[-2:].upper()) if text[-2:].upper() in units else (text, "")
+    if not unit or not number.replace(".", "", 1).isdigit():
+        raise argparse.ArgumentTypeError(f"must be like 2GB or 500MB, got {text}")
+    return int(float(number) * units[unit])
+
+
+def half_of_memory() -> int:
+    """Of this machine's, in bytes."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
 
 
 def write_results(target: Path, trained: Trained, result: Score, report: dict, rows_scored: str) -> None:
@@ -319,6 +428,13 @@ if __name__ == "__main__":
     )
     parser.add_config(DataConfig)
     parser.add_config(TrainConfig, lists=tuple(LISTS))
+    parser.add_argument(
+        "--memory-limit",
+        type=size,
+        default=half_of_memory(),
+        metavar="SIZE",
+        help="rows that take more, such as 2GB, stay on disk; default: half of what this machine has",
+    )
     cli.add_device(parser)
     parser.add_argument(
         "--verify", type=int, default=1, metavar="N", help="samples cross-checked against PyTorch first; 0 = none"

@@ -391,3 +391,56 @@ def test_all_layers_and_several_ks(script, tiny_pt, tiny_dataset, tmp_path):
 )
 def test_wrong_lists(script, flags, says):
     assert_one_line_error(script("train", *flags), says)
+
+
+def test_rows_that_were_stored_train_as_those_of_text(script, inputs, small, tmp_path):
+    ran = script("extract_activations", *inputs, "--layer", "1,2", "--output", tmp_path / "rows")
+    assert (ran.status, ran.err) == (0, ""), ran
+    assert script("train", *small).status == 0
+    flags = [*small[4:], "--verify", 0, "--dataset", tmp_path / "rows", "--output", tmp_path / "again"]
+    ran = script("train", *flags)
+    assert ran.status == 0, ran
+    assert "training rows" in ran.out
+    one, other = (load_sae(tmp_path / name / "sae_layer2_optimized.pt") for name in ("out", "again"))
+    for a, b in zip(one.sae[:4], other.sae[:4], strict=True):
+        np.testing.assert_array_equal(a, b)
+    figures = json.loads((tmp_path / "again" / "sae_layer2_optimized.json").read_text())
+    assert figures["checkpoint_sha256"] == read_checkpoint(inputs[1]).sha256
+    both = f"{tmp_path / 'rows'},{tmp_path / 'rows'}"
+    ran = script("train", *flags, "--dataset", both, "--layer", "all", "--output", tmp_path / "both")
+    assert ran.status == 0, ran
+    figures = json.loads((tmp_path / "both" / "sae_layer1_optimized.json").read_text())
+    assert figures["rows"] == 2 * int(data.load_samples(inputs[3], "validation").mask.sum())
+    assert_one_line_error(script("train", *flags, "--layer", 0), "layer must be one of the stored 1, 2, got 0")
+    assert_one_line_error(
+        script("extract_activations", *inputs, "--output", tmp_path / "rows"), "layer must be in 0..", "got 8"
+    )
+
+
+def test_rows_beyond_the_memory_limit_go_to_disk_and_are_gone_at_the_end(script, small, tmp_path):
+    ran = script("train", *small, "--memory-limit", "0.01MB")
+    assert ran.status == 0, ran
+    assert "above --memory-limit 0 MB: they go to disk" in ran.out
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {
+        f"sae_layer2_optimized.{kind}" for kind in ("json", "png", "pt")
+    }
+    assert_one_line_error(script("train", *small, "--memory-limit", "much"), "must be like 2GB or 500MB, got much")
+
+
+def test_two_datasets_are_one(script, small, tmp_path):
+    ran = script("train", *small, "--dataset", f"{small[3]},{small[3]}", "--max-samples", 5, "--verify", 0)
+    assert ran.status == 0, ran
+    assert "10 samples, " in ran.out
+
+
+def test_the_benchmark_measures_all_there_is_to_measure(script, inputs, tmp_path):
+    """What it says of speed is not for a test; that it compares with PyTorch and ends is."""
+    flags = ["--layer", 1, "--rounds", 1, "--samples", 2, "--json", tmp_path / "b.json"]
+    ran = script("benchmark", *inputs, *flags, "--part", "peak", "step", "extract")
+    assert ran.status == 0, ran
+    lines = json.loads((tmp_path / "b.json").read_text())["lines"]
+    assert [line["what"].split(",")[0] for line in lines] == ["matrix product"] * 2 + ["step"] * 4 + [
+        "extract 2 samples"
+    ] * 2
+    assert all(line["ratio"] > 0 for line in lines[2:])
+    assert_one_line_error(script("benchmark", "--guide", "no.py"), "--guide must be a Python file, got no.py")

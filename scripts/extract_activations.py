@@ -1,0 +1,65 @@
+#!/usr/bin/env python3
+"""Write the rows of one or more layers to disk, with where each comes from; train.py takes the folder as --dataset.
+
+The layout is described in docs/rows.md; other models' rows in it train as well.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+from jaxsae import cli
+from jaxsae.config import DataConfig, require
+
+
+def main(args: argparse.Namespace) -> None:
+    """One pass through the model for all layers; nothing is kept in memory but a batch."""
+    data = cli.config_from(args, DataConfig)
+    cli.select_device(args.device)
+    from convert import read_checkpoint
+    from jaxsae import demo, load_samples, store
+    from jaxsae.files import sha256
+
+    checkpoint = read_checkpoint(data.checkpoint)
+    shape = checkpoint.config
+    parts = range(shape.n_layers) if args.layer == "all" else args.layer.split(",")
+    require(
+        all(str(part).isdigit() for part in parts), f"layer must be numbers parted by commas, or all, got {args.layer}"
+    )
+    layers = [int(part) for part in parts]
+    require(len(set(layers)) == len(layers), f"layers must differ, got {args.layer}")
+    for layer in layers:
+        shape.check_layer(layer)
+    demo.ensure_demo(data.dataset)
+    samples = load_samples(data.dataset, data.split, data.max_samples)
+    about = {
+        "split": data.split,
+        "max_samples": len(samples),
+        "checkpoint_sha256": checkpoint.sha256,
+        "dataset_sha256": sha256(data.dataset),
+    }
+    total = int((samples.mask != 0).sum()) if data.padding == "drop" else samples.mask.size
+    gigabytes = 4e-9 * total * shape.d_model * len(layers)
+    print(
+        f"rows     {total:,} of {len(layers)} layers, of width {shape.d_model}: {gigabytes:.2f} GB on disk", flush=True
+    )
+    began = time.monotonic()
+    with cli.Progress("extract ", total, "rows", args.quiet).shown() as progress:
+        store.write(
+            Path(args.output), checkpoint.model(), samples, layers, data.padding, about, on_rows=progress.advance
+        )
+    peak = cli.peak_memory() / 2**20
+    print(f"took     {time.monotonic() - began:.1f} s, {progress.rate:,.0f} rows/s, peak memory {peak:,.0f} MiB")
+    print(f"wrote    {args.output}")
+
+
+if __name__ == "__main__":
+    parser = cli.Parser(__doc__ or "")
+    parser.add_argument("--layer", default="8", metavar="L[,L...]", help="0-based: after this block; several, or all")
+    parser.add_config(DataConfig)
+    cli.add_device(parser)
+    parser.add_argument("--output", required=True, metavar="DIR", help="the folder to write; must not exist")
+    parser.add_argument("--quiet", action="store_true", help="no progress")
+    cli.run(main, parser)
