@@ -58,6 +58,7 @@ def main(args: argparse.Namespace) -> int:
     """Load, cross-check, extract, train, score, write; one pass through the model for all SAEs."""
     began = time.monotonic()
     data, tags = check_flags(args)
+    cli.lean_memory()
     cli.select_device(args.device)
     from jaxsae.store import is_store
 
