@@ -48,7 +48,7 @@ RUNS = {
     "keep, as the guide's": ["--padding", "keep"],
     "keep, bfloat16": ["--padding", "keep", "--precision", "bfloat16"],
     "our defaults (less work: no padding)": [],
-    "modern, as dense as is worth it": ["--recipe", "modern", "--decay", "0.7", "--k-sparse"],
+    "modern, dense": ["--recipe", "modern", "--decay", "0.7", "--l1-coef", "1e-4", "--epochs", "14"],
 }
 
 
@@ -286,8 +286,7 @@ def measure_runs(table: Table, args: argparse.Namespace, data: DataConfig, folde
             note=f"{their[1]:,.0f} MiB, {rated(folder / 'guide.pt', held_out)}",
         )
     for number, (name, flags) in enumerate(RUNS.items()):
-        few = epochs if "modern" not in name else [str(round(0.26 * 4 * held_out.shape[1]))]  # of all latents
-        took, peak = run(train_command(args, data, folder / f"run{number}", *flags, *few))
+        took, peak = run(train_command(args, data, folder / f"run{number}", *flags, *epochs))
         file = folder / f"run{number}" / f"sae_layer{args.layer}_optimized.pt"
         memory = f" ({peak / their[1]:.0%})" if their else ""
         note = f"{peak:,.0f} MiB{memory}, {rated(file, held_out)}"
