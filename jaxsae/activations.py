@@ -86,6 +86,11 @@ def check_samples(samples: Samples, vocab_size: int, max_position: int) -> None:
     )
 
 
+def kept_positions(samples: Samples, padding: str) -> Bool[np.ndarray, "n position"]:
+    """The positions that rows are made of: every one (`keep`) or the real ones (`drop`)."""
+    return np.ones(samples.ids.shape, bool) if padding == "keep" else samples.mask != 0
+
+
 class Stream(NamedTuple):
     """A batch of samples on its way through the model."""
 
@@ -107,8 +112,7 @@ def stream(model: RestorationModel, samples: Samples, layers: Sequence[int], pad
         model.config.check_layer(layer)
     check_samples(samples, model.config.vocab_size, model.config.max_position)
     n, width = samples.ids.shape
-    keep = padding == "keep"
-    kept = np.ones((n, width), bool) if keep else samples.mask != 0
+    keep, kept = padding == "keep", kept_positions(samples, padding)
     require(bool(kept.any()), "samples must have characters, got only padding")
     for rows, length in [Batch(np.array([i]), width) for i in range(n)] if keep else plan(samples.lengths, width):
         ids = jnp.asarray(samples.ids[rows, :length])
@@ -163,6 +167,6 @@ def extract_to(
 
 def _numbered(samples: Samples, padding: str) -> tuple[np.ndarray, np.ndarray]:
     """(the positions that rows are made of, the number of each one's row; the others', one past the last)."""
-    kept = np.ones(samples.ids.shape, bool) if padding == "keep" else samples.mask != 0
+    kept = kept_positions(samples, padding)
     numbers = np.where(kept, kept.reshape(-1).cumsum().reshape(kept.shape) - 1, int(kept.sum()))
     return kept, numbers.astype(np.int32)

@@ -14,7 +14,7 @@ import time
 import types
 import typing
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn, TypeVar
 
 from jaxsae.config import DEMO, InputError, require
@@ -106,6 +106,19 @@ def config_from(args: argparse.Namespace, config: Callable[..., T], **defaults: 
     """The config dataclass from the flags that were given; `defaults` where they differ from the fields' own."""
     names = {field.name for field in dataclasses.fields(config)}  # type: ignore[arg-type]
     return config(**defaults | {name: value for name, value in vars(args).items() if name in names})
+
+
+def layers_of(text: str, every: Sequence[int]) -> list[int]:
+    """`8`, `2,8,14`, or `all`, which is `every`."""
+    if text == "all":
+        return list(every)
+    parts = text.split(",")
+    ok = all(part.strip().removeprefix("-").isdigit() for part in parts)
+    require(ok, f"layer must be a number, several parted by commas, or all, got {text}")
+    layers = [int(part) for part in parts]
+    require(min(layers) >= 0, f"layer must be at least 0, got {min(layers)}")
+    require(len(set(layers)) == len(layers), f"layers must differ, got {text}")
+    return layers
 
 
 def run(main: Callable[[argparse.Namespace], int | None], parser: Parser) -> NoReturn:

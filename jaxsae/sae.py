@@ -241,11 +241,15 @@ def aux_k(
 ) -> Float[Array, ""]:
     """AuxK (Gao et al. 2024): how badly dead latents reconstruct what is left of x; 0 where none is dead.
 
-    Of d_in/2 of them, as in its paper, but the same for all rows of a batch, the first that are dead: so a step touches
-    no others, and takes a third of the time. Squared error over the squares of `left`, which is a constant: nothing but
-    dead latents has a gradient.
+    Its paper takes the d_in/2 of them that are largest on a row. Here it is all, or the first d_in where more are dead,
+    so that a step touches no other latents and takes half the time. Squared error over the squares of `left`, which is
+    a constant: nothing but dead latents has a gradient.
+
+    Args:
+      left: what the others leave of x, in its units.
+      dead: which latents are.
     """
-    some = jax.lax.top_k(dead.astype(x.dtype), min(left.shape[-1] // 2 or 1, len(dead)))[1]
+    some = jax.lax.top_k(dead.astype(x.dtype), min(left.shape[-1], len(dead)))[1]
     pre_acts = matmul(x, sae.W_enc.T[some].T, dtype) + sae.b_enc[some][None, :]
     latents = jnp.where(dead[some][None, :], jax.nn.relu(pre_acts), 0)
     error = total((matmul(latents, sae.W_dec[some], dtype) - left) ** 2)

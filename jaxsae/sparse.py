@@ -54,7 +54,7 @@ def encode(
     k: int,
     dtype: str | None = None,
 ) -> tuple[Values, Indices]:
-    """ReLU of each row's k largest pre-activations, and of which latents they are. `x` has no gradient.
+    """ReLU of each row's k largest pre-activations, and of which latents they are.
 
     Args:
       W_enc: transposed: a row for each latent.
@@ -68,14 +68,14 @@ def _encode_fwd(
     x: Array, W_enc: Array, b_enc: Array, k: int, dtype: str | None
 ) -> tuple[tuple[Array, Array], tuple[Array, ...]]:
     values, indices = encode(x, W_enc, b_enc, k, dtype)
-    return (values, indices), (x, b_enc, values, indices)
+    return (values, indices), (x, W_enc, values, indices)
 
 
 def _encode_bwd(k: int, dtype: str | None, kept: tuple[Array, ...], grads: tuple[Array, Array]) -> tuple:
-    x, b_enc, values, indices = kept
+    x, W_enc, values, indices = kept
     d_values = jnp.where(values > 0, grads[0], 0)
-    d_b = jnp.zeros_like(b_enc).at[indices].add(d_values, mode="promise_in_bounds")
-    return jnp.zeros_like(x), scattered(x, d_values, indices, len(b_enc)), d_b
+    d_b = jnp.zeros(len(W_enc), x.dtype).at[indices].add(d_values, mode="promise_in_bounds")
+    return decode(d_values, indices, W_enc), scattered(x, d_values, indices, len(W_enc)), d_b
 
 
 encode.defvjp(_encode_fwd, _encode_bwd)

@@ -74,7 +74,7 @@ def dead_after(config: SAEConfig, batch_size: int) -> int:
     return max(DEAD_AFTER, math.ceil(share * config.d_sae / (batch_size * l0)))
 
 
-SPARSE_SHARE = 32
+SPARSE_SHARE = 20
 """A TopK's step touches only the latents that fire where they are at most one in so many: measured on CPU."""
 AT_ONCE = 2**23
 """Bytes of weights and moments that one step moves at most on CPU, if it can: as many as its caches hold."""

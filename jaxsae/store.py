@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxsae.activations import extract_to
+from jaxsae.activations import extract_to, kept_positions
 from jaxsae.config import InputError, require
 from jaxsae.data import Samples
 from jaxsae.files import whole
@@ -58,7 +58,7 @@ def write(
     """
     path, width = Path(path), model.config.d_model
     require(not path.exists(), f"the output must not exist, got {path}; give another or remove it")
-    kept = np.ones(samples.ids.shape, bool) if padding == "keep" else samples.mask != 0
+    kept = kept_positions(samples, padding)
     n = int(kept.sum())
     check_space(path.parent, n * (len(layers) * width + len(ORIGIN)) * 4)
     sample, position = np.nonzero(kept)

@@ -246,7 +246,8 @@ def run(command: list[str]) -> tuple[float, float]:
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     error = process.stderr.read() if process.stderr else ""
     _, status, usage = os.wait4(process.pid, 0)
-    require(os.waitstatus_to_exitcode(status) == 0, f"{' '.join(command[:3])} must succeed, got {error.strip()[-300:]}")
+    process.returncode = os.waitstatus_to_exitcode(status)  # else Popen waits for what is gone
+    require(process.returncode == 0, f"{' '.join(command[:3])} must succeed, got {error.strip()[-300:]}")
     return time.perf_counter() - began, usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 

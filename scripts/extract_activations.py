@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from jaxsae import cli
-from jaxsae.config import DataConfig, require
+from jaxsae.config import DataConfig
 
 
 def main(args: argparse.Namespace) -> None:
@@ -20,16 +20,12 @@ def main(args: argparse.Namespace) -> None:
     cli.select_device(args.device)
     from convert import read_checkpoint
     from jaxsae import demo, load_samples, store
+    from jaxsae.activations import kept_positions
     from jaxsae.files import sha256
 
     checkpoint = read_checkpoint(data.checkpoint)
     shape = checkpoint.config
-    parts = range(shape.n_layers) if args.layer == "all" else args.layer.split(",")
-    require(
-        all(str(part).isdigit() for part in parts), f"layer must be numbers parted by commas, or all, got {args.layer}"
-    )
-    layers = [int(part) for part in parts]
-    require(len(set(layers)) == len(layers), f"layers must differ, got {args.layer}")
+    layers = cli.layers_of(args.layer, range(shape.n_layers))
     for layer in layers:
         shape.check_layer(layer)
     demo.ensure_demo(data.dataset)
@@ -40,7 +36,7 @@ def main(args: argparse.Namespace) -> None:
         "checkpoint_sha256": checkpoint.sha256,
         "dataset_sha256": sha256(data.dataset),
     }
-    total = int((samples.mask != 0).sum()) if data.padding == "drop" else samples.mask.size
+    total = int(kept_positions(samples, data.padding).sum())
     gigabytes = 4e-9 * total * shape.d_model * len(layers)
     print(
         f"rows     {total:,} of {len(layers)} layers, of width {shape.d_model}: {gigabytes:.2f} GB on disk", flush=True

@@ -33,6 +33,7 @@ def main(args: argparse.Namespace) -> None:
     from convert import layer_of, load_sae, read_checkpoint
     from jaxsae import demo, load_samples
     from jaxsae import survey as surveys
+    from jaxsae.activations import kept_positions
     from jaxsae.concepts import marks
     from jaxsae.dossier import Inspection, overview
     from jaxsae.files import whole
@@ -62,7 +63,7 @@ def main(args: argparse.Namespace) -> None:
     subjects = [
         surveys.Subject(layer, file.sae, file.config.k) for layer, file in zip(layers, loaded.values(), strict=True)
     ]
-    n = int((samples.mask != 0).sum()) if data.padding == "drop" else samples.mask.size
+    n = int(kept_positions(samples, data.padding).sum())
     with cli.Progress("read    ", n, "characters", quiet=False).shown() as progress:
         surveyed = surveys.survey(
             model, samples, subjects, marks(chosen, samples) if chosen else None, data.padding, on_rows=progress.advance

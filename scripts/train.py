@@ -2,6 +2,7 @@
 """Train sparse autoencoders on the residual stream of one or more layers; write sae_layer{L}_optimized.pt, .json, .png.
 
 Several layers, penalties, ks, target L0s or seeds: one pass through the model, and one batched step for all of them.
+--dataset may name several, parted by commas; or folders of extract_activations.py and .npy files of rows.
 """
 
 from __future__ import annotations
@@ -188,19 +189,6 @@ def say_all(runs: list[Run], reports: list[dict], rate: float, rows_scored: str)
     print(f"wrote    {len(runs)} x .pt, .json, .png in {picture.parent}, and {picture.name}")
 
 
-def layers_of(text: str, every: list[int]) -> list[int]:
-    """`8`, `2,8,14` or `all`."""
-    if text == "all":
-        return every
-    parts = text.split(",")
-    ok = all(part.strip().removeprefix("-").isdigit() for part in parts)
-    require(ok, f"layer must be a number, several parted by commas, or all, got {text}")
-    layers = [int(part) for part in parts]
-    require(min(layers) >= 0, f"layer must be at least 0, got {min(layers)}")
-    require(len(set(layers)) == len(layers), f"layers must differ, got {text}")
-    return layers
-
-
 def check_flags(args: argparse.Namespace) -> tuple[DataConfig, dict[str, TrainConfig]]:
     """The data, and what is to be trained on each layer by what its file's name tells of it.
 
@@ -220,7 +208,7 @@ def check_flags(args: argparse.Namespace) -> tuple[DataConfig, dict[str, TrainCo
         architecture = given.get("architecture", "relu")
         require(architecture == "relu", f"--l1-coef goes with architecture relu, got {architecture}")
     if args.layer != "all":
-        layers_of(args.layer, [])
+        cli.layers_of(args.layer, [])
     require(args.verify >= 0, f"verify must be at least 0, got {args.verify}")
     output = Path(args.output)
     require(not output.exists() or output.is_dir(), f"--output must be a folder, got the file {output}")
@@ -269,7 +257,7 @@ class FromText:
         self.args, self.data, self.paths = args, data, paths
         self.checkpoint = read_checkpoint(data.checkpoint)
         shape = self.checkpoint.config
-        self.d_in, self.layers = shape.d_model, layers_of(args.layer, list(range(shape.n_layers)))
+        self.d_in, self.layers = shape.d_model, cli.layers_of(args.layer, list(range(shape.n_layers)))
         for layer in self.layers:
             shape.check_layer(layer)
         for path in paths:
@@ -303,10 +291,11 @@ class FromText:
 
     def _extract(self, model: RestorationModel, say: Callable[[str], None], cleanup: contextlib.ExitStack) -> Loaded:
         from jaxsae import extract, load_samples, store
+        from jaxsae.activations import kept_positions
         from jaxsae.data import split_names
 
         args, data, layers = self.args, self.data, self.layers
-        total = int((self.samples.mask != 0).sum()) if data.padding == "drop" else self.samples.mask.size
+        total = int(kept_positions(self.samples, data.padding).sum())
         needed, rows = 4 * total * self.d_in * len(layers), None
         with cli.Progress("extract ", total, "rows", args.quiet).shown() as progress:
             if needed <= args.memory_limit:
@@ -337,10 +326,10 @@ class FromStores:
 
         self.args, self.paths = args, paths
         # `all`, or a layer that is not there, is told after what there is
-        named = [0] if args.layer == "all" else layers_of(args.layer, [])
+        named = [0] if args.layer == "all" else cli.layers_of(args.layer, [])
         found = store.open_stores(paths, named[0])
         there = sorted(found.layers)
-        self.layers = layers_of(args.layer, there)
+        self.layers = cli.layers_of(args.layer, there)
         missing = [layer for layer in self.layers if layer not in there]
         stored = ", ".join(map(str, there))
         require(not missing, f"layer must be one of the stored {stored}, got {', '.join(map(str, missing))}")

@@ -10,11 +10,6 @@ from jaxsae import cli
 from jaxsae.config import DataConfig, require
 
 
-def layer_list(text: str) -> list[int] | None:
-    """`all` -> None, `2,8,14` -> [2, 8, 14]."""
-    return None if text == "all" else [int(part) for part in text.split(",")]
-
-
 def main(args: argparse.Namespace) -> int:
     """Prints a table; status 1 where a layer fails."""
     from rich.console import Console
@@ -30,7 +25,7 @@ def main(args: argparse.Namespace) -> int:
     from jaxsae import demo, load_samples
 
     checkpoint = read_checkpoint(config.checkpoint)
-    layers = list(range(checkpoint.config.n_layers)) if args.layer is None else args.layer
+    layers = cli.layers_of(args.layer, range(checkpoint.config.n_layers))
     for layer in layers:
         checkpoint.config.check_layer(layer)
     demo.ensure_demo(config.dataset)
@@ -77,7 +72,7 @@ def main(args: argparse.Namespace) -> int:
 if __name__ == "__main__":
     parser = cli.Parser(__doc__ or "")
     parser.add_config(DataConfig, only=("checkpoint", "dataset", "split", "padding"))
-    parser.add_argument("--layer", type=layer_list, default="all", help="`all`, or layers such as 2,8,14")
+    parser.add_argument("--layer", default="all", metavar="L[,L...]", help="`all`, or layers such as 2,8,14")
     parser.add_argument("--samples", type=int, default=4, help="the first N samples")
     parser.add_argument(
         "--reference", metavar="FILE.py", help="your own RestorationConfig and RestorationModel; this RUNS the file"

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxsae import products
 from jaxsae.products import attention, matmul
 
 
@@ -14,7 +15,9 @@ def plain_attention(q, k, v, bias):
 
 
 @pytest.mark.parametrize("masked", [False, True])
-def test_attention(masked):
+@pytest.mark.parametrize("at_once", [products.AT_ONCE, 0], ids=["at once", "head by head"])
+def test_attention(masked, at_once, monkeypatch):
+    monkeypatch.setattr(products, "AT_ONCE", at_once)
     with jax.enable_x64():
         rng = np.random.default_rng(0)
         q, k, v, weight = (jnp.asarray(rng.standard_normal((2, 3, 7, 4))) for _ in range(4))

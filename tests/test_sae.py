@@ -231,8 +231,8 @@ def test_auxk_reaches_dead_encoders_and_only_those(sae, x, architecture):
         return jax.grad(lambda s: loss(s, x, jnp.float32(0), config, dead=dead)[0])(sae)
 
     added = jax.tree.map(jnp.subtract, grads(dead), grads(None))
-    reached = np.asarray(plain_features(sae, x) > 0).any(axis=0) & np.isin(np.arange(40), [0, 4, 8])  # d_in / 2
-    assert reached.sum() == 3
+    reached = np.asarray(plain_features(sae, x) > 0).any(axis=0) & np.isin(np.arange(40), range(0, 24, 4))  # d_in
+    assert reached.sum() == 6
     for name, of_latent in (("W_enc", added.W_enc.T), ("b_enc", added.b_enc[:, None]), ("W_dec", added.W_dec)):
         changed = (np.asarray(of_latent) != 0).any(axis=1)
         assert not changed[~np.asarray(dead)].any(), name
@@ -244,7 +244,7 @@ def test_auxk_is_the_share_of_the_error_that_dead_latents_leave(sae, x):
     left = jnp.asarray(np.random.default_rng(5).standard_normal(x.shape), jnp.float32)
     dead = (jnp.arange(40) > 20) & (jnp.arange(40) % 3 == 0)
     pre = np.asarray(x, np.float64) @ np.asarray(sae.W_enc) + np.asarray(sae.b_enc)
-    first = np.isin(np.arange(40), [21, 24, 27])  # d_in / 2 of them
+    first = np.isin(np.arange(40), [21, 24, 27, 30, 33, 36])  # d_in of them
     kept = np.where(first, np.maximum(pre, 0), 0)
     expected = ((kept @ np.asarray(sae.W_dec) - np.asarray(left)) ** 2).sum() / (np.asarray(left) ** 2).sum()
     np.testing.assert_allclose(sae_lib.aux_k(sae, x, left, dead), expected, rtol=1e-4)

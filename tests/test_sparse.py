@@ -23,14 +23,17 @@ def test_loss_figures_and_gradients_are_the_dense_ones(n):
         config = SAEConfig(D_IN, D_SAE, k=K, architecture="topk")
 
         def run(is_sparse):
-            of = jax.value_and_grad(lambda sae: loss(sae, x, jnp.float64(0), config, sparse=is_sparse), has_aux=True)
-            return jax.jit(of)(sae)
+            def of(sae, x):
+                return loss(sae, x, jnp.float64(0), config, sparse=is_sparse)
 
-        (value, seen), grads = run(True)
-        (dense_value, dense_seen), dense_grads = run(False)
+            return jax.jit(jax.value_and_grad(of, argnums=(0, 1), has_aux=True))(sae, x)
+
+        (value, seen), (grads, d_x) = run(True)
+        (dense_value, dense_seen), (dense_grads, dense_d_x) = run(False)
         np.testing.assert_allclose(value, dense_value, rtol=1e-12)
         assert 0 < seen.l0 == dense_seen.l0 < K
         np.testing.assert_array_equal(seen.fired, dense_seen.fired)
+        np.testing.assert_allclose(d_x, dense_d_x, rtol=0, atol=1e-12)
         for name in sae._fields[:4]:
             np.testing.assert_allclose(getattr(grads, name), getattr(dense_grads, name), rtol=0, atol=1e-12)
 
