@@ -28,11 +28,12 @@ def test_slices_and_numbers_are_those_of_one_array(numbered):
     np.testing.assert_array_equal(numbered[some][:, 1], some)
 
 
-def test_an_epoch_has_every_row_once(numbered):
-    batches = list(shuffled_batches(numbered, 32, seed=0, epoch=1))
-    assert {batch.shape for batch in batches} == {(32, 2)}
+@pytest.mark.parametrize("size", [32, 24], ids=["fills a buffer", "goes on into the next"])
+def test_an_epoch_has_every_row_once(numbered, size):
+    batches = list(shuffled_batches(numbered, size, seed=0, epoch=1))
+    assert {batch.shape for batch in batches} == {(size, 2)}
     seen = np.concatenate(batches)[:, 0]
-    assert len(seen) == len(set(seen)) == 1000 - 1000 % 32
+    assert len(seen) == len(set(seen)) == 1000 - 1000 % size
 
 
 def test_a_batch_comes_from_all_over(numbered):

@@ -240,14 +240,16 @@ def test_auxk_reaches_dead_encoders_and_only_those(sae, x, architecture):
     np.testing.assert_array_equal(added.b_dec, 0)
 
 
-def test_auxk_is_the_share_of_the_error_that_dead_latents_leave(sae, x):
+@pytest.mark.parametrize("last", [40, 27], ids=["more than d_in", "two"])
+def test_auxk_is_the_share_of_the_error_that_dead_latents_leave(sae, x, last):
     left = jnp.asarray(np.random.default_rng(5).standard_normal(x.shape), jnp.float32)
-    dead = (jnp.arange(40) > 20) & (jnp.arange(40) % 3 == 0)
+    latent = np.arange(40)
+    dead = (latent > 20) & (latent % 3 == 0) & (latent < last)
     pre = np.asarray(x, np.float64) @ np.asarray(sae.W_enc) + np.asarray(sae.b_enc)
-    first = np.isin(np.arange(40), [21, 24, 27, 30, 33, 36])  # d_in of them
+    first = dead & (latent <= 36)  # d_in of them
     kept = np.where(first, np.maximum(pre, 0), 0)
     expected = ((kept @ np.asarray(sae.W_dec) - np.asarray(left)) ** 2).sum() / (np.asarray(left) ** 2).sum()
-    np.testing.assert_allclose(sae_lib.aux_k(sae, x, left, dead), expected, rtol=1e-4)
+    np.testing.assert_allclose(sae_lib.aux_k(sae, x, left, jnp.asarray(dead)), expected, rtol=1e-4)
     assert sae_lib.aux_k(sae, x, left, jnp.zeros(40, bool)) == 0
 
 

@@ -97,6 +97,8 @@ def test_what_is_wrong_is_refused(written, tmp_path, samples):
     np.save(tmp_path / "wide.npy", np.ones((4, 3), np.float32))
     refused("stores must have one width, got 2 and 3", tmp_path / "narrow.npy", tmp_path / "wide.npy")
     refused("stores must have the same layers, got 0, 2 in .* and 0 in", path, tmp_path / "narrow.npy")
+    store.write(tmp_path / "other", model, samples, [0, 2], "drop", {"checkpoint_sha256": "b"})
+    refused("stores must be of one model, got .*other of another than", path, tmp_path / "other")
     cut = (path / "layer2.npy").read_bytes()[:-8]
     about = json.loads((path / "store.json").read_text())
     for change, message in (
