@@ -12,7 +12,8 @@ HIGHEST = jax.lax.Precision.HIGHEST  # else a GPU would round the operands to TF
 
 def _product(a: Array, b: Array, dtype: str | None = None) -> Array:
     a_, b_ = (a, b) if dtype is None else (_laid_out(a.astype(dtype)), _laid_out(b.astype(dtype)))
-    return jnp.matmul(a_, b_, precision=HIGHEST, preferred_element_type=a.dtype)
+    # the barrier: else XLA folds a transposition of what comes out into the product, and has no fast one for that
+    return jax.lax.optimization_barrier(jnp.matmul(a_, b_, precision=HIGHEST, preferred_element_type=a.dtype))
 
 
 def _laid_out(a: Array) -> Array:

@@ -55,3 +55,19 @@ def test_matmul_rounds_the_operands_and_not_the_sum():
     result = matmul(a, b, "bfloat16")
     assert result.dtype == jnp.float32
     np.testing.assert_allclose(result, rounded[0] @ rounded[1], atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(5, 3, 9), (16, 30, 30), (255, 64, 100)])
+def test_a_bfloat16_product_can_be_transposed_by_what_uses_it(shape):
+    """XLA on CPU would fold the transposition into the product, and has no bfloat16 product for that."""
+    n, i, o = shape
+    rng = np.random.default_rng(3)
+    a, b = (jnp.asarray(rng.standard_normal(s), jnp.float32) for s in ((n, i), (i, o)))
+
+    @jax.jit
+    def used(a, b):
+        d_a, d_b = jax.grad(lambda a, b: (matmul(a, b, "bfloat16") ** 2).sum(), argnums=(0, 1))(a, b)
+        return matmul(a, b, "bfloat16").T * 2, d_a.T * 2, d_b.T * 2
+
+    exact = 2 * a.T @ (2 * (a @ b))
+    np.testing.assert_allclose(used(a, b)[2], exact.T, atol=0.05 * float(jnp.abs(exact).max()))

@@ -354,6 +354,18 @@ def test_bfloat16_trains_close_to_float32(rows):
     np.testing.assert_allclose(rounded.epochs[-1].loss, exact.epochs[-1].loss, rtol=0.02)
 
 
+@pytest.mark.parametrize("architecture", get_args(Architecture))
+@pytest.mark.parametrize("members", [1, 2])
+def test_every_architecture_trains_in_bfloat16(rows, architecture, members):
+    settings = {"architecture": architecture, "k_sparse" if architecture == "topk" else "target_l0": 3}
+    configs = [
+        TrainConfig.modern(**settings, epochs=1, batch_size=33, precision="bfloat16", seed=seed)
+        for seed in range(members)
+    ]
+    for result in train_saes({0: rows}, [Member(0, config) for config in configs]):
+        assert np.isfinite(np.asarray(result.sae.W_enc)).all()
+
+
 def test_adam_is_optaxs_with_pytorchs_defaults():
     assert torch.optim.Adam([nn.Parameter(torch.zeros(1))]).defaults["eps"] == 1e-8
     state = Stepper(SAEConfig(3, 4), optimizer(LR)).begin(ensemble_of_one(SAEConfig(3, 4)))
