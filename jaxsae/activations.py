@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxsae.config import require
 from jaxsae.data import Samples
 from jaxsae.model import RestorationModel
+from jaxsae.rows import RowsOnDisk
 
 
 @dataclass(frozen=True)
@@ -111,14 +112,31 @@ def stream(model: RestorationModel, samples: Samples, layers: Sequence[int], pad
     for layer in layers:
         model.config.check_layer(layer)
     check_samples(samples, model.config.vocab_size, model.config.max_position)
-    n, width = samples.ids.shape
-    keep, kept = padding == "keep", kept_positions(samples, padding)
+    kept = kept_positions(samples, padding)
     require(bool(kept.any()), "samples must have characters, got only padding")
-    for rows, length in [Batch(np.array([i]), width) for i in range(n)] if keep else plan(samples.lengths, width):
+    for rows, length in _batches(samples, padding):
         ids = jnp.asarray(samples.ids[rows, :length])
-        mask = None if keep else jnp.asarray(samples.mask[rows, :length])
+        mask = None if padding == "keep" else jnp.asarray(samples.mask[rows, :length])
         after = zip(range(max(layers) + 1), model.stream(ids, mask), strict=False)
         yield Stream(rows, kept[rows, :length], {layer: x for layer, x in after if layer in layers})
+
+
+def _batches(samples: Samples, padding: str) -> list[Batch]:
+    n, width = samples.ids.shape
+    return [Batch(np.array([i]), width) for i in range(n)] if padding == "keep" else plan(samples.lengths, width)
+
+
+def stored(rows: Mapping[int, RowsOnDisk], samples: Samples, padding: str = "drop") -> Iterator[Stream]:
+    """What `stream` gave when `rows` were extracted, read back from them; they may go on after these samples."""
+    kept, row_of = _numbered(samples, padding)
+    for numbers, length in _batches(samples, padding):
+        here = kept[numbers, :length]
+        values = {}
+        for layer, of_layer in rows.items():
+            x = np.zeros((*here.shape, of_layer.shape[1]), np.float32)
+            x[here] = of_layer[row_of[numbers, :length][here]]
+            values[layer] = jnp.asarray(x)
+        yield Stream(numbers, here, values)
 
 
 def extract(

@@ -4,6 +4,7 @@
     layer8.npy      float32 [n, d_in], one such file for each layer
     sample.npy      int32 [n]: which sample a row is of; position.npy: which character of it
     token.npy       int32 [n]: the character's id; label.npy: the true one where the text is damaged, else -100
+    real.npy        int32 [n]: 0 at padding
 
 A bare `.npy` of shape [n, d_in] does as well, of any floating type.
 """
@@ -11,7 +12,7 @@ A bare `.npy` of shape [n, d_in] does as well, of any floating type.
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,14 @@ import numpy as np
 
 from jaxsae.activations import extract_to, kept_positions
 from jaxsae.config import InputError, require
-from jaxsae.data import Samples
+from jaxsae.data import Samples, joined
 from jaxsae.files import whole
 from jaxsae.model import RestorationModel
 from jaxsae.rows import RowsOnDisk
+from jaxsae.text import NO_LABEL, PADDING_ID
 
 FORMAT, VERSION = "jaxsae-rows", 1
-ORIGIN = ("sample", "position", "token", "label")
+ORIGIN = ("sample", "position", "token", "label", "real")
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,31 @@ class Store:
     layers: dict[int, RowsOnDisk]
     about: dict[str, Any]
     """What store.json says; of several, what it says in all of them alike."""
+    folders: list[Path]
+    """Where it is; none for a bare `.npy`."""
+
+    @property
+    def d_in(self) -> int:
+        """Width of the rows."""
+        return next(iter(self.layers.values())).shape[1]
+
+    def only(self, layers: Sequence[int]) -> "Store":
+        """Of these layers, in this order."""
+        missing = [layer for layer in layers if layer not in self.layers]
+        require(not missing, f"layer must be one of the stored {_listed(self)}, got {', '.join(map(str, missing))}")
+        return replace(self, layers={layer: self.layers[layer] for layer in layers})
+
+    def samples(self) -> Samples | None:
+        """The text that the rows are of, one row for each of its positions in order; None where it is not said.
+
+        Where only the real positions have rows, the others are padding.
+
+        Raises:
+          InputError: what is said of the rows cannot be.
+        """
+        if not self.folders or not all((f / f"{name}.npy").exists() for f in self.folders for name in ORIGIN):
+            return None
+        return joined([_samples(folder) for folder in self.folders])
 
 
 def write(
@@ -62,7 +89,7 @@ def write(
     n = int(kept.sum())
     check_space(path.parent, n * (len(layers) * width + len(ORIGIN)) * 4)
     sample, position = np.nonzero(kept)
-    origin = (sample, position, samples.ids[kept], samples.labels[kept])
+    origin = (sample, position, *(of[kept] for of in (samples.ids, samples.labels, samples.mask)))
     with whole(path) as folder:
         folder.mkdir()
         values = {
@@ -75,6 +102,7 @@ def write(
         for name, numbers in zip(ORIGIN, origin, strict=True):
             np.save(folder / f"{name}.npy", numbers.astype(np.int32))
         head = {"format": FORMAT, "version": VERSION, "layers": list(layers), "rows": n, "d_in": width}
+        head |= {"positions": samples.ids.shape[1]}
         (folder / "store.json").write_text(json.dumps({**head, "padding": padding, **about}, indent=2))
 
 
@@ -109,15 +137,16 @@ def open_stores(paths: Sequence[str], layer: int) -> Store:
         require(
             same, f"stores must have the same layers, got {_listed(first)} in {paths[0]} and {_listed(store)} in {path}"
         )
-        widths = [next(iter(s.layers.values())).shape[1] for s in (first, store)]
-        require(widths[0] == widths[1], f"stores must have one width, got {widths[0]} and {widths[1]} ({path})")
+        same = store.d_in == first.d_in
+        require(same, f"stores must have one width, got {first.d_in} and {store.d_in} ({path})")
         models = [s.about.get("checkpoint_sha256") for s in (first, store)]
         require(
             models[0] == models[1] or None in models,
             f"stores must be of one model, got {path} of another than {paths[0]}",
         )
     layers = {at: RowsOnDisk([part for store in opened for part in store.layers[at].parts]) for at in first.layers}
-    return Store(layers, {k: v for k, v in first.about.items() if all(s.about.get(k) == v for s in opened)})
+    about = {k: v for k, v in first.about.items() if all(s.about.get(k) == v for s in opened)}
+    return Store(layers, about, [folder for store in opened for folder in store.folders])
 
 
 def _listed(store: Store) -> str:
@@ -136,11 +165,47 @@ def _open(folder: Path) -> Store:
         wanted = (about.get("rows"), about.get("d_in"))
         require(array.shape == wanted, f"{folder}: layer{layer}.npy must have shape {wanted}, got {array.shape}")
     require(bool(rows), f"{folder}: must have a layer, got none")
-    return Store({layer: RowsOnDisk([array]) for layer, array in rows.items()}, about)
+    return Store({layer: RowsOnDisk([array]) for layer, array in rows.items()}, about, [folder])
 
 
 def _open_array(path: str, layer: int) -> Store:
-    return Store({layer: RowsOnDisk([_array(Path(path))])}, {})
+    return Store({layer: RowsOnDisk([_array(Path(path))])}, {}, [])
+
+
+def _samples(folder: Path) -> Samples:
+    about = json.loads((folder / "store.json").read_text(encoding="utf-8"))
+    columns = {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in ORIGIN}
+    n, width = about["rows"], about.get("positions")
+    ok = all(column.shape == (n,) and column.dtype.kind in "iu" for column in columns.values())
+    require(ok, f"{folder}: {', '.join(ORIGIN)}.npy must hold a whole number for each of the {n} rows")
+    sample, position, token, label, real = columns.values()
+    place = sample.astype(np.int64) * (width or 0) + position
+    require(about.get("padding") in ("drop", "keep"), f"{folder}: store.json must say the padding, drop or keep")
+    inside = bool(width) and sample.min() >= 0 and position.min() >= 0 and position.max() < width
+    require(inside and (np.diff(place) > 0).all(), f"{folder}: rows must be in the order of the text, and are not")
+    shape = (int(sample.max()) + 1, width)
+    ids, labels = np.full(shape, PADDING_ID, np.int32), np.full(shape, NO_LABEL, np.int32)
+    mask = np.zeros(shape, np.int8)
+    for whole_array, column in ((ids, token), (labels, label), (mask, real)):
+        whole_array[sample, position] = column
+    return Samples(ids, labels, mask)
+
+
+def text_of(stored: Store, checkpoint_sha256: str, max_samples: int | None = None) -> Samples:
+    """The text of rows of that model, its first `max_samples` samples.
+
+    Raises:
+      InputError: rows of another model, or that do not say which characters they are of.
+    """
+    theirs = stored.about.get("checkpoint_sha256")
+    require(
+        theirs == checkpoint_sha256,
+        f"stored rows must be of the model given ({checkpoint_sha256[:12]}...), got rows of {str(theirs)[:12]}...; "
+        "give the --checkpoint that they were extracted with",
+    )
+    samples = stored.samples()
+    require(samples is not None, f"stored rows must say of which characters they are ({', '.join(ORIGIN)}.npy)")
+    return samples[: max_samples or len(samples)]  # type: ignore[index, arg-type]
 
 
 def _array(path: Path) -> np.ndarray:

@@ -6,7 +6,7 @@ and some drawn at random, each with the latent's values around it.
 """
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -16,10 +16,9 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxsae import sae as sae_lib
 from jaxsae import text
-from jaxsae.activations import stream
+from jaxsae.activations import Stream
 from jaxsae.concepts import Marks, true_text
 from jaxsae.data import Samples
-from jaxsae.model import RestorationModel
 from jaxsae.sae import SAE
 
 OCTAVES, PER_OCTAVE = 12, 8
@@ -252,19 +251,19 @@ _encode = jax.jit(sae_lib.encode, static_argnames="k")
 
 
 def survey(
-    model: RestorationModel,
+    batches: Iterable[Stream],
     samples: Samples,
     subjects: Sequence[Subject],
     marks: Marks | None = None,
-    padding: str = "drop",
     *,
     on_rows: Callable[[int], None] = lambda rows: None,
 ) -> Surveyed:
     """Pass once over the text.
 
     Args:
+      batches: `activations.stream` of the samples and the subjects' layers, or `activations.stored`. A padded position,
+        where it is kept, counts in the rates and means alone.
       marks: which concepts each character has; None: no concepts.
-      padding: as in `activations.stream`; a padded position, where it is kept, counts in the rates and means alone.
       on_rows: called with the number of rows made since the last call.
     """
     real = samples.mask != 0
@@ -273,7 +272,7 @@ def survey(
     concepts = len(marks(0)) if marks else 0
     surveys = [Survey(s.sae.b_enc.shape[0], kinds, concepts) for s in subjects]
     between = [np.zeros((a.d_sae, b.d_sae), np.float32) for a, b in itertools.pairwise(surveys)]
-    for batch in stream(model, samples, sorted({s.layer for s in subjects}), padding):
+    for batch in batches:
         about = _characters(samples, batch.samples, batch.kept, seen, kinds, marks, concepts)
         kept, fires = batch.kept.reshape(-1), []
         for subject, one in zip(subjects, surveys, strict=True):

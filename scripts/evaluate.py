@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,10 @@ from jaxsae import cli
 from jaxsae.config import DataConfig, require
 
 if TYPE_CHECKING:  # heavy: loaded by the functions that use them
+    from collections.abc import Callable
+
+    from jax import Array
+
     from convert.sae_files import SAEFile
     from jaxsae.data import Samples
     from jaxsae.model import RestorationModel
@@ -40,65 +45,105 @@ def main(args: argparse.Namespace) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from convert import layer_of, load_sae, read_checkpoint
-    from jaxsae import demo, load_samples
+    from convert import layer_of, load_sae
     from jaxsae.files import whole
+    from jaxsae.store import is_store
 
-    checkpoint = read_checkpoint(data.checkpoint)
     files = {path: load_sae(path) for path in args.sae}
     layers = {path: layer_of(path, file, args.layer) for path, file in files.items()}
-    for path, file in files.items():
-        checkpoint.config.check_layer(layers[path])
-        width = checkpoint.config.d_model
-        require(
-            file.config.d_in == width, f"{path}: d_in must be {width} (the model's d_model), got {file.config.d_in}"
-        )
-    demo.ensure_demo(data.dataset)
-    samples = load_samples(data.dataset, data.split, data.max_samples)
-    model = checkpoint.model()
+    source = (from_stores if is_store(data.dataset.split(",")[0]) else from_text)(data, files, layers)
     found: dict[str, dict] = {}
     for layer in sorted(set(layers.values())):
-        found |= rate(model, samples, layer, {path: file for path, file in files.items() if layers[path] == layer})
+        found |= rate(source, layer, {path: file for path, file in files.items() if layers[path] == layer})
     reports = [found[path] for path in args.sae]
 
     first = reports[0]
-    print(f"text     {data.dataset}, {data.split}: {len(samples):,} samples, {first['rows']:,} characters")
-    print(
-        f"model    {first['positions']:,} of them damaged: cross-entropy {first['ce_clean']:.4f}, restored right",
-        end=" ",
-    )
-    print(f"{first['top1_clean']:.1%} at the first guess, {first['top5_clean']:.1%} within five")
-    table = Table("SAE", "layer", title="With the SAE in place of the layer's residual stream, at damaged positions")
-    for title in COLUMNS:
+    print(f"text     {source.what}, {first['rows']:,} {'characters' if source.samples else 'rows'}")
+    if source.model:
+        print(f"model    {first['positions']:,} of them damaged: cross-entropy {first['ce_clean']:.4f}, ", end="")
+        print(f"restored right {first['top1_clean']:.1%} at the first guess, {first['top5_clean']:.1%} within five")
+    effect = "With the SAE in place of the layer's residual stream, at damaged positions" if source.model else None
+    table = Table("SAE", "layer", title=effect)
+    columns = {title: (key, how) for title, (key, how) in COLUMNS.items() if key in first}
+    for title in columns:
         table.add_column(title, justify="right", no_wrap=True)
     for report in reports:
-        cells = [format(report[key], how) for key, how in COLUMNS.values()]
+        cells = [format(report[key], how) for key, how in columns.values()]
         table.add_row(short_name(report["sae"], args.sae), str(report["layer"]), *cells)
     Console(width=None if Console().is_terminal else 160).print(table)
-    print("dead: fires on none of these characters; dense: on more than a tenth. rec.: share of the cross-entropy that")
-    print("setting the layer to zero, or to its mean, loses and the SAE keeps.")
+    print("dead: fires on none of these; dense: on more than a tenth.", end=" " if source.model else "\n")
+    if source.model:
+        print("rec.: share of the cross-entropy that")
+        print("setting the layer to zero, or to its mean, loses and the SAE keeps.")
+    else:
+        print("These rows do not say what model and text they are of: what is restored with an SAE cannot be told.")
     if args.json:
         with whole(Path(args.json)) as aside:
             aside.write_text(json.dumps(reports, indent=2))
 
 
-def rate(model: RestorationModel, samples: Samples, layer: int, files: dict[str, SAEFile]) -> dict[str, dict]:
-    """Path -> figures, of SAEs on one layer."""
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """What the files are rated on."""
+
+    what: str
+    rows: Callable[[int], Array]
+    """Of a layer."""
+    model: RestorationModel | None
+    """None: rows of a model that is not known, of which the text is not known either."""
+    samples: Samples | None
+
+
+def from_text(data: DataConfig, files: dict[str, SAEFile], layers: dict[str, int]) -> Source:
+    """A model, and text that it is given."""
+    from convert import read_checkpoint
+    from jaxsae import demo, extract, load_samples
+
+    checkpoint = read_checkpoint(data.checkpoint)
+    for layer in layers.values():
+        checkpoint.config.check_layer(layer)
+    check_width(files, checkpoint.config.d_model, "the model's d_model")
+    demo.ensure_demo(data.dataset)
+    samples, model = load_samples(data.dataset, data.split, data.max_samples), checkpoint.model()
+    what = f"{data.dataset}, {data.split}: {len(samples):,} samples"
+    return Source(what, lambda layer: extract(model, samples, [layer]).values[layer], model, samples)
+
+
+def from_stores(data: DataConfig, files: dict[str, SAEFile], layers: dict[str, int]) -> Source:
+    """Rows that were extracted before, with their model and text where they say what these are."""
     import jax.numpy as jnp
+
+    from convert import read_checkpoint
+    from jaxsae.activations import kept_positions
+    from jaxsae.store import open_stores, text_of
+
+    needed = sorted(set(layers.values()))
+    stored = open_stores(data.dataset.split(","), needed[0]).only(needed)
+    check_width(files, stored.d_in, "the width of the rows")
+    if "checkpoint_sha256" not in stored.about:
+        return Source(data.dataset, lambda layer: jnp.asarray(stored.layers[layer][:]), None, None)
+    checkpoint = read_checkpoint(data.checkpoint)
+    samples = text_of(stored, checkpoint.sha256, data.max_samples)
+    n = int(kept_positions(samples, stored.about["padding"]).sum())
+    what = f"{data.dataset}: {len(samples):,} samples of the {stored.about.get('split')} split"
+    return Source(what, lambda layer: jnp.asarray(stored.layers[layer][:n]), checkpoint.model(), samples)
+
+
+def check_width(files: dict[str, SAEFile], width: int, what: str) -> None:
+    """Of every SAE, against that of the rows."""
+    for path, file in files.items():
+        require(file.config.d_in == width, f"{path}: d_in must be {width} ({what}), got {file.config.d_in}")
+
+
+def rate(source: Source, layer: int, files: dict[str, SAEFile]) -> dict[str, dict]:
+    """Path -> figures, of SAEs on one layer."""
     import numpy as np
 
-    from jaxsae import extract, score, splice
+    from jaxsae import score
 
-    rows = extract(model, samples, [layer]).values[layer]
-    mean = jnp.asarray(np.asarray(rows, np.float64).mean(axis=0), rows.dtype)
-    changes: dict[str, splice.Change] = {"zero": jnp.zeros_like, "mean": lambda x: jnp.broadcast_to(mean, x.shape)}
+    rows, out = source.rows(layer), {}
     for path, file in files.items():
-        changes[path] = lambda x, file=file: splice.reconstruct(file.sae, x, file.config.k)  # type: ignore[misc]
-    effects = splice.effects(model, samples, layer, changes)
-    clean, zero, mean_effect = effects["clean"], effects["zero"], effects["mean"]
-    out = {}
-    for path, file in files.items():
-        s, effect = score(file.sae, file.config.k, rows), effects[path]
+        s = score(file.sae, file.config.k, rows)
         out[path] = {
             "sae": path,
             "layer": layer,
@@ -116,20 +161,45 @@ def rate(model: RestorationModel, samples: Samples, layer: int, files: dict[str,
             "density_histogram": np.histogram(s.density[s.density > 0], [0.0, *DENSITY_BINS])[0].tolist(),
             "density_edges": [0.0, *DENSITY_BINS],
             "rows": s.rows,
+        }
+    if source.model and source.samples:
+        for path, effect in effects_on(source.model, source.samples, layer, files, rows).items():
+            out[path] |= effect
+    return out
+
+
+def effects_on(
+    model: RestorationModel, samples: Samples, layer: int, files: dict[str, SAEFile], rows: Array
+) -> dict[str, dict]:
+    """Path -> what the model restores with the SAE in place of the layer's stream."""
+    import jax.numpy as jnp
+    import numpy as np
+
+    from jaxsae import splice
+
+    mean = jnp.asarray(np.asarray(rows, np.float64).mean(axis=0), rows.dtype)
+    changes: dict[str, splice.Change] = {"zero": jnp.zeros_like, "mean": lambda x: jnp.broadcast_to(mean, x.shape)}
+    for path, file in files.items():
+        changes[path] = lambda x, file=file: splice.reconstruct(file.sae, x, file.config.k)  # type: ignore[misc]
+    effects = splice.effects(model, samples, layer, changes)
+    clean, zero, mean_effect = effects["clean"], effects["zero"], effects["mean"]
+    return {
+        path: {
             "ce_clean": clean.ce,
-            "ce_sae": effect.ce,
+            "ce_sae": effects[path].ce,
             "ce_zero": zero.ce,
             "ce_mean": mean_effect.ce,
-            "ce_recovered_zero": splice.recovered(clean, effect, zero),
-            "ce_recovered_mean": splice.recovered(clean, effect, mean_effect),
-            "kl": effect.kl,
+            "ce_recovered_zero": splice.recovered(clean, effects[path], zero),
+            "ce_recovered_mean": splice.recovered(clean, effects[path], mean_effect),
+            "kl": effects[path].kl,
             "top1_clean": clean.top1,
-            "top1_sae": effect.top1,
+            "top1_sae": effects[path].top1,
             "top5_clean": clean.top5,
-            "top5_sae": effect.top5,
-            "positions": effect.positions,
+            "top5_sae": effects[path].top5,
+            "positions": clean.positions,
         }
-    return out
+        for path in files
+    }
 
 
 def short_name(path: str, paths: list[str]) -> str:

@@ -7,6 +7,7 @@ Without further flags: the whole SAE at a glance. Features are numbered from 0.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,9 +32,9 @@ def main(args: argparse.Namespace) -> None:
     cli.lean_memory()
     cli.select_device(args.device)
     from convert import layer_of, load_sae, read_checkpoint
-    from jaxsae import demo, load_samples
+    from jaxsae import demo, load_samples, store
     from jaxsae import survey as surveys
-    from jaxsae.activations import kept_positions
+    from jaxsae.activations import kept_positions, stored, stream
     from jaxsae.concepts import marks
     from jaxsae.dossier import Inspection, overview
     from jaxsae.files import whole
@@ -54,11 +55,19 @@ def main(args: argparse.Namespace) -> None:
     for file in loaded.values():
         for latent in [*args.feature, *args.ablate, *(latent for latent, _ in args.clamp)]:
             require(0 <= latent < file.config.d_sae, f"feature must be in 0..{file.config.d_sae - 1}, got {latent}")
-    demo.ensure_demo(data.dataset)
-    samples = load_samples(data.dataset, data.split, data.max_samples)
+    paths = data.dataset.split(",")
+    needed = sorted(set(layers))
+    rows = store.open_stores(paths, needed[0]).only(needed) if store.is_store(paths[0]) else None
+    if rows is None:
+        demo.ensure_demo(data.dataset)
+        samples = load_samples(data.dataset, data.split, data.max_samples)
+    else:
+        samples = store.text_of(rows, checkpoint.sha256, data.max_samples)
+        data = dataclasses.replace(data, split=str(rows.about.get("split")), padding=rows.about["padding"])
     whole_model = bool(args.ablate or args.clamp or args.html)  # else what comes after the layer is not needed
     model = checkpoint.model(n_layers=None if whole_model else max(layers) + 1)
     del checkpoint
+    of_text = stored(rows.layers, samples, data.padding) if rows else stream(model, samples, needed, data.padding)
     chosen = concepts_of(args, data, samples)
     subjects = [
         surveys.Subject(layer, file.sae, file.config.k) for layer, file in zip(layers, loaded.values(), strict=True)
@@ -66,7 +75,7 @@ def main(args: argparse.Namespace) -> None:
     n = int(kept_positions(samples, data.padding).sum())
     with cli.Progress("read    ", n, "characters", quiet=False).shown() as progress:
         surveyed = surveys.survey(
-            model, samples, subjects, marks(chosen, samples) if chosen else None, data.padding, on_rows=progress.advance
+            of_text, samples, subjects, marks(chosen, samples) if chosen else None, on_rows=progress.advance
         )
     inspections = [
         Inspection(model, samples, subject, one, chosen)

@@ -328,13 +328,8 @@ class FromStores:
         # `all`, or a layer that is not there, is told after what there is
         named = [0] if args.layer == "all" else cli.layers_of(args.layer, [])
         found = store.open_stores(paths, named[0])
-        there = sorted(found.layers)
-        self.layers = cli.layers_of(args.layer, there)
-        missing = [layer for layer in self.layers if layer not in there]
-        stored = ", ".join(map(str, there))
-        require(not missing, f"layer must be one of the stored {stored}, got {', '.join(map(str, missing))}")
-        self.found = {layer: found.layers[layer] for layer in self.layers}
-        self.d_in = self.found[self.layers[0]].shape[1]
+        self.layers = cli.layers_of(args.layer, sorted(found.layers))
+        self.found, self.d_in = found.only(self.layers).layers, found.d_in
         self.origin = {key: found.about.get(key) for key in ("split", "max_samples", "padding", "checkpoint_sha256")}
         self.origin["dataset_sha256"] = ",".join(map(sha256, paths))
 

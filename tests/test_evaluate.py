@@ -71,6 +71,36 @@ def test_files_of_several_layers_in_one_table(script, files, tiny_pt, tiny_datas
     assert reports[0]["ce_clean"] == reports[1]["ce_clean"]
 
 
+@pytest.mark.parametrize("padding", ["drop", "keep"])
+def test_stored_rows_give_the_figures_of_their_text(script, files, tiny_pt, tiny_dataset, tmp_path, padding):
+    store, model = tmp_path / "rows", ["--checkpoint", tiny_pt]
+    made = [*model, "--dataset", tiny_dataset, "--split", "test", "--padding", padding]
+    assert script("extract_activations", *made, "--layer", "1,2", "--output", store).status == 0
+
+    def rated(*flags):
+        ran = script("evaluate", "--sae", *files[:2], *flags, "--json", tmp_path / "out.json")
+        assert ran.status == 0, ran
+        return json.loads((tmp_path / "out.json").read_text()), ran.out
+
+    of_rows, out = rated(*model, "--dataset", store)
+    assert "12 samples of the test split" in out
+    if padding == "drop":
+        assert of_rows == rated(*model, "--dataset", tiny_dataset)[0]
+    else:
+        assert [r["rows"] for r in of_rows] == [12 * TINY.max_position] * 2
+    assert rated(*model, "--dataset", store, "--max-samples", 2)[0][0]["positions"] < of_rows[0]["positions"]
+    bare = store / "layer1.npy"
+    ran = script("evaluate", "--sae", files[0], "--dataset", bare, "--json", tmp_path / "out.json")
+    [report] = json.loads((tmp_path / "out.json").read_text())
+    assert report == {key: of_rows[0][key] for key in report}
+    assert "ce_sae" not in report
+    assert "do not say what model and text they are of" in ran.out
+    ran = script("evaluate", "--sae", files[2], "--layer", 0, *model, "--dataset", store)
+    assert_one_line_error(ran, "layer must be one of the stored 1, 2, got 0")
+    ran = script("evaluate", "--sae", files[0], "--dataset", store)
+    assert_one_line_error(ran, "stored rows must be of the model given", "give the --checkpoint that they")
+
+
 def test_the_layer(script, files, tiny_pt, tiny_dataset):
     inputs = ["--checkpoint", tiny_pt, "--dataset", tiny_dataset]
     assert_one_line_error(script("evaluate", "--sae", files[2], *inputs), "must say its layer", "give --layer")

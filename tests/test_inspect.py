@@ -61,6 +61,17 @@ def test_the_overview_counts_what_fires(inspect, folder, tiny_pt, tmp_path):
     assert "fire on a character" in ran.out
 
 
+@pytest.mark.parametrize("padding", ["drop", "keep"])
+def test_stored_rows_are_inspected_as_their_text_is(inspect, script, folder, tiny_pt, tmp_path, padding):
+    made = ["--checkpoint", tiny_pt, "--dataset", folder / "dataset", "--padding", padding, "--layer", "0,1"]
+    assert script("extract_activations", *made, "--output", tmp_path / "rows").status == 0
+    what = ["--feature", 1, 2, "--pattern", "-ak", "--padding", padding, "--num-samples", 9]
+    assert inspect(*what, "--json", tmp_path / "text.json").status == 0
+    ran = inspect(*what, "--dataset", tmp_path / "rows", "--json", tmp_path / "rows.json")
+    assert ran.status == 0, ran
+    assert (tmp_path / "rows.json").read_text() == (tmp_path / "text.json").read_text()
+
+
 def test_a_feature_a_text_and_a_causal_check(inspect, tmp_path):
     inspect("--json", tmp_path / "o.json")
     rates = json.loads((tmp_path / "o.json").read_text())["features"]["firing_rate"]

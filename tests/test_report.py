@@ -12,6 +12,7 @@ from conftest import TINY, tiny_splits
 from convert import load_restoration_model
 from jaxsae import answers, concepts, dossier, report
 from jaxsae import sae as sae_lib
+from jaxsae.activations import stream
 from jaxsae.config import SAEConfig
 from jaxsae.data import Samples
 from jaxsae.survey import Subject, survey
@@ -32,7 +33,8 @@ def made(tiny_pt, layers=LAYERS) -> str:
     configs = [SAEConfig(TINY.d_model, D_SAE, k=6, architecture="topk") for _ in layers]
     subjects = [Subject(n, sae_lib.init(jax.random.key(n), c), 6) for n, c in zip(layers, configs, strict=True)]
     chosen = concepts.load_concepts()
-    found = survey(model, samples, subjects, concepts.marks(chosen, samples))
+    batches = stream(model, samples, layers)
+    found = survey(batches, samples, subjects, concepts.marks(chosen, samples))
     inspections = [
         dossier.Inspection(model, samples, subject, one, chosen)
         for subject, one in zip(subjects, found.surveys, strict=True)

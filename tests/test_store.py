@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxsae import store
-from jaxsae.activations import extract
+from jaxsae.activations import extract, stored, stream
 from jaxsae.config import InputError, TrainConfig
 from jaxsae.data import load_samples
 from jaxsae.train import Member, train_sae, train_saes
@@ -47,6 +47,13 @@ def test_rows_and_their_origin(tmp_path, tiny_pt, samples, padding):
     np.testing.assert_array_equal(origin["token"], samples.ids[expected.sample, expected.position])
     np.testing.assert_array_equal(origin["label"], samples.labels[expected.sample, expected.position])
     assert [path.name for path in tmp_path.iterdir()] == ["rows"]
+    text = found.samples()
+    for name in ("ids", "labels", "mask"):
+        np.testing.assert_array_equal(getattr(text, name), getattr(samples, name))
+    again = stored(found.only([2]).layers, samples, padding)
+    for batch, as_read in zip(stream(model, samples, [2], padding), again, strict=True):
+        np.testing.assert_array_equal(batch.samples, as_read.samples)
+        np.testing.assert_array_equal(batch.values[2][batch.kept], as_read.values[2][as_read.kept])
 
 
 def test_training_from_disk_is_training(written):
@@ -99,6 +106,19 @@ def test_what_is_wrong_is_refused(written, tmp_path, samples):
     refused("stores must have the same layers, got 0, 2 in .* and 0 in", path, tmp_path / "narrow.npy")
     store.write(tmp_path / "other", model, samples, [0, 2], "drop", {"checkpoint_sha256": "b"})
     refused("stores must be of one model, got .*other of another than", path, tmp_path / "other")
+    of = store.open_stores([str(path)], 0)
+    with pytest.raises(InputError, match=r"must be of the model given \(cccc.*\), got rows of a\.\.\.; give"):
+        store.text_of(of, "c" * 64)
+    with pytest.raises(InputError, match="layer must be one of the stored 0, 2, got 1"):
+        of.only([1])
+    position = np.load(path / "position.npy")
+    for wrong, message in ((position[::-1], "in the order of the text"), (position[1:], "a whole number for each of")):
+        np.save(path / "position.npy", wrong)
+        with pytest.raises(InputError, match=message):
+            of.samples()
+    (path / "position.npy").unlink()
+    with pytest.raises(InputError, match="must say of which characters they are"):
+        store.text_of(of, "a")
     cut = (path / "layer2.npy").read_bytes()[:-8]
     about = json.loads((path / "store.json").read_text())
     for change, message in (

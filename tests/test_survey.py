@@ -14,6 +14,7 @@ from convert import load_restoration_model
 from jaxsae import concepts, dossier, extract, features, probe
 from jaxsae import sae as sae_lib
 from jaxsae import survey as surveys
+from jaxsae.activations import stream
 from jaxsae.config import SAEConfig
 from jaxsae.data import Samples
 from jaxsae.survey import AFTER, BEFORE, Levels, Subject, survey
@@ -47,7 +48,7 @@ LETTER = {c: ord(c) % D for c in "ašnr-# "}
 
 @pytest.fixture(scope="module")
 def read(reader):
-    return survey(reader, texts(), [Subject(1, ONE_EACH)]).surveys[0]
+    return survey(stream(reader, texts(), [1]), texts(), [Subject(1, ONE_EACH)]).surveys[0]
 
 
 def test_latents_fire_where_their_character_stands(read):
@@ -125,7 +126,7 @@ def test_sums_are_those_of_the_whole_matrix(tiny_pt, padding, k):
     latents = np.asarray(sae_lib.encode(sae, rows.values[2], k))
     half_letters = [concepts.Concept("low", "writing", "", concepts.re.compile("[\\x00-\\u0fa0]"))]
     marks = concepts.marks(half_letters, samples)
-    got = survey(model, samples, [Subject(2, sae, k)], marks, padding).surveys[0]
+    got = survey(stream(model, samples, [2], padding), samples, [Subject(2, sae, k)], marks).surveys[0]
     np.testing.assert_array_equal(got.fired, (latents > 0).sum(0))
     np.testing.assert_allclose(got.mean, latents.mean(0), rtol=1e-5, atol=1e-7)
     np.testing.assert_allclose(got.peak, latents.max(0), rtol=1e-5)
@@ -156,13 +157,13 @@ def test_two_saes_in_one_pass(tiny_pt):
     columns = tiny_splits(seed=4)["test"]
     samples = Samples(columns["input_ids"], columns["labels"], columns["attention_mask"])
     saes = [sae_lib.init(jax.random.key(i), SAEConfig(TINY.d_model, n)) for i, n in enumerate((20, 26))]
-    both = survey(model, samples, [Subject(0, saes[0]), Subject(3, saes[1])])
+    both = survey(stream(model, samples, [0, 3]), samples, [Subject(0, saes[0]), Subject(3, saes[1])])
     latents = [
         np.asarray(sae_lib.encode(s, extract(model, samples, [n]).values[n])) for s, n in zip(saes, (0, 3), strict=True)
     ]
     fires = [(one > 0).astype(float) for one in latents]
     np.testing.assert_array_equal(both.between[0], fires[0].T @ fires[1])
-    alone = survey(model, samples, [Subject(3, saes[1])]).surveys[0]
+    alone = survey(stream(model, samples, [3]), samples, [Subject(3, saes[1])]).surveys[0]
     np.testing.assert_array_equal(alone.fired, both.surveys[1].fired)
     a, b = (
         dossier.Inspection(model, samples, Subject(n, s), one, [])
@@ -188,7 +189,7 @@ def test_memory_does_not_grow_with_the_text(read, reader):
 
     many = texts()
     many = Samples(*(np.concatenate([getattr(many, f)] * 10) for f in ("ids", "labels", "mask")))
-    assert size(survey(reader, many, [Subject(1, ONE_EACH)]).surveys[0]) == size(read)
+    assert size(survey(stream(reader, many, [1]), many, [Subject(1, ONE_EACH)]).surveys[0]) == size(read)
 
 
 @pytest.mark.parametrize("signed", [False, True])
@@ -256,7 +257,7 @@ def test_random_directions_may_tell_by_being_small():
 def test_a_spelling_is_told_by_the_latent_of_its_character(reader):
     many = Samples(*(np.concatenate([getattr(texts({}), f)] * 6) for f in ("ids", "labels", "mask")))
     spelled = concepts.of_spelling("š")
-    one = survey(reader, many, [Subject(1, ONE_EACH)], concepts.marks(spelled, many)).surveys[0]
+    one = survey(stream(reader, many, [1]), many, [Subject(1, ONE_EACH)], concepts.marks(spelled, many)).surveys[0]
     [row] = dossier.concept_table(dossier.Inspection(reader, many, Subject(1, ONE_EACH), one, spelled))
     best = row["best"][0]
     assert best["feature"] == LETTER["š"]
