@@ -6,10 +6,13 @@ Imports neither JAX nor torch, so that `--help` is free.
 import argparse
 import contextlib
 import dataclasses
+import errno
 import logging
 import os
 import resource
+import signal
 import sys
+import threading
 import time
 import types
 import typing
@@ -21,6 +24,7 @@ from jaxsae.config import DEMO, InputError, require
 
 T = TypeVar("T")
 SUPPRESS: Any = argparse.SUPPRESS
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Parser(argparse.ArgumentParser):
@@ -121,13 +125,56 @@ def layers_of(text: str, every: Sequence[int]) -> list[int]:
     return layers
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, as Ctrl-C is told: what is half done is cleaned up."""
+
+
+def _raise(number: int, frame: Any) -> NoReturn:
+    raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def _signals(handler: Callable[[int, Any], None]) -> Iterator[None]:
+    """Ctrl-C and SIGTERM go to `handler` within the block, where this is a thread that can have that."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, how in before.items():
+            signal.signal(number, how)
+
+
+@contextlib.contextmanager
+def stop_later() -> Iterator[Callable[[], bool]]:
+    """Within the block, what it gives tells whether Ctrl-C or SIGTERM came; at its end that is raised.
+
+    A second one is raised at once.
+    """
+    came: list[int] = []
+
+    def note(number: int, frame: Any) -> None:
+        if came:
+            _raise(number, frame)
+        came.append(number)
+        sys.stderr.write("stopping: saving first; once more stops at once\n")
+
+    with _signals(note):
+        yield lambda: bool(came)
+    if came:
+        _raise(came[0], None)
+
+
 def run(main: Callable[[argparse.Namespace], int | None], parser: Parser) -> NoReturn:
     """Parse the command line, run `main` and exit with its status; what the user can mend is one line, status 2."""
     args = parser.parse_args()
     quiet_libraries()
     try:
-        status = main(args) or 0
-        sys.stdout.flush()
+        with _signals(_raise):
+            status = main(args) or 0
+            sys.stdout.flush()
     except (InputError, OSError, MemoryError) as error:
         if args.debug:
             raise
@@ -135,11 +182,15 @@ def run(main: Callable[[argparse.Namespace], int | None], parser: Parser) -> NoR
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(141)
         message = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+        cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
+        if getattr(cause, "errno", None) in NO_ROOM:
+            message = f"what is written must find room on the disk, got {error}; make room and run it again"
         parser.exit(2, f"error: {' '.join(message.split())}\n")
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         if args.debug:
             raise
-        parser.exit(130, "interrupted\n")
+        terminated = isinstance(error, Terminated)
+        parser.exit(143 if terminated else 130, "terminated\n" if terminated else "interrupted\n")
     sys.exit(status)
 
 
@@ -249,13 +300,18 @@ class Progress:
             TextColumn("{task.fields[note]}"),
         )
         self.bar = Bar(*columns, console=self.console, transient=True, disable=quiet or not self.console.is_terminal)
-        self.done, self.note = 0, ""
+        self.done, self.skipped, self.note = 0, 0, ""
         self.began = self.said = time.monotonic()
 
     @property
     def rate(self) -> float:
         """Units a second since the start."""
-        return self.done / max(time.monotonic() - self.began, 1e-9)
+        return (self.done - self.skipped) / max(time.monotonic() - self.began, 1e-9)
+
+    def skip(self, units: int) -> None:
+        """So many were done before: they do not count in the rate."""
+        self.done += units
+        self.skipped += units
 
     def advance(self, by: int = 1, note: str | None = None) -> None:
         """Say that `by` more units are done; `note` stands behind the bar until the next one."""

@@ -1,6 +1,8 @@
 """Files that appear whole or not at all, and their fingerprints."""
 
 import contextlib
+import fcntl
+import glob
 import hashlib
 import os
 import shutil
@@ -8,22 +10,95 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from jaxsae.config import InputError
+
+MARK = "part-"
+"""In the names of what is not yet whole."""
+
 
 @contextlib.contextmanager
 def whole(path: str | Path) -> Iterator[Path]:
     """A path to write a file or a folder to; on leaving, it takes the name `path`, on an error it is removed.
 
     It lies beside `path`, so that the renaming is one step of the file system. An older file is replaced, an older
-    folder is not (`OSError`).
+    folder is not (`OSError`). What a killed process has left of the same is removed.
     """
     path = Path(path)
+    with aside(path) as folder:
+        yield folder / path.name
+        os.replace(folder / path.name, path)
+
+
+@contextlib.contextmanager
+def aside(path: str | Path) -> Iterator[Path]:
+    """A folder beside `path` that exists within the block; those that killed processes have left are removed."""
+    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    for left in path.parent.glob(f".{glob.escape(path.name)}.{MARK}*"):
+        with contextlib.suppress(OSError), _locked(left):  # a living process holds a lock on its own
+            shutil.rmtree(left, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.{MARK}", dir=path.parent))
     try:
-        yield aside / path.name
-        os.replace(aside / path.name, path)
+        with _locked(folder):
+            yield folder
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def claimed(folder: str | Path) -> Iterator[None]:
+    """A folder, made where there is none, that no other process claims until the block is left or this one dies.
+
+    Raises:
+      InputError: another has claimed it.
+    """
+    folder = Path(folder)
+    new = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with contextlib.ExitStack() as held:
+            try:
+                held.enter_context(_locked(folder))
+            except BlockingIOError:
+                raise InputError(
+                    f"one run at a time may write to {folder}, another does; wait for it or give another folder"
+                ) from None
+            yield
+    finally:
+        if new:
+            with contextlib.suppress(OSError):  # not empty: something was written
+                folder.rmdir()
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """The system lets go of the lock when the process ends, however it ends."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise
+        except OSError:  # some network file systems lock no folders
+            pass
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def check_room(folder: Path, size: int) -> None:
+    """Raise `OSError` where a file of so many bytes cannot be written in `folder`; where that can be asked."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if hasattr(os, "posix_fallocate"):
+        with tempfile.TemporaryFile(dir=folder) as file:
+            os.posix_fallocate(file.fileno(), 0, size)
+
+
+def remove(folder: Path) -> None:
+    """Remove a folder so that no half of it is ever left under its name."""
+    if folder.exists():
+        with aside(folder) as out:
+            os.replace(folder, out / folder.name)
 
 
 def sha256(path: str | Path) -> str:

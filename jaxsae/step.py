@@ -59,6 +59,8 @@ class TrainState(NamedTuple):
     loss_sum: Float[Array, " members"]
     """Of the batch losses since the epoch began."""
     l0_sum: Float[Array, " members"]
+    finite: Int[Array, " members"]
+    """Steps since the epoch began, up to the first whose loss or gradient is not finite: no later one is."""
 
 
 def optimizer(lr: float | optax.Schedule, b2: float = 0.999) -> optax.GradientTransformation:
@@ -166,6 +168,7 @@ class Stepper:
             idle=jnp.zeros((members, d_sae), jnp.int32),
             loss_sum=jnp.zeros(members, dtype),
             l0_sum=jnp.zeros(members, dtype),
+            finite=jnp.zeros(members, jnp.int32),
         )
 
     def saes(self, weights: SAE) -> SAE:
@@ -242,12 +245,15 @@ class Stepper:
         aim = jnp.maximum(members.target.astype(dtype), state.aim * members.sink.astype(dtype))
         if self.config.penalised and self.config.architecture == "relu":
             penalty *= jnp.exp(self.l1_rate * jnp.clip(jnp.log(jnp.maximum(seen.l0, 1e-3) / aim), -1, 1))
+        loss_sum = state.loss_sum + seen.loss
         return TrainState(
             sae,
             opt_state,
             penalty,
             aim,
             idle=jnp.where(seen.fired, 0, state.idle + 1),
-            loss_sum=state.loss_sum + seen.loss,
+            loss_sum=loss_sum,
             l0_sum=state.l0_sum + seen.l0,
+            # all gradients are scaled by the norm of all: one that is not finite is in every parameter
+            finite=state.finite + jnp.isfinite(loss_sum + sae.b_dec.sum()),
         )

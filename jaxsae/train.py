@@ -4,9 +4,10 @@ Nothing in an epoch waits for the device: losses are summed there and read once,
 """
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -148,11 +149,67 @@ def train_saes(
 ) -> list[Trained]:
     """Train several SAEs, each as `train_sae` would alone, up to rounding.
 
+    As `training`, which gives each as soon as it is trained.
+    """
+    found = dict(training(rows, members, on_step=on_step, on_epoch=on_epoch))
+    return [found[number] for number in range(len(members))]
+
+
+class Position(NamedTuple):
+    """Where in its training a batch of members is: with its state, all there is to go on from."""
+
+    epoch: int
+    """The one under way, 1 for the first."""
+    done: int
+    """Steps of it that are done."""
+    alive: tuple[int, ...]
+    """Members that have not stopped."""
+    epochs: dict[int, list[Epoch]]
+    """Of each of these, the ones behind it."""
+
+
+@runtime_checkable
+class Keeper(Protocol):
+    """What keeps the states of batches of members, each batch known by its members' numbers."""
+
+    def is_through(self, members: Sequence[int]) -> bool:
+        """Whether all of them were trained before."""
+
+    def load(
+        self, members: Sequence[int], like: Callable[[Position], TrainState]
+    ) -> tuple[Position, TrainState] | None:
+        """What was saved last; `like` tells its structure and shapes. None: nothing."""
+
+    def due(self, epoch_ended: bool) -> bool:
+        """Whether to save now."""
+
+    def save(self, members: Sequence[int], step: int, position: Position, state: TrainState) -> None:
+        """Save a copy; `step` counts from the start of training."""
+
+    def stopping(self) -> bool:
+        """Whether to end here, the state being saved."""
+
+    def through(self, members: Sequence[int]) -> None:
+        """They are trained, and the caller has taken them."""
+
+
+def training(
+    rows: Mapping[int, AnyRows],
+    members: Sequence[Member],
+    *,
+    keeper: Keeper | None = None,
+    on_step: Callable[[int], None] = lambda steps: None,
+    on_epoch: Callable[[int, Epoch], None] = lambda member, epoch: None,
+) -> Iterator[tuple[int, Trained]]:
+    """Train SAEs, and give each with its number as soon as it is trained.
+
     Those that differ in nothing but layer, seed, L1 coefficient and target L0 train as one batched step; one that has
     stopped leaves the batch.
 
     Args:
       rows: layer -> activations of the same text, on the device that trains or on disk.
+      keeper: saves the state now and then, and gives one to go on from: what is trained is bit for bit the same.
+        Members that were through, or had stopped when it was saved, are not given again.
       on_step: called with the number of steps of the epoch handed to the device so far; of each batch of members.
       on_epoch: called with a member's number and its epoch, at the end of each.
 
@@ -167,55 +224,73 @@ def train_saes(
         free = {"seed": 0, "l1_coef": 0, "target_l0": config.target_l0 is None}
         alike = dataclasses.asdict(config) | free | {"k": config.sae(d_in).k, "n": n}
         groups.setdefault(tuple(alike.items()), []).append(number)
-    found: dict[int, Trained] = {}
     for numbers in groups.values():
-        some = [members[i] for i in numbers]
-        run = _Run(rows, some)
-        at_once = members_at_once(run.configs[0])
-        for start in range(0, len(numbers), at_once):
-            part = range(start, min(start + at_once, len(numbers)))
-            for i, trained in run.train(part, on_step, lambda j, e, n=numbers: on_epoch(n[j], e)).items():  # type: ignore[misc]
-                found[numbers[i]] = trained
-    return [found[number] for number in range(len(members))]
+        at_once = members_at_once(members[numbers[0]].config.sae(rows[members[numbers[0]].layer].shape[1]))
+        parts = [numbers[start : start + at_once] for start in range(0, len(numbers), at_once)]
+        todo = [part for part in parts if keeper is None or not keeper.is_through(part)]
+        if not todo:
+            continue
+        run = _Run(rows, {i: members[i] for part in todo for i in part})
+        for part in todo:
+            yield from run.train(part, keeper, on_step, on_epoch)
+            if keeper is not None:
+                if keeper.stopping():
+                    return
+                keeper.through(part)
 
 
 class _Run:
     """Members that differ in layer, seed, L1 coefficient and target L0 only: they share a compiled step."""
 
-    def __init__(self, rows: Mapping[int, AnyRows], members: Sequence[Member]) -> None:
-        self.rows, self.members, self.config = rows, members, members[0].config
+    def __init__(self, rows: Mapping[int, AnyRows], members: Mapping[int, Member]) -> None:
+        self.rows, self.members = rows, members
+        self.config = next(iter(members.values())).config
         self.modern = self.config.recipe == "modern"
-        n, d_in = rows[members[0].layer].shape
-        self.configs = [m.config.sae(d_in) for m in members]
+        n, d_in = rows[next(iter(members.values())).layer].shape
+        self.configs = {i: m.config.sae(d_in) for i, m in members.items()}
         self.steps = n // self.config.batch_size
         total = self.config.epochs * self.steps
-        layers = dict.fromkeys(m.layer for m in members)
+        layers = dict.fromkeys(m.layer for m in members.values())
         self.bases = {layer: principal_basis(rows[layer]) for layer in layers} if self.modern else {}
         # penalties are in the units of the rows; scaled latents are as much larger, their errors by its square
-        self.scales = np.array([float(self.bases[m.layer].scale) if self.modern else 1.0 for m in members])
-        self.penalty, self.sink = np.array([c.l1_coef for c in self.configs]) * self.scales, np.ones(len(members))
-        self.aim = np.array([float(c.target_l0 or 0) for c in self.configs])
-        if self.configs[0].penalised:
-            relu = self.config.architecture == "relu"
-            self.penalty = L1_START * self.scales if relu else np.full(len(members), L0_WEIGHT)
-            start = np.maximum(self.aim, self.configs[0].d_sae / 3)
-            self.aim, self.sink = start, (self.aim / start) ** (2 / total)
+        self.scales = {i: float(self.bases[m.layer].scale) if self.modern else 1.0 for i, m in members.items()}
         rate = schedule(self.config.lr, total, self.config.decay) if self.modern else self.config.lr
+        self.total = total
         self.stepper = Stepper(
-            self.configs[0],
+            next(iter(self.configs.values())),
             optimizer(rate, b2=0.95 if self.modern else 0.999),
             self.config.precision,
             l1_rate=max(0.01, L1_REACH / total),
             revive=self.modern,
         )
 
+    def _sparsity(self, i: int) -> tuple[float, float, float]:
+        """(penalty, the L0 aimed at, what that is multiplied by each step) at a member's start."""
+        config, target = self.configs[i], float(self.configs[i].target_l0 or 0)
+        if not config.penalised:
+            return config.l1_coef * self.scales[i], target, 1.0
+        start = max(target, config.d_sae / 3)
+        penalty = L1_START * self.scales[i] if config.architecture == "relu" else L0_WEIGHT
+        return penalty, start, (target / start) ** (2 / self.total)
+
+    def _begin(self, alive: Sequence[int]) -> TrainState:
+        init = sae_lib.init_tied if self.modern else sae_lib.init
+        saes = [init(jax.random.key(self.members[i].config.seed), self.configs[i]) for i in alive]
+        penalty, aim, _ = np.array([self._sparsity(i) for i in alive]).T
+        return self.stepper.begin(jax.tree.map(lambda *leaves: jnp.stack(leaves), *saes), penalty, aim)
+
+    def _like(self, position: Position) -> TrainState:
+        """Of the structure and shapes that the state has there."""
+        shapes = jax.eval_shape(lambda: self._begin(position.alive))
+        return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+
     def _given(self, alive: Sequence[int]) -> tuple[Members, bool]:
         """(what the step is told of those members, whether all see the same batches of the same rows)."""
         some = [self.members[i] for i in alive]
         shared = len({(m.layer, m.config.seed) for m in some}) == 1
         bases = [self.bases[m.layer] for m in some] if self.modern else []
-        told = Members.of([self.configs[i] for i in alive], self.config.batch_size, self.sink[list(alive)], bases)
-        return told, shared
+        sink = np.array([self._sparsity(i)[2] for i in alive])
+        return Members.of([self.configs[i] for i in alive], self.config.batch_size, sink, bases), shared
 
     def _fed(self, alive: Sequence[int], shared: bool, epoch: int) -> Iterator[tuple[Rows, Array]]:
         """(rows, which of them are the batch) for each step; rows on disk come batch by batch."""
@@ -239,41 +314,66 @@ class _Run:
             yield held, jnp.asarray(numbers[0] if shared else np.stack(numbers))
 
     def train(
-        self, alive: Sequence[int], on_step: Callable[[int], None], on_epoch: Callable[[int, Epoch], None]
-    ) -> dict[int, Trained]:
+        self,
+        part: Sequence[int],
+        keeper: Keeper | None,
+        on_step: Callable[[int], None],
+        on_epoch: Callable[[int, Epoch], None],
+    ) -> Iterator[tuple[int, Trained]]:
         """Those members, in one batched step; one that has stopped leaves it."""
-        config, init = self.config, sae_lib.init_tied if self.modern else sae_lib.init
-        saes = [init(jax.random.key(self.members[i].config.seed), self.configs[i]) for i in alive]
-        state = self.stepper.begin(
-            jax.tree.map(lambda *leaves: jnp.stack(leaves), *saes), self.penalty[list(alive)], self.aim[list(alive)]
-        )
+        config = self.config
+        kept = None if keeper is None else keeper.load(part, self._like)
+        at = kept[0] if kept else Position(1, 0, tuple(part), {i: [] for i in part})
+        # a buffer each, for all are donated
+        state = jax.tree.map(jnp.array, kept[1]) if kept else self._begin(at.alive)
+        progress = {i: _Progress(self.configs[i], config.patience, not self.modern, at.epochs[i]) for i in at.alive}
+        alive, skipped = list(at.alive), at.done
         told, shared = self._given(alive)
-        progress = {i: _Progress(self.configs[i], config.patience, not self.modern) for i in alive}
-        out: dict[int, Trained] = {}
-        for number in range(1, config.epochs + 1):
-            for done, (taken, batch) in enumerate(self._fed(alive, shared, number), start=1):
+
+        def ends_here(epoch: int, done: int, state: TrainState) -> bool:
+            if keeper is None:
+                return False
+            if keeper.due(epoch_ended=done == 0):
+                behind = {i: progress[i].epochs for i in alive}
+                step = (epoch - 1) * self.steps + done
+                keeper.save(part, step, Position(epoch, done, tuple(alive), behind), state)
+            return keeper.stopping()
+
+        for number in range(at.epoch, config.epochs + 1):
+            fed = itertools.islice(self._fed(alive, shared, number), skipped, None)
+            for done, (taken, batch) in enumerate(fed, start=skipped + 1):
                 state = self.stepper.step(state, told, taken, batch)
                 on_step(done)
-            stay = []
+                if done < self.steps and ends_here(number, done, state):
+                    return
+            skipped, stay = 0, []
             for place, i in enumerate(alive):
                 loss, l0 = (float(total[place]) / self.steps for total in (state.loss_sum, state.l0_sum))
                 epoch = Epoch(number, loss / self.scales[i] ** 2, l0)
-                if not math.isfinite(epoch.loss):
-                    lr = f"try a lower --lr than {config.lr:g}"
-                    raise InputError(f"the loss must stay finite, got {epoch.loss} in epoch {number}; {lr}")
+                if (finite := int(state.finite[place])) < self.steps:
+                    raise InputError(
+                        f"loss and gradient must stay finite, and did not in step {finite + 1} of epoch {number}; "
+                        f"try a lower --lr than {config.lr:g}"
+                    )
                 on_epoch(i, epoch)
                 if progress[i].goes_on(epoch) and number < config.epochs:
                     stay.append(place)
                 else:
-                    out[i] = self._finished(i, jax.tree.map(lambda leaf, at=place: leaf[at], state), progress[i].epochs)
+                    one = jax.tree.map(lambda leaf, at=place: leaf[at], state)
+                    yield i, self._finished(i, one, progress[i].epochs)
             if not stay:
-                break
-            state = state._replace(loss_sum=jnp.zeros_like(state.loss_sum), l0_sum=jnp.zeros_like(state.l0_sum))
+                return
+            state = state._replace(
+                loss_sum=jnp.zeros_like(state.loss_sum),
+                l0_sum=jnp.zeros_like(state.l0_sum),
+                finite=jnp.zeros_like(state.finite),
+            )
             if len(stay) < len(alive):
                 state = jax.tree.map(lambda leaf, stay=stay: leaf[np.array(stay)], state)
                 alive = [alive[place] for place in stay]
                 told, shared = self._given(alive)
-        return out
+            if ends_here(number + 1, 0, state):
+                return
 
     def _finished(self, i: int, state: TrainState, epochs: list[Epoch]) -> Trained:
         """What leaves the batch: thresholds chosen, the basis folded in, the penalty that it ended with."""
@@ -289,10 +389,12 @@ class _Run:
 class _Progress:
     """A member's epochs so far, and whether another is worth it."""
 
-    def __init__(self, config: SAEConfig, patience: int, stops: bool) -> None:
+    def __init__(self, config: SAEConfig, patience: int, stops: bool, epochs: Sequence[Epoch] = ()) -> None:
         self.config, self.patience, self.stops = config, patience, stops
         self.epochs: list[Epoch] = []
         self.best, self.since_best = math.inf, 0
+        for epoch in epochs:
+            self.goes_on(epoch)
 
     def goes_on(self, epoch: Epoch) -> bool:
         """After this epoch: a lowest loss is not too far back."""

@@ -14,7 +14,6 @@ import itertools
 import json
 import os
 import sys
-import tempfile
 import time
 from importlib.metadata import version
 from pathlib import Path
@@ -61,6 +60,7 @@ def main(args: argparse.Namespace) -> int:
     data, tags = check_flags(args)
     cli.lean_memory()
     cli.select_device(args.device)
+    from jaxsae.files import claimed
     from jaxsae.store import is_store
 
     def say(line: str) -> None:
@@ -76,77 +76,115 @@ def main(args: argparse.Namespace) -> int:
     ]
     for run in runs:
         run.config.sae(source.d_in)  # k and target L0 within d_sae
-    origin = source.origin
-    settings = {run.target: {"layer": run.layer, **dataclasses.asdict(run.config), **origin} for run in runs}
-    for target, its in settings.items():
-        check_overwrite(target, its, args.overwrite)
+    settings = {run.target: {"layer": run.layer, **dataclasses.asdict(run.config), **source.origin} for run in runs}
     with contextlib.ExitStack() as cleanup:
+        cleanup.enter_context(claimed(args.output))
+        done = ready(args, settings)
+        if len(done) == len(runs):
+            print(f"complete {', '.join(str(run.target) for run in runs)}: nothing is left to do")
+            return 0
         loaded = source.load(say, cleanup)
         if loaded is None:
             return 1
         del source
-        rows, scored, rows_scored = loaded
-        return train_and_write(args, runs, settings, rows, scored, rows_scored, began)
+        return train_and_write(args, runs, settings, done, loaded, say, began)
+
+
+def ready(args: argparse.Namespace, settings: dict[Path, dict]) -> set[Path]:
+    """Those of the files that an earlier run has made of the same settings, with --resume; else none.
+
+    Raises:
+      InputError: something is there that would be lost.
+    """
+    from jaxsae.files import remove
+    from jaxsae.keeper import state_folder
+
+    for target, its in settings.items():
+        if not args.overwrite:
+            check_overwrite(target, its)
+        state = state_folder(target)
+        if state.exists() and not args.resume:
+            require(
+                args.overwrite,
+                f"an unfinished run left its state in {state}; give --resume to go on with it, or --overwrite to drop it",
+            )
+            remove(state)
+    return {target for target, its in settings.items() if args.resume and made_of(target) == its}
 
 
 def train_and_write(
     args: argparse.Namespace,
     runs: list[Run],
     settings: dict[Path, dict],
-    rows: Mapping[int, AnyRows],
-    scored: Mapping[int, AnyRows],
-    rows_scored: str,
+    done: set[Path],
+    loaded: Loaded,
+    say: Callable[[str], None],
     began: float,
 ) -> int:
-    """All SAEs, their figures and their files."""
+    """All SAEs, their figures and their files, each as soon as it is trained."""
     from jaxsae import score
-    from jaxsae.train import Member, train_saes
+    from jaxsae.keeper import FolderKeeper
+    from jaxsae.train import Member, Position, training
 
+    rows, scored, rows_scored = loaded
     config, n = runs[0].config, len(rows[runs[0].layer])
     ks = len({run.config.k_sparse for run in runs})  # one batched step for each k
-    with cli.Progress(
-        "train   ", ks * config.epochs * (n // config.batch_size), "steps", args.quiet
-    ).shown() as progress:
-        trained = train_saes(
-            rows,
-            [Member(run.layer, run.config) for run in runs],
-            on_step=lambda done: progress.advance(),
-            on_epoch=lambda _, e: progress.advance(0, f"epoch {e.number}  loss {e.loss:.5f}  L0 {e.l0:.1f}"),
-        )
-    reports = []
-    for run, one in zip(runs, trained, strict=True):
-        result = score(one.sae, one.config.k, scored[run.layer])
-        reports.append(
-            {
-                "layer": run.layer,
-                "architecture": one.config.architecture,
-                "l0": result.l0,
-                "fvu": result.fvu,
-                "dead": result.dead,
-                "rows_scored": f"{rows_scored} ({result.rows} rows)",
-                "l1_coef": one.config.l1_coef,
-                "final_loss": one.epochs[-1].loss,
-                "epochs": len(one.epochs),
-                "losses": [epoch.loss for epoch in one.epochs],
-                "l0_of_epoch": [epoch.l0 for epoch in one.epochs],
-                "seconds": time.monotonic() - began,
-                "steps_per_second": progress.rate,
-                "peak_memory_bytes": cli.peak_memory(),
-                "rows": n,
-                "d_in": one.config.d_in,
-                "d_sae": one.config.d_sae,
-                "seed": run.config.seed,
-                "checkpoint_sha256": settings[run.target]["checkpoint_sha256"],
-                "settings": settings[run.target],
-                "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-                "versions": {name: version(name) for name in PACKAGES},
-            }
-        )
-        write_results(run.target, one, result, reports[-1], rows_scored)
+    steps = n // config.batch_size
+    progress = cli.Progress("train   ", ks * config.epochs * steps, "steps", args.quiet)
+    reports = {}
+
+    def taken_up(at: Position) -> None:
+        say(f"resumed  epoch {at.epoch}, step {at.done + 1}")
+        progress.skip((at.epoch - 1) * steps + at.done)
+
+    with cli.stop_later() as stopping, progress.shown():
+        keeper = FolderKeeper(settings, done, args.save_every, stopping, taken_up)
+        keeper.began = began
+        try:
+            for number, one in training(
+                rows,
+                [Member(run.layer, run.config) for run in runs],
+                keeper=keeper,
+                on_step=lambda done: progress.advance(),
+                on_epoch=lambda _, e: progress.advance(0, f"epoch {e.number}  loss {e.loss:.5f}  L0 {e.l0:.1f}"),
+            ):
+                run = runs[number]
+                result = score(one.sae, one.config.k, scored[run.layer])
+                reports[number] = {
+                    "layer": run.layer,
+                    "architecture": one.config.architecture,
+                    "l0": result.l0,
+                    "fvu": result.fvu,
+                    "dead": result.dead,
+                    "rows_scored": f"{rows_scored} ({result.rows} rows)",
+                    "l1_coef": one.config.l1_coef,
+                    "final_loss": one.epochs[-1].loss,
+                    "epochs": len(one.epochs),
+                    "losses": [epoch.loss for epoch in one.epochs],
+                    "l0_of_epoch": [epoch.l0 for epoch in one.epochs],
+                    "seconds": keeper.seconds,
+                    "steps_per_second": progress.rate,
+                    "peak_memory_bytes": cli.peak_memory(),
+                    "rows": n,
+                    "d_in": one.config.d_in,
+                    "d_sae": one.config.d_sae,
+                    "seed": run.config.seed,
+                    "checkpoint_sha256": settings[run.target]["checkpoint_sha256"],
+                    "settings": settings[run.target],
+                    "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+                    "versions": {name: version(name) for name in PACKAGES},
+                }
+                write_results(run.target, one, result, reports[number], rows_scored)
+        finally:
+            keeper.close()
+        if stopping():
+            print("stopped  the state is saved; the same command with --resume goes on", file=sys.stderr)
+            return 0  # the signal is raised now
+    every = [reports.get(i) or json.loads(run.target.with_suffix(".json").read_text()) for i, run in enumerate(runs)]
     if len(runs) == 1:
-        say_one(runs[0], reports[0], progress.rate, rows_scored)
+        say_one(runs[0], every[0], progress.rate, rows_scored)
     else:
-        say_all(runs, reports, progress.rate, rows_scored)
+        say_all(runs, every, progress.rate, rows_scored)
     return 0
 
 
@@ -210,6 +248,7 @@ def check_flags(args: argparse.Namespace) -> tuple[DataConfig, dict[str, TrainCo
     if args.layer != "all":
         cli.layers_of(args.layer, [])
     require(args.verify >= 0, f"verify must be at least 0, got {args.verify}")
+    require(0 <= args.save_every < float("inf"), f"save-every must be at least 0 seconds, got {args.save_every:g}")
     output = Path(args.output)
     require(not output.exists() or output.is_dir(), f"--output must be a folder, got the file {output}")
     lists = {name: given[name] for name in LISTS if name in given}
@@ -251,6 +290,7 @@ class FromText:
     def __init__(self, args: argparse.Namespace, data: DataConfig, paths: list[str]) -> None:
         from convert import read_checkpoint
         from jaxsae import demo, load_samples
+        from jaxsae.activations import kept_positions
         from jaxsae.data import joined
         from jaxsae.files import sha256
 
@@ -270,6 +310,9 @@ class FromText:
             "checkpoint_sha256": self.checkpoint.sha256,
             "dataset_sha256": ",".join(map(sha256, paths)),
         }
+        self.total = int(kept_positions(self.samples, data.padding).sum())
+        self.needed = 4 * self.total * self.d_in * len(self.layers)
+        self.origin["streamed"] = self.needed > args.memory_limit
 
     def load(self, say: Callable[[str], None], cleanup: contextlib.ExitStack) -> Loaded | None:
         """Cross-check and extract; None where the check fails."""
@@ -291,23 +334,19 @@ class FromText:
 
     def _extract(self, model: RestorationModel, say: Callable[[str], None], cleanup: contextlib.ExitStack) -> Loaded:
         from jaxsae import extract, load_samples, store
-        from jaxsae.activations import kept_positions
         from jaxsae.data import split_names
+        from jaxsae.files import aside
 
-        args, data, layers = self.args, self.data, self.layers
-        total = int(kept_positions(self.samples, data.padding).sum())
-        needed, rows = 4 * total * self.d_in * len(layers), None
+        args, data, layers, total, needed = self.args, self.data, self.layers, self.total, self.needed
         with cli.Progress("extract ", total, "rows", args.quiet).shown() as progress:
-            if needed <= args.memory_limit:
+            if not self.origin["streamed"]:
                 given = (model, self.samples, layers, data.padding)
                 rows = extract(*given, on_rows=progress.advance).values
             else:
                 say(f"rows     {memory(needed)} is above --memory-limit {memory(args.memory_limit)}: they go to disk")
-                Path(args.output).mkdir(parents=True, exist_ok=True)
-                folder = cleanup.enter_context(tempfile.TemporaryDirectory(prefix=".rows.", dir=args.output))
-                aside = Path(folder) / "store"
-                store.write(aside, model, self.samples, layers, data.padding, {}, on_rows=progress.advance)
-                rows = store.open_stores([str(aside)], layers[0]).layers
+                folder = cleanup.enter_context(aside(Path(args.output) / "rows")) / "store"
+                store.write(folder, model, self.samples, layers, data.padding, {}, on_rows=progress.advance)
+                rows = store.open_stores([str(folder)], layers[0]).layers
         of = f" of {len(layers)} layers" if len(layers) > 1 else ""
         say(f"rows     {total:,}{of}, of width {self.d_in}, padding {data.padding}, {progress.rate:,.0f} rows/s")
         if "test" not in split_names(self.paths[0]):
@@ -332,20 +371,23 @@ class FromStores:
         self.found, self.d_in = found.only(self.layers).layers, found.d_in
         self.origin = {key: found.about.get(key) for key in ("split", "max_samples", "padding", "checkpoint_sha256")}
         self.origin["dataset_sha256"] = ",".join(map(sha256, paths))
+        self.needed = sum(rows.nbytes for rows in self.found.values())
+        self.origin["streamed"] = self.needed > args.memory_limit
 
     def load(self, say: Callable[[str], None], cleanup: contextlib.ExitStack) -> Loaded:
         """Into memory where they fit."""
         import jax.numpy as jnp
 
         n, limit = len(self.found[self.layers[0]]), self.args.memory_limit
-        needed = sum(rows.nbytes for rows in self.found.values())
         of = f" of {len(self.layers)} layers" if len(self.layers) > 1 else ""
         say(f"stored   {', '.join(self.paths)}: {n:,} rows{of}, of width {self.d_in}, not cross-checked")
         rows: Mapping[int, AnyRows] = self.found
-        if needed <= limit:
+        if not self.origin["streamed"]:
             rows = {layer: jnp.asarray(of_layer[:]) for layer, of_layer in self.found.items()}
         else:
-            say(f"rows     {memory(needed)} is above --memory-limit {memory(limit)}: they are read as they are used")
+            say(
+                f"rows     {memory(self.needed)} is above --memory-limit {memory(limit)}: they are read as they are used"
+            )
         if n <= SCORED_ROWS:
             return rows, rows, "training rows"
         scored = {layer: jnp.asarray(of_layer[:SCORED_ROWS]) for layer, of_layer in self.found.items()}
@@ -375,32 +417,43 @@ def write_results(target: Path, trained: Trained, result: Score, report: dict, r
     """The picture, the figures, and last the SAE itself."""
     from convert import save_sae
     from jaxsae.figures import training_figure
-    from jaxsae.files import whole
+    from jaxsae.files import sha256, whole
 
     config, layer = trained.config, report["layer"]
     size = f"{config.d_sae:,} latents, L0 {result.l0:.1f}, FVU {result.fvu:.4f}"
     with whole(target.with_suffix(".png")) as png:
         title = f"Layer {layer}: {config.architecture}, {size}"
         training_figure(png, title, report["losses"], result.density, rows_scored)
-    with whole(target.with_suffix(".json")) as text:
-        text.write_text(json.dumps(report, indent=2))
     extra = {"layer": layer, "hook_name": f"blocks.{layer}.hook_resid_post"}
     extra["checkpoint_sha256"] = report["checkpoint_sha256"]
-    save_sae(target, trained.sae, config, report["losses"], extra)
+    with whole(target) as pt:
+        save_sae(pt, trained.sae, config, report["losses"], extra)
+        # by its fingerprint the figures are known to be of this very SAE
+        with whole(target.with_suffix(".json")) as text:
+            text.write_text(json.dumps(report | {"sae_sha256": sha256(pt)}, indent=2))
 
 
-def check_overwrite(target: Path, settings: dict, overwrite: bool) -> None:
-    """Refuse to replace what other settings made, unless told to."""
-    if overwrite or not target.exists():
-        return
+def made_of(target: Path) -> dict | None:
+    """The settings that a file was made with; None where it is not there, or not known what it is."""
+    from jaxsae.files import sha256
+
     try:
-        older = json.loads(target.with_suffix(".json").read_text(encoding="utf-8"))["settings"]
+        report = json.loads(target.with_suffix(".json").read_text(encoding="utf-8"))
+        return report["settings"] if report["sae_sha256"] == sha256(target) else None
     except (OSError, ValueError, KeyError, TypeError):
-        raise InputError(
-            f"{target} exists and what made it is not known; give --overwrite or another --output"
-        ) from None
+        return None
+
+
+def check_overwrite(target: Path, settings: dict) -> None:
+    """Refuse to replace what other settings made."""
+    if not target.exists():
+        return
+    older = made_of(target)
+    instead = "give --overwrite or another --output"
+    if older is None:
+        raise InputError(f"{target} exists and what made it is not known; {instead}")
     differ = [name for name in settings if older.get(name) != settings[name]]
-    require(not differ, f"{target} exists, made with another {', '.join(differ)}; give --overwrite or another --output")
+    require(not differ, f"{target} exists, made with another {', '.join(differ)}; {instead}")
 
 
 if __name__ == "__main__":
@@ -425,6 +478,20 @@ if __name__ == "__main__":
         "--verify", type=int, default=1, metavar="N", help="samples cross-checked against PyTorch first; 0 = none"
     )
     parser.add_argument("--output", default="checkpoints/sae_results", metavar="DIR", help="folder for the results")
-    parser.add_argument("--overwrite", action="store_true", help="replace a result made with other settings")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace a result made with other settings, and drop an unfinished run"
+    )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with an unfinished run of the same settings; begin where there is none",
+    )
+    parser.add_argument(
+        "--save-every",
+        type=float,
+        default=10.0,
+        metavar="S",
+        help="save the state at the end of an epoch once so many seconds have passed; 0: of every epoch",
+    )
     parser.add_argument("--quiet", action="store_true", help="only the last lines")
     cli.run(main, parser)

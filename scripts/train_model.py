@@ -15,13 +15,20 @@ SHAPE = ("d_model", "n_heads", "d_ff", "n_layers", "dropout")
 
 
 def main(args: argparse.Namespace) -> None:
-    """Train, saving after each epoch; the best by validation loss stays."""
+    """Train in a folder that no other run writes to."""
     recipe, dataset = cli.config_from(args, PretrainConfig), cli.config_from(args, DataConfig).dataset
     output = Path(args.output)
-    state_folder = output / "state"
-    anew = args.resume or not output.exists() or not any(output.iterdir())
-    require(anew, f"--output must be empty, got {output}; give --resume to go on there, or another folder")
-    cli.select_device(args.device)
+    from jaxsae.files import claimed
+
+    with claimed(output):
+        anew = args.resume or not any(output.iterdir())
+        require(anew, f"--output must be empty, got {output}; give --resume to go on there, or another folder")
+        cli.select_device(args.device)
+        train(args, recipe, dataset, output)
+
+
+def train(args: argparse.Namespace, recipe: PretrainConfig, dataset: str, output: Path) -> None:
+    """Train, saving after each epoch; the best by validation loss stays."""
     import numpy as np
 
     from convert.restoration import write_checkpoint
@@ -44,12 +51,19 @@ def main(args: argparse.Namespace) -> None:
     characters = pretrain.Characters.of(train, validation)
     start = None
     done, best, history = 0, float("inf"), []
+    states = checkpoint.States(output / "state", meta)
     if args.resume:
         like = partial(pretrain.initial_state, config, recipe, train.lengths, characters)
-        done, start = checkpoint.load_state(state_folder, like, meta)
-        history = json.loads((output / "training.json").read_text())["epochs"][:done]
-        best = min(row["loss"] for row in history)
-        print(f"resuming after epoch {done}")
+        found = states.load(lambda position: like(position["epoch"]))
+        if found is not None:
+            position, start = found
+            done = position["epoch"]
+            history = json.loads((output / "training.json").read_text())["epochs"][:done]
+            best = min(row["loss"] for row in history)
+            print(f"resuming after epoch {done}")
+        elif output.exists() and any(path for path in output.iterdir() if not path.name.startswith(".")):
+            ours = made_by(output / "training.json", meta)
+            require(ours, f"to resume there must be a saved state, got none in {output}, and files of something else")
     chars = int(train.lengths.sum())
     print(f"model    {config.n_layers} layers, d_model {config.d_model}, vocabulary {config.vocab_size:,}")
     print(
@@ -63,20 +77,31 @@ def main(args: argparse.Namespace) -> None:
         for state, result in epochs:
             params = {path: p.astype(dtype) for path, p in pretrain.to_params(state.parts, config, characters).items()}
             tensors = to_torch(params, config)
+            # first whose the folder is, last the state: killed in between, the epoch is done again
+            history.append({**result._asdict(), "seconds": time.monotonic() - began})
+            with whole(output / "training.json") as aside:
+                aside.write_text(json.dumps({**meta, "epochs": history}, indent=2))
             write_checkpoint(output / "last_model.pt", config, tensors)
             if result.loss < best:
                 best = result.loss
                 write_checkpoint(output / "best_model.pt", config, tensors)
-            history.append({**result._asdict(), "seconds": time.monotonic() - began})
-            with whole(output / "training.json") as aside:
-                aside.write_text(json.dumps({**meta, "epochs": history}, indent=2))
-            checkpoint.save_state(state_folder, result.epoch, state, meta)
+            states.save(result.epoch, state, {"epoch": result.epoch})
+            states.wait()  # before the state's buffers are given to the next step
             note = f"epoch {result.epoch}  train {result.train_loss:.4f}  validation {result.loss:.4f}  top-1 {result.top1:.1%}"
             progress.advance(0, note)
             if not args.quiet:
                 progress.console.print(note)
     print(f"trained  {len(history)} epochs, best validation loss {best:.4f}, {progress.rate:,.0f} characters/s")
     print(f"wrote    {output / 'best_model.pt'}, last_model.pt, training.json")
+
+
+def made_by(record: Path, meta: dict) -> bool:
+    """Whether a training.json is of that run."""
+    try:
+        told = json.loads(record.read_text(encoding="utf-8"))
+        return all(told[name] == value for name, value in json.loads(json.dumps(meta)).items())
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 if __name__ == "__main__":
