@@ -12,6 +12,7 @@ _HOME = {
     "load_sae": "sae_files",
     "save_sae": "sae_files",
     "layer_of": "sae_files",
+    "check_model": "sae_files",
 }
 __all__ = list(_HOME)
 

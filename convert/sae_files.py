@@ -8,6 +8,7 @@
 
 import math
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
@@ -105,6 +106,23 @@ def layer_of(path: str | Path, file: SAEFile, given: int | None) -> int:
     agree = recorded in (None, given)
     require(agree, f"--layer must be the one {path} was trained on, {recorded}, got {given}; leave --layer out")
     return given
+
+
+def check_model(path: str | Path, file: SAEFile, checkpoint_sha256: str, other: bool = False) -> None:
+    """An SAE is of one model: where its file says of which, that must be the one given.
+
+    Args:
+      other: it is known to be another; only say so on standard error.
+
+    Raises:
+      InputError: it is not.
+    """
+    recorded = file.extra.get("checkpoint_sha256")
+    if recorded in (None, checkpoint_sha256):
+        return
+    what = f"{path} was trained on another model ({str(recorded)[:12]}...) than the one given ({checkpoint_sha256[:12]}...)"
+    require(other, f"{what}; give its --checkpoint, or --other-model if that is meant")
+    sys.stderr.write(f"note: {what}\n")
 
 
 def _is_number(value: Any) -> bool:

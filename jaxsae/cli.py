@@ -208,6 +208,12 @@ def add_device(parser: Parser) -> None:
     parser.add_argument("--device", choices=choices, default="cpu", help="what JAX runs on; cuda means gpu")
 
 
+def add_other_model(parser: Parser) -> None:
+    """Add `--other-model`."""
+    what = "take an SAE that was trained on another model than the one given, and only say so"
+    parser.add_argument("--other-model", action="store_true", help=what)
+
+
 def select_device(name: str) -> None:
     """Have JAX run on `name`; call it before JAX does anything else."""
     require(name != "mps", "device must be one that JAX supports, got mps, which it does not; use --device cpu")
@@ -221,6 +227,33 @@ def select_device(name: str) -> None:
     except (RuntimeError, AssertionError) as error:  # an assertion where the platform's plugin is not installed
         reason = str(error).split("\n")[0] or "no such device"
         raise InputError(f"device {name} must be one that this JAX can use, got: {reason}; use --device cpu") from None
+    check_compiler(jax.__version__)
+
+
+KNOWN_BAD = ("0.10.2",)
+"""Versions of JAX that compile wrongly on CPU: https://github.com/jax-ml/jax/issues/39103."""
+
+
+def check_compiler(version: str) -> None:
+    """Where this is a version known to compile wrongly, see whether it does here.
+
+    Raises:
+      InputError: it does.
+    """
+    if version not in KNOWN_BAD:
+        return
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    rows = np.random.default_rng(0).standard_normal((40_000, 3)).astype(np.float32)
+    matrix = np.random.default_rng(1).standard_normal((3, 3)).astype(np.float32)
+    got = np.asarray(jax.jit(jax.vmap(lambda row: jnp.sum((matrix @ row) ** 2)))(rows))
+    expected = ((rows.astype(np.float64) @ matrix.T.astype(np.float64)) ** 2).sum(axis=1)
+    right = bool(np.allclose(got, expected, rtol=1e-3, atol=1e-4))
+    require(
+        right, f"JAX must compute what it is asked to, and {version} does not here; install 0.10.1 or another version"
+    )
 
 
 def keep_compiled() -> None:

@@ -26,6 +26,17 @@ def require(holds: bool, message: str) -> None:
         raise InputError(message)
 
 
+MOST = {
+    "vocab_size": 2**24,
+    "max_position": 2**20,
+    "d_model": 2**17,
+    "n_heads": 2**12,
+    "d_ff": 2**20,
+    "n_layers": 2**10,
+}
+"""Beyond reason: what a file declares is compared with its tensors only after tables of that size are made."""
+
+
 @dataclass(frozen=True)
 class ModelConfig:
     """The restoration transformer's shape, as its checkpoint's `config` gives it; the defaults are the original's."""
@@ -43,10 +54,10 @@ class ModelConfig:
     rotary_base: float = 10000
 
     def __post_init__(self) -> None:
-        for name in ("vocab_size", "max_position", "d_model", "n_heads", "d_ff", "n_layers"):
+        for name, most in MOST.items():
             value = getattr(self, name)
-            ok = isinstance(value, int) and not isinstance(value, bool) and value >= 1
-            require(ok, f"the model's {name} must be a whole number of at least 1, got {value!r}")
+            ok = isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= most
+            require(ok, f"the model's {name} must be a whole number in 1..{most}, got {value!r}")
         require(
             self.d_model % self.n_heads == 0,
             f"d_model must be divisible by n_heads, got {self.d_model} and {self.n_heads}",

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,6 +66,24 @@ def load_samples(path: str | Path, split: str = "validation", max_samples: int |
     else:
         raise InputError(f"dataset must be a save_to_disk folder or a fragments.json, got {path}, which does not exist")
     require(len(columns["input_ids"]) > 0, f"a split must have samples, got none in {split!r} of {path}")
+    return as_samples(columns, path)
+
+
+def as_samples(columns: Mapping[str, np.ndarray], path: Path) -> Samples:
+    """The columns of a dataset, in the types that they have here.
+
+    Raises:
+      InputError: not of one shape, or values that cannot be; `path` is named.
+    """
+    shapes = {name: columns[name].shape for name in COLUMNS}
+    require(len(set(shapes.values())) == 1, f"{path}: {', '.join(COLUMNS)} must have one shape, got {shapes}")
+    for name, least in (("input_ids", 0), ("labels", text.NO_LABEL), ("attention_mask", 0)):
+        low, high = (int(end) for end in (columns[name].min(initial=0), columns[name].max(initial=0)))
+        most = 1 if name == "attention_mask" else sys.maxunicode
+        require(least <= low and high <= most, f"{path}: {name} must be in {least}..{most}, got {low}..{high}")
+    labels = columns["labels"]
+    ok = not ((labels < 0) & (labels != text.NO_LABEL)).any()
+    require(ok, f"{path}: labels must be characters, or {text.NO_LABEL} where there is no damage")
     return Samples(*(columns[name].astype(dtype, copy=False) for name, dtype in COLUMNS.items()))
 
 
@@ -89,7 +108,9 @@ def split_names(path: str | Path) -> list[str]:
 def read_fragments(path: str | Path) -> list[str]:
     """The cleaned texts of a `fragments.json`, in file order; fragments without text are left out."""
     try:
-        fragments = json.loads(Path(path).read_text(encoding="utf-8"))
+        fragments = json.loads(Path(path).read_text(encoding="utf-8"), object_pairs_hook=_of_pairs)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise InputError(f"{path}: must be JSON in UTF-8, got {error}") from None
     ok = isinstance(fragments, list) and all(isinstance(f, dict) for f in fragments)
@@ -100,6 +121,15 @@ def read_fragments(path: str | Path) -> list[str]:
     texts = [t for t in map(text.clean, atfs) if t]
     require(bool(texts), f"{path}: must have at least one fragment with text, got none of {len(fragments)}")
     return texts
+
+
+def _of_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object whose keys differ: of two, it would not be known which one is meant."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(key for key, _ in pairs if sum(key == other for other, _ in pairs) > 1)
+        raise InputError(f"keys of a JSON object must differ, got {twice!r} twice")
+    return found
 
 
 def prepare_fragments(texts: Iterable[str], seed: int) -> dict[str, dict[str, np.ndarray]]:
@@ -118,12 +148,30 @@ def _json(path: Path) -> Any:
         raise InputError(f"{path}: must be JSON, got {error}") from None
 
 
+def _file_names(state: Any, key: str, folder: Path) -> list[str]:
+    """The files that a state.json names, in its own folder."""
+    entries = state.get(key) if isinstance(state, dict) else None
+    names = [entry.get("filename") if isinstance(entry, dict) else None for entry in entries or []]
+    ok = isinstance(entries, list | None) and all(isinstance(name, str) and Path(name).name == name for name in names)
+    require(ok, f'{folder}: {key} of state.json must be [{{"filename": ...}}, ...], files of that folder')
+    return [str(name) for name in names]
+
+
+def _joined(tables: Sequence[pa.Table], folder: Path) -> pa.Table:
+    try:
+        return pa.concat_tables(tables)
+    except pa.ArrowException as error:
+        raise InputError(f"{folder}: its files must have the same columns: {' '.join(str(error).split())}") from None
+
+
 def _arrow_table(path: Path) -> pa.Table:
-    """A memory-mapped Arrow stream: nothing is read before it is used."""
+    """A memory-mapped Arrow stream: nothing is read before it is used, but what the rest is found by."""
     try:
         with pa.memory_map(str(path)) as source:
-            return pa.ipc.open_stream(source).read_all()
-    except (OSError, pa.ArrowInvalid) as error:
+            table = pa.ipc.open_stream(source).read_all()
+        table.validate(full=True)  # else offsets that are wrong would be followed out of the file
+        return table
+    except (OSError, pa.ArrowException) as error:
         raise InputError(f"{path}: must be a whole Arrow stream, got: {' '.join(str(error).split())}") from None
 
 
@@ -159,14 +207,21 @@ def load_columns(
     require(split in splits, f"split must be one of {', '.join(splits)}, got {split!r}")
     folder = folder / split
     state = _json(folder / "state.json")
-    table = pa.concat_tables([_arrow_table(folder / file["filename"]) for file in state["_data_files"]])
+    files, indices_files = (_file_names(state, key, folder) for key in ("_data_files", "_indices_files"))
+    require(bool(files), f"{folder}: state.json must name its _data_files, got none")
+    table = _joined([_arrow_table(folder / name) for name in files], folder)
     names = table.column_names if names is None else names
     missing = [name for name in names if name not in table.column_names]
     require(not missing, f"{folder}: must have columns {', '.join(names)}, got none named {', '.join(missing)}")
     table = table.select(names)
-    if indices_files := state.get("_indices_files"):  # rows were selected or shuffled without being rewritten
-        indices = pa.concat_tables([_arrow_table(folder / file["filename"]) for file in indices_files])
-        table = table.take(indices["indices"].slice(0, max_samples))
+    if indices_files:  # rows were selected or shuffled without being rewritten
+        indices = _joined([_arrow_table(folder / name) for name in indices_files], folder)
+        try:
+            table = table.take(indices["indices"].slice(0, max_samples))
+        except (pa.ArrowException, KeyError, IndexError) as error:
+            raise InputError(
+                f"{folder}: its indices must be of its rows, got: {' '.join(str(error).split())}"
+            ) from None
     table = table.slice(0, max_samples)
     return {name: _rows(table[name], name, folder) for name in names}
 

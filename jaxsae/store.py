@@ -20,13 +20,15 @@ import numpy as np
 
 from jaxsae.activations import extract_to, kept_positions
 from jaxsae.config import InputError, require
-from jaxsae.data import Samples, joined
+from jaxsae.data import Samples, as_samples, joined
 from jaxsae.files import whole
 from jaxsae.model import RestorationModel
 from jaxsae.rows import RowsOnDisk
 from jaxsae.text import NO_LABEL, PADDING_ID
 
 FORMAT, VERSION = "jaxsae-rows", 1
+SPARSEST = 4096
+"""Positions for each that has a row, at most: text is made of the positions, and what is declared may be anything."""
 ORIGIN = ("sample", "position", "token", "label", "real")
 
 
@@ -157,6 +159,7 @@ def _open(folder: Path) -> Store:
     try:
         about = json.loads((folder / "store.json").read_text(encoding="utf-8"))
         known, layers = about["format"] == FORMAT and about["version"], [int(layer) for layer in about["layers"]]
+        about["layers"] = layers
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{folder}: store.json must describe rows, got {type(error).__name__}: {error}") from None
     require(known == VERSION, f"{folder}: must be of version {VERSION} of {FORMAT}, got {known or about['format']}")
@@ -174,21 +177,24 @@ def _open_array(path: str, layer: int) -> Store:
 
 def _samples(folder: Path) -> Samples:
     about = json.loads((folder / "store.json").read_text(encoding="utf-8"))
-    columns = {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in ORIGIN}
+    columns = {name: _load(folder / f"{name}.npy") for name in ORIGIN}
     n, width = about["rows"], about.get("positions")
     ok = all(column.shape == (n,) and column.dtype.kind in "iu" for column in columns.values())
     require(ok, f"{folder}: {', '.join(ORIGIN)}.npy must hold a whole number for each of the {n} rows")
     sample, position, token, label, real = columns.values()
-    place = sample.astype(np.int64) * (width or 0) + position
     require(about.get("padding") in ("drop", "keep"), f"{folder}: store.json must say the padding, drop or keep")
-    inside = bool(width) and sample.min() >= 0 and position.min() >= 0 and position.max() < width
-    require(inside and (np.diff(place) > 0).all(), f"{folder}: rows must be in the order of the text, and are not")
+    inside = type(width) is int and width > 0 and sample.min() >= 0 and position.min() >= 0 and position.max() < width
+    place = sample.astype(np.int64) * (width if inside else 0) + position
+    require(
+        inside and bool((np.diff(place) > 0).all()), f"{folder}: rows must be in the order of the text, and are not"
+    )
     shape = (int(sample.max()) + 1, width)
-    ids, labels = np.full(shape, PADDING_ID, np.int32), np.full(shape, NO_LABEL, np.int32)
-    mask = np.zeros(shape, np.int8)
+    few = shape[0] * width > SPARSEST * n
+    require(not few, f"{folder}: at least one in {SPARSEST} positions must have a row, got {n} rows of {shape}")
+    ids, labels, mask = (np.full(shape, fill, np.int32) for fill in (PADDING_ID, NO_LABEL, 0))
     for whole_array, column in ((ids, token), (labels, label), (mask, real)):
         whole_array[sample, position] = column
-    return Samples(ids, labels, mask)
+    return as_samples({"input_ids": ids, "labels": labels, "attention_mask": mask}, folder)
 
 
 def text_of(stored: Store, checkpoint_sha256: str, max_samples: int | None = None) -> Samples:
@@ -209,10 +215,7 @@ def text_of(stored: Store, checkpoint_sha256: str, max_samples: int | None = Non
 
 
 def _array(path: Path) -> np.ndarray:
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path}: must be a whole .npy file, got {' '.join(str(error).split())}") from None
+    array = _load(path)
     ok = isinstance(array, np.ndarray) and array.ndim == 2 and array.dtype.kind == "f" and array.size > 0
     require(
         ok,
@@ -220,3 +223,10 @@ def _array(path: Path) -> np.ndarray:
         f" {getattr(array, 'shape', '')}",
     )
     return array
+
+
+def _load(path: Path) -> np.ndarray:
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except Exception as error:  # NumPy parses the header as Python does, with all the kinds of errors that has
+        raise InputError(f"{path}: must be a whole .npy file, got {' '.join(str(error).split())[:200]}") from None

@@ -45,13 +45,16 @@ def main(args: argparse.Namespace) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from convert import layer_of, load_sae
+    from convert import check_model, layer_of, load_sae
     from jaxsae.files import whole
     from jaxsae.store import is_store
 
     files = {path: load_sae(path) for path in args.sae}
     layers = {path: layer_of(path, file, args.layer) for path, file in files.items()}
     source = (from_stores if is_store(data.dataset.split(",")[0]) else from_text)(data, files, layers)
+    if source.checkpoint_sha256:
+        for path, file in files.items():
+            check_model(path, file, source.checkpoint_sha256, args.other_model)
     found: dict[str, dict] = {}
     for layer in sorted(set(layers.values())):
         found |= rate(source, layer, {path: file for path, file in files.items() if layers[path] == layer})
@@ -92,6 +95,7 @@ class Source:
     model: RestorationModel | None
     """None: rows of a model that is not known, of which the text is not known either."""
     samples: Samples | None
+    checkpoint_sha256: str | None
 
 
 def from_text(data: DataConfig, files: dict[str, SAEFile], layers: dict[str, int]) -> Source:
@@ -106,7 +110,7 @@ def from_text(data: DataConfig, files: dict[str, SAEFile], layers: dict[str, int
     demo.ensure_demo(data.dataset)
     samples, model = load_samples(data.dataset, data.split, data.max_samples), checkpoint.model()
     what = f"{data.dataset}, {data.split}: {len(samples):,} samples"
-    return Source(what, lambda layer: extract(model, samples, [layer]).values[layer], model, samples)
+    return Source(what, lambda layer: extract(model, samples, [layer]).values[layer], model, samples, checkpoint.sha256)
 
 
 def from_stores(data: DataConfig, files: dict[str, SAEFile], layers: dict[str, int]) -> Source:
@@ -121,12 +125,14 @@ def from_stores(data: DataConfig, files: dict[str, SAEFile], layers: dict[str, i
     stored = open_stores(data.dataset.split(","), needed[0]).only(needed)
     check_width(files, stored.d_in, "the width of the rows")
     if "checkpoint_sha256" not in stored.about:
-        return Source(data.dataset, lambda layer: jnp.asarray(stored.layers[layer][:]), None, None)
+        return Source(data.dataset, lambda layer: jnp.asarray(stored.layers[layer][:]), None, None, None)
     checkpoint = read_checkpoint(data.checkpoint)
     samples = text_of(stored, checkpoint.sha256, data.max_samples)
     n = int(kept_positions(samples, stored.about["padding"]).sum())
     what = f"{data.dataset}: {len(samples):,} samples of the {stored.about.get('split')} split"
-    return Source(what, lambda layer: jnp.asarray(stored.layers[layer][:n]), checkpoint.model(), samples)
+    return Source(
+        what, lambda layer: jnp.asarray(stored.layers[layer][:n]), checkpoint.model(), samples, checkpoint.sha256
+    )
 
 
 def check_width(files: dict[str, SAEFile], width: int, what: str) -> None:
@@ -218,5 +224,6 @@ if __name__ == "__main__":
     parser.add_config(DataConfig, only=("checkpoint", "dataset", "split", "max_samples"), split="test")
     parser.add_argument("--layer", type=int, help="where a file does not say its layer itself")
     cli.add_device(parser)
+    cli.add_other_model(parser)
     parser.add_argument("--json", metavar="OUT", help="also write the figures, one object per file")
     cli.run(main, parser)

@@ -31,7 +31,7 @@ def main(args: argparse.Namespace) -> None:
     data = cli.config_from(args, DataConfig, max_samples=100)
     cli.lean_memory()
     cli.select_device(args.device)
-    from convert import layer_of, load_sae, read_checkpoint
+    from convert import check_model, layer_of, load_sae, read_checkpoint
     from jaxsae import demo, load_samples, store
     from jaxsae import survey as surveys
     from jaxsae.activations import kept_positions, stored, stream
@@ -47,6 +47,7 @@ def main(args: argparse.Namespace) -> None:
         checkpoint.config.check_layer(layer)
         width, d_in = checkpoint.config.d_model, file.config.d_in
         require(d_in == width, f"{path}: d_in must be {width} (the model's d_model), got {d_in}")
+        check_model(path, file, checkpoint.sha256, args.other_model)
     several = len(files) > 1
     alone = [flag for flag in ("feature", "pattern", "text", "ablate", "clamp") if getattr(args, flag)]
     require(
@@ -389,5 +390,6 @@ if __name__ == "__main__":
     )
     parser.add_argument("--html", metavar="OUT", help="all of this as one page to read")
     parser.add_argument("--json", metavar="OUT", help="also write the figures")
+    cli.add_other_model(parser)
     cli.add_device(parser)
     cli.run(main, parser)

@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxsae import cli
 from jaxsae import sae as sae_lib
-from jaxsae.config import ModelConfig, SAEConfig
+from jaxsae.config import InputError, ModelConfig, SAEConfig
 from jaxsae.model import Block, rotary_table, run_block
 from jaxsae.sae import SAE
 
@@ -19,6 +20,14 @@ def test_small_products_summed_over_many_rows(n):
     got = jax.jit(jax.vmap(lambda row: jnp.sum((matrix @ row) ** 2)))(rows)
     expected = ((rows.astype(np.float64) @ matrix.T.astype(np.float64)) ** 2).sum(axis=1)
     np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_version_known_to_be_bad_is_tried_at_the_start(monkeypatch):
+    cli.check_compiler("0.10.2")  # told to be that, this one computes rightly
+    monkeypatch.setattr(jax, "vmap", lambda f: lambda rows: jnp.zeros(len(rows)))
+    cli.check_compiler("0.10.1")
+    with pytest.raises(InputError, match=r"0\.10\.2 does not here; install 0\.10\.1"):
+        cli.check_compiler("0.10.2")
 
 
 def numpy_loss_and_grads(sae: SAE, x, l1_coef, k):

@@ -114,7 +114,7 @@ def test_parameters_are_float32_even_where_float64_is_on(checkpoint):
     [
         ({"n_heads": 7}, "divisible by n_heads"),
         ({"n_heads": 2, "d_model": 30}, "must be even"),
-        ({"n_layers": 0}, "n_layers must be a whole number of at least 1, got 0"),
+        ({"n_layers": 0}, "n_layers must be a whole number in 1..1024, got 0"),
         ({"d_ff": 1.5}, "d_ff must be a whole number"),
         ({"dropout": 1.0}, "dropout must be in"),
         ({"rotary_base": 1}, "rotary_base must be"),
