@@ -12,7 +12,7 @@ help:
 	@echo "make clean   remove $(VENV) and caches"
 
 train: $(VENV)/.installed
-	$(RUN) scripts/train.py --layer 8
+	$(RUN) scripts/train.py --layer 8 --resume
 
 install: $(VENV)/.installed
 # exact versions: constraints.txt; what is needed and why: pyproject.toml

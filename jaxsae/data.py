@@ -151,7 +151,8 @@ def _json(path: Path) -> Any:
 def _file_names(state: Any, key: str, folder: Path) -> list[str]:
     """The files that a state.json names, in its own folder."""
     entries = state.get(key) if isinstance(state, dict) else None
-    names = [entry.get("filename") if isinstance(entry, dict) else None for entry in entries or []]
+    listed = entries if isinstance(entries, list) else []
+    names = [entry.get("filename") if isinstance(entry, dict) else None for entry in listed]
     ok = isinstance(entries, list | None) and all(isinstance(name, str) and Path(name).name == name for name in names)
     require(ok, f'{folder}: {key} of state.json must be [{{"filename": ...}}, ...], files of that folder')
     return [str(name) for name in names]
@@ -170,8 +171,9 @@ def _arrow_table(path: Path) -> pa.Table:
         with pa.memory_map(str(path)) as source:
             table = pa.ipc.open_stream(source).read_all()
         table.validate(full=True)  # else offsets that are wrong would be followed out of the file
+        _ = table.column_names  # decoded here
         return table
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, pa.ArrowException, UnicodeError) as error:
         raise InputError(f"{path}: must be a whole Arrow stream, got: {' '.join(str(error).split())}") from None
 
 

@@ -114,7 +114,7 @@ def check_space(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     require(
         needed < free,
-        f"the disk of {folder} must have {needed / 1e9:.1f} GB for the rows, has {free / 1e9:.1f}; "
+        f"the disk of {folder} must have {needed / 1e6:,.1f} MB for the rows, has {free / 1e6:,.1f}; "
         "give fewer layers or samples, or another disk",
     )
 
@@ -183,7 +183,13 @@ def _samples(folder: Path) -> Samples:
     require(ok, f"{folder}: {', '.join(ORIGIN)}.npy must hold a whole number for each of the {n} rows")
     sample, position, token, label, real = columns.values()
     require(about.get("padding") in ("drop", "keep"), f"{folder}: store.json must say the padding, drop or keep")
-    inside = type(width) is int and width > 0 and sample.min() >= 0 and position.min() >= 0 and position.max() < width
+    inside = (
+        type(width) is int
+        and 0 < width < 2**31
+        and sample.min() >= 0
+        and position.min() >= 0
+        and position.max() < width
+    )
     place = sample.astype(np.int64) * (width if inside else 0) + position
     require(
         inside and bool((np.diff(place) > 0).all()), f"{folder}: rows must be in the order of the text, and are not"

@@ -81,7 +81,8 @@ def main(args: argparse.Namespace) -> int:
         cleanup.enter_context(claimed(args.output))
         done = ready(args, settings)
         if len(done) == len(runs):
-            print(f"complete {', '.join(str(run.target) for run in runs)}: nothing is left to do")
+            there = ", ".join(str(run.target) for run in runs)
+            print(f"complete {there}: nothing is left to do; without --resume it is trained anew")
             return 0
         loaded = source.load(say, cleanup)
         if loaded is None:
@@ -414,23 +415,22 @@ def half_of_memory() -> int:
 
 
 def write_results(target: Path, trained: Trained, result: Score, report: dict, rows_scored: str) -> None:
-    """The picture, the figures, and last the SAE itself."""
+    """The SAE, its figures and its picture."""
     from convert import save_sae
     from jaxsae.figures import training_figure
     from jaxsae.files import sha256, whole
 
     config, layer = trained.config, report["layer"]
     size = f"{config.d_sae:,} latents, L0 {result.l0:.1f}, FVU {result.fvu:.4f}"
-    with whole(target.with_suffix(".png")) as png:
-        title = f"Layer {layer}: {config.architecture}, {size}"
-        training_figure(png, title, report["losses"], result.density, rows_scored)
+    title = f"Layer {layer}: {config.architecture}, {size}"
     extra = {"layer": layer, "hook_name": f"blocks.{layer}.hook_resid_post"}
     extra["checkpoint_sha256"] = report["checkpoint_sha256"]
-    with whole(target) as pt:
+    # all are written before the first takes its name, the SAE the last
+    with whole(target) as pt, whole(target.with_suffix(".json")) as text, whole(target.with_suffix(".png")) as png:
         save_sae(pt, trained.sae, config, report["losses"], extra)
+        training_figure(png, title, report["losses"], result.density, rows_scored)
         # by its fingerprint the figures are known to be of this very SAE
-        with whole(target.with_suffix(".json")) as text:
-            text.write_text(json.dumps(report | {"sae_sha256": sha256(pt)}, indent=2))
+        text.write_text(json.dumps(report | {"sae_sha256": sha256(pt)}, indent=2))
 
 
 def made_of(target: Path) -> dict | None:

@@ -86,7 +86,7 @@ def test_what_is_wrong_is_refused(written, tmp_path, samples):
     path, model = written
     with pytest.raises(InputError, match="the output must not exist, got"):
         store.write(path, model, samples, [0], "drop", {})
-    with pytest.raises(InputError, match=r"the disk of .* must have .* GB for the rows, has"):
+    with pytest.raises(InputError, match=r"the disk of .* must have .* MB for the rows, has"):
         store.check_space(tmp_path / "not" / "there", 10**18)
 
     def refused(message, *paths):
