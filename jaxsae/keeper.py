@@ -9,10 +9,8 @@ from jaxsae.config import require
 from jaxsae.step import TrainState
 from jaxsae.train import Epoch, Position
 
-EVERY = 10.0
-"""Seconds between saves, unless told otherwise."""
 LONG = 60.0
-"""So much longer after the last save, one is made within an epoch as well."""
+"""Seconds: so much later than at the end of an epoch, a save is due within one as well."""
 
 
 def state_folder(target: Path) -> Path:
@@ -34,8 +32,8 @@ class FolderKeeper:
     def __init__(
         self,
         settings: Mapping[Path, Mapping[str, Any]],
-        done: Collection[Path] = (),
-        every: float = EVERY,
+        done: Collection[Path],
+        every: float,
         stopping: Callable[[], bool] = lambda: False,
         on_taken_up: Callable[[Position], None] = lambda position: None,
     ) -> None:

@@ -140,7 +140,7 @@ def test_the_newest_whole_state_is_taken(tmp_path):
 
 
 def test_a_save_that_fails_is_told(tmp_path):
-    keeper = FolderKeeper({tmp_path / "0.pt": {"lr": 1}}, every=0)
+    keeper = FolderKeeper({tmp_path / "0.pt": {"lr": 1}}, done=(), every=0)
     state_folder(tmp_path / "0.pt").write_text("in the way")
     with pytest.raises(OSError, match=r"the state could not be saved in .*0.state"):
         keeper.save([0], 1, train.Position(1, 1, (0,), {0: []}), {"a": np.zeros(3)})
@@ -303,5 +303,5 @@ def test_a_folder_that_may_not_be_written(small, script, tmp_path):
 
 
 def test_killed_anywhere(tmp_path):
-    """Two moments; `python tests/kill_anywhere.py --times 60` for many, in every script that goes on."""
-    assert kill_anywhere.trials(tmp_path, ["extract"], times=2, seed=0) == []
+    """One moment; `python tests/kill_anywhere.py --times 60` for many, in every script that goes on."""
+    assert kill_anywhere.trials(tmp_path, ["extract"], times=1, seed=0) == []
