@@ -53,7 +53,7 @@ def claimed(folder: str | Path) -> Iterator[None]:
       InputError: another has claimed it.
     """
     folder = Path(folder)
-    new = not folder.exists()
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with contextlib.ExitStack() as held:
@@ -65,9 +65,9 @@ def claimed(folder: str | Path) -> Iterator[None]:
                 ) from None
             yield
     finally:
-        if new:
-            with contextlib.suppress(OSError):  # not empty: something was written
-                folder.rmdir()
+        with contextlib.suppress(OSError):  # not empty: something was written
+            for path in made:
+                path.rmdir()
 
 
 @contextlib.contextmanager

@@ -27,6 +27,7 @@ class FolderKeeper:
       every: seconds between saves; 0: at the end of every epoch.
       stopping: whether the run is to save and end.
       on_taken_up: called with where a run goes on.
+      began: when the command did, by `time.monotonic`, in seconds; now, if not given.
     """
 
     def __init__(
@@ -36,11 +37,13 @@ class FolderKeeper:
         every: float,
         stopping: Callable[[], bool] = lambda: False,
         on_taken_up: Callable[[Position], None] = lambda position: None,
+        began: float | None = None,
     ) -> None:
         self.settings, self.done, self.every, self.stopping = settings, done, every, stopping
         self.on_taken_up = on_taken_up
         self.targets = list(settings)
-        self.began = self.saved = time.monotonic()
+        self.saved = time.monotonic()
+        self.began = self.saved if began is None else began
         self.before = 0.0
         """Seconds that were spent before the run was taken up."""
         self._states: tuple[tuple[int, ...], Any] | None = None

@@ -159,7 +159,6 @@ def _open(folder: Path) -> Store:
     try:
         about = json.loads((folder / "store.json").read_text(encoding="utf-8"))
         known, layers = about["format"] == FORMAT and about["version"], [int(layer) for layer in about["layers"]]
-        about["layers"] = layers
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{folder}: store.json must describe rows, got {type(error).__name__}: {error}") from None
     require(known == VERSION, f"{folder}: must be of version {VERSION} of {FORMAT}, got {known or about['format']}")

@@ -217,6 +217,7 @@ def training(
       InputError: as `train_sae`.
     """
     groups: dict[tuple, list[int]] = {}
+    shapes: dict[tuple, SAEConfig] = {}
     for number, (layer, config) in enumerate(members):
         n, d_in = rows[layer].shape
         enough = n >= config.batch_size
@@ -224,8 +225,9 @@ def training(
         free = {"seed": 0, "l1_coef": 0, "target_l0": config.target_l0 is None}
         alike = dataclasses.asdict(config) | free | {"k": config.sae(d_in).k, "n": n}
         groups.setdefault(tuple(alike.items()), []).append(number)
-    for numbers in groups.values():
-        at_once = members_at_once(members[numbers[0]].config.sae(rows[members[numbers[0]].layer].shape[1]))
+        shapes[tuple(alike.items())] = config.sae(d_in)
+    for alike_all, numbers in groups.items():
+        at_once = members_at_once(shapes[alike_all])
         parts = [numbers[start : start + at_once] for start in range(0, len(numbers), at_once)]
         todo = [part for part in parts if keeper is None or not keeper.is_through(part)]
         if not todo:

@@ -139,8 +139,7 @@ def train_and_write(
         progress.skip((at.epoch - 1) * steps + at.done)
 
     with cli.stop_later() as stopping, progress.shown():
-        keeper = FolderKeeper(settings, done, args.save_every, stopping, taken_up)
-        keeper.began = began
+        keeper = FolderKeeper(settings, done, args.save_every, stopping, taken_up, began)
         try:
             for number, one in training(
                 rows,
@@ -194,7 +193,7 @@ def say_one(run: Run, report: dict, rate: float, rows_scored: str) -> None:
     stopped = "" if report["epochs"] == run.config.epochs else f" (no new lowest loss for {run.config.patience})"
     print(f"trained  {report['epochs']} epochs{stopped}, {rate:,.0f} steps/s, final loss {report['final_loss']:.5f}")
     print(
-        f"scored   L0 {report['l0']:.1f} of {report['d_sae']:,}, FVU {report['fvu']:.4f}, dead {report['dead']:.1%} "
+        f"scored   L0 {report['l0']:.1f} of {report['d_sae']:,}, FVU {report['fvu']:.3g}, dead {report['dead']:.1%} "
         f"({rows_scored})"
     )
     print(f"took     {report['seconds']:.1f} s, peak memory {report['peak_memory_bytes'] / 2**20:,.0f} MiB")
@@ -421,7 +420,7 @@ def write_results(target: Path, trained: Trained, result: Score, report: dict, r
     from jaxsae.files import sha256, whole
 
     config, layer = trained.config, report["layer"]
-    size = f"{config.d_sae:,} latents, L0 {result.l0:.1f}, FVU {result.fvu:.4f}"
+    size = f"{config.d_sae:,} latents, L0 {result.l0:.1f}, FVU {result.fvu:.3g}"
     title = f"Layer {layer}: {config.architecture}, {size}"
     extra = {"layer": layer, "hook_name": f"blocks.{layer}.hook_resid_post"}
     extra["checkpoint_sha256"] = report["checkpoint_sha256"]
