@@ -159,7 +159,8 @@ def stop_later() -> Iterator[Callable[[], bool]]:
         if came:
             _raise(number, frame)
         came.append(number)
-        sys.stderr.write("stopping: saving first; once more stops at once\n")
+        # not through sys.stderr: what the signal interrupts may be writing there
+        os.write(2, b"stopping: saving first; once more stops at once\n")
 
     with _signals(note):
         yield lambda: bool(came)

@@ -100,19 +100,16 @@ class FolderKeeper:
         return at, state
 
     def due(self, epoch_ended: bool) -> bool:
-        """Once `every` seconds have passed an epoch ends, or many more have, or the run is to end."""
+        """Once `every` seconds have passed an epoch ends, or many more have."""
         passed = time.monotonic() - self.saved
-        return self.stopping() or passed >= self.every + (0 if epoch_ended else LONG)
+        return passed >= self.every + (0 if epoch_ended else LONG)
 
     def save(self, members: Sequence[int], step: int, position: Position, state: TrainState) -> None:
-        """In the background; at once where the run is to end."""
+        """In the background; `close` waits for it."""
         told = position._asdict() | {"seconds": self.seconds}
         told["epochs"] = {str(i): [list(epoch) for epoch in of] for i, of in position.epochs.items()}
-        states = self._of(members)
-        states.save(step, state, told)
+        self._of(members).save(step, state, told)
         self.saved = time.monotonic()
-        if self.stopping():
-            states.close()
 
     def through(self, members: Sequence[int]) -> None:
         """Their files are there: the state goes."""

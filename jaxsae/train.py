@@ -181,7 +181,7 @@ class Keeper(Protocol):
         """What was saved last; `like` tells its structure and shapes. None: nothing."""
 
     def due(self, epoch_ended: bool) -> bool:
-        """Whether to save now."""
+        """Whether to save now, though the run goes on."""
 
     def save(self, members: Sequence[int], step: int, position: Position, state: TrainState) -> None:
         """Save a copy; `step` counts from the start of training."""
@@ -335,11 +335,12 @@ class _Run:
         def ends_here(epoch: int, done: int, state: TrainState) -> bool:
             if keeper is None:
                 return False
-            if keeper.due(epoch_ended=done == 0):
+            ends = keeper.stopping()  # asked once: a signal may come at any moment, and nothing ends here unsaved
+            if ends or keeper.due(epoch_ended=done == 0):
                 behind = {i: progress[i].epochs for i in alive}
                 step = (epoch - 1) * self.steps + done
                 keeper.save(part, step, Position(epoch, done, tuple(alive), behind), state)
-            return keeper.stopping()
+            return ends
 
         for number in range(at.epoch, config.epochs + 1):
             fed = itertools.islice(self._fed(alive, shared, number), skipped, None)
