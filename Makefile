@@ -3,12 +3,14 @@ VENV := .venv
 PYTHON ?= python3
 RUN := $(VENV)/bin/python
 
-.PHONY: help train install test lint rivals clean
+.PHONY: help train install test lint rivals test-rivals test-newest clean
 help:
 	@echo "make train   train a sparse autoencoder on layer 8 of the embedded demo (makes $(VENV) if there is none)"
 	@echo "make test    lint, format check, types and the whole test suite"
 	@echo "make lint    the first three of these"
-	@echo "make rivals  the libraries that scripts/compare_rivals.py compares with, in .venv-rivals (large)"
+	@echo "make rivals  the libraries that scripts/compare_rivals.py compares with, in .venv-rivals (2.5 GB)"
+	@echo "make test-rivals  our SAE files opened by their loaders, theirs by ours"
+	@echo "make test-newest NEWEST=python3.13  what needs no torch, on a newer Python with the newest JAX"
 	@echo "make clean   remove $(VENV) and caches"
 
 train: $(VENV)/.installed
@@ -24,7 +26,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@touch $@
 
 test: lint
-	$(RUN) -m pytest
+	$(RUN) -m pytest --numprocesses 2 --dist loadfile
 
 lint: $(VENV)/.installed
 	$(RUN) -m ruff check .
@@ -36,9 +38,12 @@ rivals: .venv-rivals/.installed
 .venv-rivals/.installed: pyproject.toml
 	@$(PYTHON) -m venv .venv-rivals
 	.venv-rivals/bin/python -m pip install --quiet --disable-pip-version-check 'torch>=2.6,<2.14'
-	.venv-rivals/bin/python -m pip install --quiet --disable-pip-version-check '.[rivals]'
+	.venv-rivals/bin/python -m pip install --quiet --disable-pip-version-check -e '.[rivals]'
 	-.venv-rivals/bin/python -m pip uninstall --quiet --yes torchvision
 	@touch $@
 
+test-rivals: rivals
+	.venv-rivals/bin/python -m pytest -W default tests/test_rivals.py
+
 clean:
-	rm -rf $(VENV) .venv-rivals build *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) .venv-rivals .venv-newest build *.egg-info .pytest_cache .ruff_cache .mypy_cache

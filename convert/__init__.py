@@ -9,7 +9,8 @@ from typing import Any
 _HOME = {
     "load_restoration_model": "restoration",
     "read_checkpoint": "restoration",
-    "load_sae": "sae_files",
+    "load_sae": "formats",
+    "convert_sae": "formats",
     "save_sae": "sae_files",
     "layer_of": "sae_files",
     "check_model": "sae_files",

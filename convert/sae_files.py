@@ -40,7 +40,7 @@ class SAEFile:
     """What else its config says, such as `layer`."""
 
 
-def load_sae(path: str | Path) -> SAEFile:
+def load_pt(path: str | Path) -> SAEFile:
     """Read an SAE file of this project or of the original scripts, its older variants included.
 
     Raises:
@@ -63,7 +63,7 @@ def load_sae(path: str | Path) -> SAEFile:
     for name, value in (("k", k), ("target_l0", target_l0)):
         require(value is None or type(value) is int, f"{path}: config.{name} must be a whole number, got {value!r}")
     l1_coef = extra.pop("l1_coef", extra.pop("l1_coefficient", 0.0))
-    require(_is_number(l1_coef), f"{path}: config.l1_coef must be a number, got {l1_coef!r}")
+    require(is_number(l1_coef), f"{path}: config.l1_coef must be a number, got {l1_coef!r}")
     threshold = extra.pop("threshold", None)
     architecture = extra.pop("architecture", "relu" if k is None else "topk")
     applied = [name for name, value in (("k", k), ("threshold", threshold)) if value is not None]
@@ -84,11 +84,11 @@ def load_sae(path: str | Path) -> SAEFile:
     sae = SAE(*map(jnp.asarray, arrays))
     if threshold is not None:
         many = threshold if isinstance(threshold, list) else [threshold] * d_sae
-        ok = len(many) == d_sae and all(_is_number(value) and 0 <= value < math.inf for value in many)
+        ok = len(many) == d_sae and all(is_number(value) and 0 <= value < math.inf for value in many)
         require(ok, f"{path}: config.threshold must be a number of at least 0, or {d_sae} (d_sae) of them")
         sae = sae._replace(threshold=jnp.asarray(many, jnp.float32))
     losses = content.get("losses", content.get("training_losses", []))
-    require(isinstance(losses, list) and all(map(_is_number, losses)), f"{path}: losses must be a list of numbers")
+    require(isinstance(losses, list) and all(map(is_number, losses)), f"{path}: losses must be a list of numbers")
     return SAEFile(sae, config, [float(loss) for loss in losses], extra)
 
 
@@ -125,7 +125,8 @@ def check_model(path: str | Path, file: SAEFile, checkpoint_sha256: str, other: 
     sys.stderr.write(f"note: {what}\n")
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Of any type, but no bool and not NaN."""
     return isinstance(value, Real) and not isinstance(value, bool) and not math.isnan(value)
 
 

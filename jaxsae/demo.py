@@ -16,7 +16,7 @@ from jaxtyping import Bool
 
 from jaxsae import corpus, data, text
 from jaxsae.config import DEMO
-from jaxsae.files import whole
+from jaxsae.files import in_turn, whole
 
 N_SAMPLES, SEED = 4000, 0
 
@@ -48,7 +48,9 @@ def write_demo(folder: Path, n_samples: int = N_SAMPLES, seed: int = SEED) -> No
 def ensure_demo(dataset: str | Path) -> None:
     """Write the demo's text if `dataset` is the demo's and is not there yet (three seconds)."""
     if Path(dataset) == DEMO / "dataset" and not Path(dataset).exists():
-        write_demo(DEMO)
+        with in_turn(DEMO):
+            if not Path(dataset).exists():  # another process may have written it meanwhile
+                write_demo(DEMO)
 
 
 class Truth(NamedTuple):

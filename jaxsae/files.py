@@ -71,12 +71,19 @@ def claimed(folder: str | Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def in_turn(folder: Path) -> Iterator[None]:
+    """Wait until no other process is within the same of an existing folder."""
+    with _locked(folder, wait=True):
+        yield
+
+
+@contextlib.contextmanager
+def _locked(folder: Path, wait: bool = False) -> Iterator[None]:
     """The system lets go of the lock when the process ends, however it ends."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             raise
         except OSError:  # some network file systems lock no folders

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Train one SAE with another library on given rows; write it in the format of this project, for evaluate.py to rate.
+"""Train one SAE with another library on given rows; what it saves is read and written as this project's .pt.
 
 Runs in an environment that has the library: pip install '.[rivals]'. The rows are those of compare_rivals.py, which
 starts this.
@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import tempfile
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jaxsae import cli
@@ -33,10 +35,10 @@ def batches(rows: np.ndarray, size: int, seed: int) -> Iterator[torch.Tensor]:
             yield torch.from_numpy(rows[order[start : start + size]])
 
 
-def saelens(args: argparse.Namespace, rows: np.ndarray) -> dict:
+def saelens(args: argparse.Namespace, rows: np.ndarray, folder: Path) -> float:
     """SAELens as its documentation trains: rows scaled to a mean norm of sqrt(d_in), Adam at a constant 3e-4.
 
-    Its JumpReLU in the default mode, by a penalty.
+    Its JumpReLU in the default mode, by a penalty. Saves to `folder`; returns the learning rate.
     """
     import torch
     from sae_lens import (
@@ -65,14 +67,15 @@ def saelens(args: argparse.Namespace, rows: np.ndarray) -> dict:
         lr=lr,
         lr_end=lr,
     )
-    sae = SAETrainer(config, sae, batches(rows, args.batch_size, args.seed)).fit()
-    tensors = {name: tensor.detach() for name, tensor in sae.state_dict().items()}
-    sae.process_state_dict_for_saving_inference(tensors)
-    return tensors | {"subtract": True, "lr": lr}
+    SAETrainer(config, sae, batches(rows, args.batch_size, args.seed)).fit().save_inference_model(folder)
+    return lr
 
 
-def dictionary_learning(args: argparse.Namespace, rows: np.ndarray) -> dict:
-    """dictionary_learning as its demo trains: rows scaled to a mean square norm of 1, each trainer's own defaults."""
+def dictionary_learning(args: argparse.Namespace, rows: np.ndarray, folder: Path) -> float:
+    """dictionary_learning as its demo trains: rows scaled to a mean square norm of 1, each trainer's own defaults.
+
+    Saves to `folder`; returns the learning rate.
+    """
     import torch
     from dictionary_learning.trainers.batch_top_k import BatchTopKTrainer
     from dictionary_learning.trainers.jumprelu import JumpReluTrainer
@@ -91,45 +94,26 @@ def dictionary_learning(args: argparse.Namespace, rows: np.ndarray) -> dict:
     for step, batch in zip(range(args.steps), batches(rows, args.batch_size, args.seed), strict=False):
         trainer.update(step, batch / scale)
     trainer.ae.scale_biases(scale)
-    ae = {name: tensor.detach() for name, tensor in trainer.ae.state_dict().items()}
-    if args.architecture == "jumprelu":
-        return ae | {"subtract": False, "lr": lr}
-    tensors = {"W_enc": ae["encoder.weight"].T, "b_enc": ae["encoder.bias"], "W_dec": ae["decoder.weight"].T}
-    if args.architecture == "batchtopk":
-        tensors["threshold"] = ae["threshold"].repeat(args.d_sae)
-    return tensors | {"b_dec": ae["b_dec"], "subtract": True, "lr": lr}
+    folder.mkdir()
+    torch.save(trainer.ae.state_dict(), folder / "ae.pt")
+    (folder / "config.json").write_text(json.dumps({"trainer": trainer.config, "buffer": None}, default=str))
+    return lr
 
 
 def main(args: argparse.Namespace) -> None:
-    """Train, bring into the plain formula (nothing subtracted from x, unit decoder rows), write."""
+    """Train, save as the library does, convert."""
     import numpy as np
-    import torch
 
-    rows = np.load(args.rows, mmap_mode="r")
-    began = time.perf_counter()
-    got = {"saelens": saelens, "dictionary_learning": dictionary_learning}[args.library](args, rows)
-    seconds = time.perf_counter() - began
-    W_enc, b_enc, W_dec, b_dec = (got[name].double() for name in ("W_enc", "b_enc", "W_dec", "b_dec"))
-    if got["subtract"]:
-        b_enc = b_enc - b_dec @ W_enc
-    norm = W_dec.norm(dim=1)
-    config = {
-        "d_in": rows.shape[1],
-        "d_sae": args.d_sae,
-        "l1_coef": 0.0,
-        "architecture": args.architecture,
-        "library": args.library,
-        "seconds": seconds,
-        "lr": got["lr"],
-    }
-    if args.architecture == "topk":
-        config["k"] = args.l0
-    else:
-        config["threshold"] = (got["threshold"].double().clamp(min=0) * norm).tolist()
-    tensors = {"W_enc": W_enc * norm, "b_enc": b_enc * norm, "W_dec": W_dec / norm[:, None], "b_dec": b_dec}
-    tensors = {name: tensor.float().contiguous() for name, tensor in tensors.items()}
-    torch.save({**tensors, "losses": [], "config": config}, args.output)
-    print(json.dumps({key: config[key] for key in ("library", "architecture", "seconds", "lr")}))
+    from convert import load_sae, save_sae
+
+    rows, train = np.load(args.rows, mmap_mode="r"), {"saelens": saelens, "dictionary_learning": dictionary_learning}
+    with tempfile.TemporaryDirectory() as folder:
+        began = time.perf_counter()
+        lr = train[args.library](args, rows, Path(folder) / "sae")
+        told = {"library": args.library, "seconds": time.perf_counter() - began, "lr": lr}
+        file = load_sae(Path(folder) / "sae")
+        save_sae(args.output, file.sae, file.config, extra=told)
+    print(json.dumps({**told, "architecture": file.config.architecture}))
 
 
 if __name__ == "__main__":

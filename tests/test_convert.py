@@ -281,7 +281,7 @@ def test_compressed_entries_are_refused(tmp_path):
 def test_absent_file_and_folder_are_refused(tmp_path):
     with pytest.raises(InputError, match="got no such file"):
         read_checkpoint(tmp_path / "none.pt")
-    with pytest.raises(InputError, match="got a folder"):
+    with pytest.raises(InputError, match=r"an SAE.s folder must have one of .*, got none of them"):
         load_sae(tmp_path)
 
 

@@ -120,12 +120,12 @@ def test_an_sae_of_another_width_is_refused(script, tiny_pt, tiny_dataset, tmp_p
 def test_the_originals_own_file_on_the_real_model(script, real, tmp_path):
     """Dense and faithful; in the model, next to nothing is lost."""
     checkpoint, dataset = real / "checkpoints/restoration_16x384/best_model.pt", real / "data/restoration_dataset"
-    flags = ["--checkpoint", checkpoint, "--dataset", dataset, "--max-samples", 20, "--json", tmp_path / "out.json"]
+    flags = ["--checkpoint", checkpoint, "--dataset", dataset, "--max-samples", 8, "--json", tmp_path / "out.json"]
     ran = script("evaluate", "--sae", real / "checkpoints/sae_layer8_optimized.pt", *flags)
     assert ran.status == 0, ran
     [report] = json.loads((tmp_path / "out.json").read_text())
     original = torch.load(real / "checkpoints/sae_layer8_optimized.pt", weights_only=False)
-    rows = extract(load_restoration_model(checkpoint), load_samples(dataset, "test", 20), [8]).values[8]
+    rows = extract(load_restoration_model(checkpoint), load_samples(dataset, "test", 8), [8]).values[8]
     x = torch.from_numpy(np.array(rows)).double()
     w = {name: original[name].detach().double() for name in ("W_enc", "b_enc", "W_dec", "b_dec")}
     latents = (x @ w["W_enc"] + w["b_enc"]).relu()

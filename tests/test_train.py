@@ -310,6 +310,8 @@ def test_several_saes_are_those_trained_alone():
     assert len(set(lengths)) > 1  # they did not all stop at once
     assert {member for member, _ in said} == set(range(len(members)))
     for number, (member, trained) in enumerate(zip(members, together, strict=True)):
+        if number % 4 not in (0, 3):  # of each kind one, on the one layer or the other
+            continue
         alone = train_sae(rows[member.layer], member.config)
         assert [n for m, n in said if m == number] == [e.number for e in alone.epochs]
         np.testing.assert_allclose([e.loss for e in trained.epochs], [e.loss for e in alone.epochs], rtol=2e-3)

@@ -1,0 +1,90 @@
+"""dictionary_learning's folders: `config.json`, `ae.pt`; as its `load_dictionary` (0.1.0) reads them."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from convert import folders, pt
+from convert.sae_files import TENSORS, SAEFile
+from jaxsae.config import require
+
+WEIGHTS = "ae.pt"
+_LINEAR = {"W_enc": "encoder.weight T", "b_enc": "encoder.bias", "W_dec": "decoder.weight T"}
+_PLAIN = {name: name for name in TENSORS}
+CLASSES: dict[str, dict[str, str]] = {
+    "AutoEncoder": _LINEAR | {"b_dec": "bias"},
+    "AutoEncoderNew": _LINEAR | {"b_dec": "decoder.bias"},
+    "AutoEncoderTopK": _LINEAR | {"b_dec": "b_dec"},
+    "BatchTopKSAE": _LINEAR | {"b_dec": "b_dec"},
+    "MatryoshkaBatchTopKSAE": _PLAIN,
+    "JumpReluAutoEncoder": _PLAIN | {"threshold": "threshold"},
+    "GatedAutoEncoder": {
+        "W_enc": "encoder.weight T",
+        "W_dec": "decoder.weight T",
+        "b_dec": "decoder_bias",
+        "r_mag": "r_mag",
+        "b_gate": "gate_bias",
+        "b_mag": "mag_bias",
+    },
+}
+"""Its classes: our name -> theirs."""
+SUBTRACTS = ("AutoEncoder", "AutoEncoderTopK", "BatchTopKSAE", "MatryoshkaBatchTopKSAE")
+
+
+def read(path: Path) -> SAEFile:
+    """Any of its classes; the latents are those of its `encode` as it computes without being asked otherwise."""
+    config = folders.read_json(path / "config.json")
+    told = config.get("trainer")
+    trainer: dict[str, Any] = told if isinstance(told, dict) else {}
+    kind = str(trainer.get("dict_class"))
+    require(kind in CLASSES, f"{path}: config.json must have trainer.dict_class of {', '.join(CLASSES)}, got {kind!r}")
+    tensors = dict(pt.read_pt(path / WEIGHTS, "the ae.pt that its trainer saves"))
+    one = tensors.pop("threshold", None) if kind in SUBTRACTS else None  # a number
+    for name in ("k", "group_sizes"):
+        tensors.pop(name, None)
+    weights = folders.as_weights(path, tensors, CLASSES[kind])
+    if kind in ("BatchTopKSAE", "MatryoshkaBatchTopKSAE"):
+        size = getattr(one, "size", 0)
+        require(size == 1, f"{path}: threshold must be one number, got {size}")
+        weights["threshold"] = np.full(weights["W_enc"].shape[1], float(pt.floating(one, f"{path}: threshold").item()))
+    if kind == "GatedAutoEncoder":
+        weights = folders.without_gate(weights, subtracts=True)
+    if kind in SUBTRACTS:
+        weights = folders.nothing_subtracted(weights)
+    # its loader brings this one's decoder to unit norm, unless torch.allclose finds that it is
+    if kind == "AutoEncoder" and not np.allclose(np.linalg.norm(weights["W_dec"], axis=1), 1):
+        weights = folders.unit_rows(weights)
+    k = folders.whole_number(path / "config.json", "k", trainer.get("k")) if kind == "AutoEncoderTopK" else None
+    layer = trainer.get("layer")
+    extra = folders.told_by(f"blocks.{layer}.hook_resid_post") if type(layer) is int else {}
+    return folders.as_file(path, weights, k, config.get("jaxsae"), extra)
+
+
+def write(path: Path, file: SAEFile) -> None:
+    """All that we train: a ReLU is a threshold of 0, bit for bit as all thresholds are.
+
+    Its TopK subtracts `b_dec` from the input, for which `b_enc` makes up, to rounding.
+    """
+    topk, arrays = file.config.k is not None, folders.arrays(file)
+    trainer = {
+        "dict_class": "AutoEncoderTopK" if topk else "JumpReluAutoEncoder",
+        "activation_dim": file.config.d_in,
+        "dict_size": file.config.d_sae,
+        "layer": file.extra.get("layer"),
+        "lm_name": "RestorationModel",
+        "submodule_name": folders.hook_of(file),
+    }
+    tensors = arrays | {"threshold": folders.thresholds(file)}
+    if topk:
+        trainer["k"] = file.config.k
+        tensors = {
+            "encoder.weight": arrays["W_enc"].T,
+            "encoder.bias": folders.made_up_for(file),
+            "decoder.weight": arrays["W_dec"].T,
+            "b_dec": arrays["b_dec"],
+            "k": np.asarray(file.config.k, np.int32),
+            "threshold": np.asarray(-1, np.float32),  # not set
+        }
+    content = {"trainer": trainer, "buffer": {}, "jaxsae": folders.note_of(file)}
+    folders.write_folder(path, ("config.json", content), WEIGHTS, tensors)

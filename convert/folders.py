@@ -1,0 +1,187 @@
+"""What the formats of other libraries share: a folder of a JSON config and tensors, brought into our plain formula.
+
+What another library does and our file has no word for is folded into the weights, in float64: subtracting `b_dec` from
+the input, decoder rows that have no unit norm, and gates.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from convert import pt
+from convert.sae_files import NEEDS, TENSORS, SAEFile, is_number
+from jaxsae.config import InputError, SAEConfig, require
+from jaxsae.files import whole
+from jaxsae.sae import SAE
+
+Weights = dict[str, np.ndarray]
+"""W_enc [d_in, d_sae], W_dec [d_sae, d_in], b_dec [d_in]; b_enc, threshold and what else there is: [d_sae]; float64."""
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path.parent} must have {path.name} beside its weights, got none") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: must be JSON in UTF-8, got {error}") from None
+    require(isinstance(content, dict), f"{path}: must be a JSON object, got {type(content).__name__}")
+    return content
+
+
+def read_safetensors(path: Path) -> Weights:
+    """Name -> array, in the file's types."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, KeyError, ValueError, OSError) as error:
+        raise InputError(f"{path}: must be a whole safetensors file, got: {' '.join(str(error).split())}") from None
+
+
+def as_weights(path: Path, given: Mapping[str, Any], names: Mapping[str, str]) -> Weights:
+    """Tensors under our names; all that are there must be known.
+
+    Args:
+      names: our name -> theirs, with ` T` where theirs is the transpose.
+    """
+    theirs = {ours: name.removesuffix(" T") for ours, name in names.items()}
+    missing, unused = sorted(set(theirs.values()) - set(given)), sorted(set(given) - set(theirs.values()))
+    lists = f"misses {', '.join(missing) or 'none'} and has besides {', '.join(unused) or 'none'}"
+    require(not missing and not unused, f"{path}: must have the tensors {', '.join(theirs.values())}, {lists}")
+    out = {}
+    for ours, name in theirs.items():
+        array = pt.floating(given[name], f"{path}: {name}").astype(np.float64)
+        out[ours] = array.T if names[ours].endswith(" T") else array
+    d_in, d_sae = out["W_enc"].shape if out["W_enc"].ndim == 2 else (0, 0)
+    matrices = {"W_enc": (d_in, d_sae), "W_dec": (d_sae, d_in), "b_dec": (d_in,)}
+    ok = all(array.shape == matrices.get(name, (d_sae,)) for name, array in out.items())
+    got = ", ".join(f"{name} {list(array.shape)}" for name, array in out.items())
+    require(ok, f"{path}: shapes must fit W_enc [d_in, d_sae], got {got}")
+    return out
+
+
+def whole_number(path: Path, name: str, value: Any) -> int:
+    """A setting that must be one, of at least 1."""
+    require(type(value) is int and value >= 1, f"{path}: {name} must be a whole number of at least 1, got {value!r}")
+    return int(value)
+
+
+def nothing_subtracted(weights: Weights) -> Weights:
+    """For x what the SAE is for x - b_dec."""
+    return weights | {"b_enc": weights["b_enc"] - weights["b_dec"] @ weights["W_enc"]}
+
+
+def unit_rows(weights: Weights) -> Weights:
+    """Decoder rows of norm 1 and latents as much larger."""
+    norm = np.linalg.norm(weights["W_dec"], axis=1)
+    W_enc, b_enc, W_dec = weights["W_enc"] * norm, weights["b_enc"] * norm, weights["W_dec"] / norm[:, None]
+    return weights | {"W_enc": W_enc, "b_enc": b_enc, "W_dec": W_dec}
+
+
+def without_gate(weights: Weights, subtracts: bool) -> Weights:
+    """A gated SAE as one with thresholds (Rajamanoharan et al. 2024, arXiv 2404.16014: JumpReLU with tied weights).
+
+    With u = x @ W_enc a latent is e^r_mag u + b_mag, where that and u + b_gate are positive: where it is above
+    b_mag - e^r_mag b_gate.
+
+    Args:
+      subtracts: whether b_dec is subtracted from x.
+    """
+    grown = np.exp(weights.pop("r_mag"))
+    gate, magnitude = weights.pop("b_gate"), weights.pop("b_mag")
+    weights |= {"W_enc": weights["W_enc"] * grown, "b_enc": magnitude, "threshold": magnitude - grown * gate}
+    return nothing_subtracted(weights) if subtracts else weights
+
+
+def made_up_for(file: SAEFile) -> np.ndarray:
+    """`b_enc` for a reader that subtracts `b_dec` from the input."""
+    W_enc, b_enc, b_dec = (np.asarray(array, np.float64) for array in (file.sae.W_enc, file.sae.b_enc, file.sae.b_dec))
+    return (b_enc + b_dec @ W_enc).astype(np.float32)
+
+
+def as_file(path: Path, weights: Weights, k: int | None, note: Any, extra: dict[str, Any]) -> SAEFile:
+    """What was read, as our file has it.
+
+    Args:
+      weights: of the plain formula, with or without a threshold.
+      k: of a TopK.
+      note: what `note_of` left there, if anything.
+      extra: more that the file says.
+    """
+    d_in, d_sae = weights["W_enc"].shape
+    threshold = weights.get("threshold")
+    if threshold is not None:
+        threshold = np.maximum(threshold, 0)  # a latent is at least 0 anyway
+    note = note or {}
+    architecture: Any = "topk" if k else "relu" if threshold is None else "jumprelu"
+    ok = isinstance(note, dict) and isinstance(note.get("extra", {}), dict) and is_number(note.get("l1_coef", 0.0))
+    ok = ok and isinstance(note.get("losses", []), list) and all(map(is_number, note.get("losses", [])))
+    ok = ok and isinstance(note.get("target_l0"), int | None)
+    require(ok, f"{path}: what jaxsae noted in it must be as it writes it, got something else")
+    trained = note.get("architecture")
+    if trained == "relu" and (k == d_sae or (threshold is not None and not threshold.any())):
+        architecture, k, threshold = "relu", None, None
+    elif architecture == "jumprelu" and isinstance(trained, str) and NEEDS.get(trained) == "threshold":
+        architecture = trained
+    config = SAEConfig(d_in, d_sae, float(note.get("l1_coef", 0.0)), k, architecture, note.get("target_l0"))
+    sae = SAE(*(jnp.asarray(weights[name], jnp.float32) for name in TENSORS))
+    if threshold is not None:
+        sae = sae._replace(threshold=jnp.asarray(threshold, jnp.float32))
+    return SAEFile(sae, config, note.get("losses", []), extra | note.get("extra", {}))
+
+
+def note_of(file: SAEFile) -> dict[str, Any]:
+    """What other formats have no place for, for `as_file`."""
+    c = file.config
+    told = {"architecture": c.architecture, "l1_coef": c.l1_coef, "target_l0": c.target_l0}
+    return told | {"losses": file.losses, "extra": file.extra}
+
+
+def hook_of(file: SAEFile) -> str | None:
+    """Where it was trained, in TransformerLens's words."""
+    layer = file.extra.get("layer")
+    return file.extra.get("hook_name") or (None if layer is None else f"blocks.{layer}.hook_resid_post")
+
+
+def told_by(hook: Any) -> dict[str, Any]:
+    """What a hook's name tells: `hook_name`, and `layer` where it is a block's output."""
+    found = (
+        re.fullmatch(r"blocks\.(\d+)\.hook_resid_post|(?:.*\.)?layers\.(\d+)", hook) if isinstance(hook, str) else None
+    )
+    if not found:
+        return {"hook_name": hook} if isinstance(hook, str) else {}
+    layer = int(found[1] or found[2])
+    return {"layer": layer, "hook_name": f"blocks.{layer}.hook_resid_post"}
+
+
+def arrays(file: SAEFile) -> Weights:
+    """W_enc, b_enc, W_dec, b_dec, float32."""
+    return {name: np.asarray(getattr(file.sae, name), np.float32) for name in TENSORS}
+
+
+def thresholds(file: SAEFile) -> np.ndarray:
+    """Of each latent; a ReLU's is 0."""
+    if file.sae.threshold is None:
+        return np.zeros(file.config.d_sae, np.float32)
+    return np.asarray(file.sae.threshold, np.float32)
+
+
+def write_folder(path: Path, config: tuple[str, Mapping[str, Any]], weights: str, tensors: Weights) -> None:
+    """(name, content) of the JSON file, and tensors, in a folder that appears whole or not at all."""
+    from safetensors.numpy import save_file
+
+    with whole(path) as aside:
+        aside.mkdir()
+        (aside / config[0]).write_text(json.dumps(config[1], indent=2, default=str), encoding="utf-8")
+        if weights.endswith(".pt"):
+            pt.write_pt(aside / weights, {name: pt.to_tensor(array) for name, array in tensors.items()})
+        else:
+            save_file({name: np.ascontiguousarray(array) for name, array in tensors.items()}, aside / weights)

@@ -1,0 +1,57 @@
+"""sparsify's folders: `cfg.json`, `sae.safetensors`; as its `SparseCoder.load_from_disk` (1.3.3) reads them."""
+
+from pathlib import Path
+
+from convert import folders
+from convert.sae_files import SAEFile
+from jaxsae.config import require
+
+WEIGHTS = "sae.safetensors"
+NAMES = {"W_enc": "encoder.weight T", "b_enc": "encoder.bias", "W_dec": "W_dec", "b_dec": "b_dec"}
+
+
+def read(path: Path) -> SAEFile:
+    """A TopK autoencoder; the folder's name, such as `layers.8`, tells the layer."""
+    given = folders.read_json(path / "cfg.json")
+    note, transcode = given.get("jaxsae"), given.get("transcode")
+    for holds, what in (
+        (given.get("activation", "topk") == "topk", f"activation {given.get('activation')!r}"),
+        (not given.get("skip_connection"), "a skip connection"),
+        (not transcode or note is not None, "a transcoder, which predicts other rows than it reads"),
+    ):
+        require(holds, f"{path}: must be a TopK autoencoder, got {what}, which the plain formula cannot give")
+    weights = folders.as_weights(path, folders.read_safetensors(path / WEIGHTS), NAMES)
+    k = folders.whole_number(path / "cfg.json", "k", given.get("k", 32))
+    if not transcode:
+        weights = folders.nothing_subtracted(weights)
+    return folders.as_file(path, weights, k, note, folders.told_by(given.get("hook_name", path.name)))
+
+
+def write(path: Path, file: SAEFile) -> None:
+    """A TopK, or a ReLU as a TopK of all its latents; bit for bit the same weights.
+
+    Raises:
+      InputError: the SAE has thresholds.
+    """
+    require(
+        file.sae.threshold is None,
+        f"an SAE for sparsify must be topk or relu, got {file.config.architecture}, whose thresholds it has no word for; "
+        "give --to saelens or dictionary_learning",
+    )
+    arrays = folders.arrays(file)
+    config = {
+        "activation": "topk",
+        "expansion_factor": max(1, file.config.d_sae // file.config.d_in),
+        "normalize_decoder": True,
+        "num_latents": file.config.d_sae,
+        "k": file.config.k or file.config.d_sae,
+        "multi_topk": False,
+        "skip_connection": False,
+        "transcode": True,  # its word for subtracting nothing from the input
+        "d_in": file.config.d_in,
+        "hook_name": folders.hook_of(file),
+        "jaxsae": folders.note_of(file),
+    }
+    tensors = {ours: array.T if NAMES[ours].endswith(" T") else array for ours, array in arrays.items()}
+    named = {NAMES[ours].removesuffix(" T"): array for ours, array in tensors.items()}
+    folders.write_folder(path, ("cfg.json", config), WEIGHTS, named)
