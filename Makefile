@@ -43,7 +43,7 @@ rivals: .venv-rivals/.installed
 	@touch $@
 
 test-rivals: rivals
-	.venv-rivals/bin/python -m pytest -W default tests/test_rivals.py
+	.venv-rivals/bin/python -m pytest -W default tests/test_rivals.py tests/test_journal.py
 
 clean:
 	rm -rf $(VENV) .venv-rivals .venv-newest build *.egg-info .pytest_cache .ruff_cache .mypy_cache

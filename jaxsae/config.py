@@ -192,6 +192,9 @@ class DataConfig:
         require(self.padding in ("drop", "keep"), f"padding must be drop or keep, got {self.padding!r}")
 
 
+LOGGERS = {"tensorboard": "tensorboardX", "wandb": "wandb"}
+"""What takes a run's metrics besides `metrics.jsonl` -> the package that it needs."""
+
 MODERN: dict[str, Any] = {"recipe": "modern", "epochs": 10, "lr": 8e-3}
 """What the modern recipe takes unless told otherwise."""
 

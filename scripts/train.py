@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import importlib.util
 import itertools
 import json
 import os
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jaxsae import cli
-from jaxsae.config import MODERN, THRESHOLDED, DataConfig, InputError, TrainConfig, require
+from jaxsae.config import LOGGERS, MODERN, THRESHOLDED, DataConfig, InputError, TrainConfig, require
 
 if TYPE_CHECKING:  # heavy: loaded by the functions that use them
     from collections.abc import Callable, Mapping
@@ -58,6 +59,12 @@ def main(args: argparse.Namespace) -> int:
     """Load, cross-check, extract, train, score, write; one pass through the model for all SAEs."""
     began = time.monotonic()
     data, tags = check_flags(args)
+    if args.log:
+        package = LOGGERS[args.log]
+        installed = importlib.util.find_spec(package) is not None
+        require(
+            installed, f"--log {args.log} needs the package {package}, which is not installed; pip install {package}"
+        )
     cli.lean_memory()
     cli.select_device(args.device)
     from jaxsae.files import claimed
@@ -124,8 +131,9 @@ def train_and_write(
 ) -> int:
     """All SAEs, their figures and their files, each as soon as it is trained."""
     from jaxsae import score
+    from jaxsae.journal import Journal
     from jaxsae.keeper import FolderKeeper
-    from jaxsae.train import Member, Position, training
+    from jaxsae.train import Epoch, Member, Position, training
 
     rows, scored, rows_scored = loaded
     config, n = runs[0].config, len(rows[runs[0].layer])
@@ -138,7 +146,13 @@ def train_and_write(
         say(f"resumed  epoch {at.epoch}, step {at.done + 1}")
         progress.skip((at.epoch - 1) * steps + at.done)
 
-    with cli.stop_later() as stopping, progress.shown():
+    journal = Journal(Path(args.output), args.log, settings)
+
+    def epoch_ended(number: int, epoch: Epoch) -> None:
+        progress.advance(0, f"epoch {epoch.number}  loss {epoch.loss:.5f}  L0 {epoch.l0:.1f}")
+        journal.epoch(runs[number].target, epoch, epoch.number * steps)
+
+    with contextlib.closing(journal), cli.stop_later() as stopping, progress.shown():
         keeper = FolderKeeper(settings, done, args.save_every, stopping, taken_up, began)
         try:
             for number, one in training(
@@ -146,7 +160,7 @@ def train_and_write(
                 [Member(run.layer, run.config) for run in runs],
                 keeper=keeper,
                 on_step=lambda done: progress.advance(),
-                on_epoch=lambda _, e: progress.advance(0, f"epoch {e.number}  loss {e.loss:.5f}  L0 {e.l0:.1f}"),
+                on_epoch=epoch_ended,
             ):
                 run = runs[number]
                 result = score(one.sae, one.config.k, scored[run.layer])
@@ -175,6 +189,8 @@ def train_and_write(
                     "versions": {name: version(name) for name in PACKAGES},
                 }
                 write_results(run.target, one, result, reports[number], rows_scored)
+                found = {"scored_l0": result.l0, "scored_fvu": result.fvu, "scored_dead": result.dead}
+                journal.scored(run.target, found, len(one.epochs) * steps)
         finally:
             keeper.close()
         if stopping():
@@ -491,6 +507,9 @@ if __name__ == "__main__":
         default=10.0,
         metavar="S",
         help="save the state at the end of an epoch once so many seconds have passed; 0: of every epoch",
+    )
+    parser.add_argument(
+        "--log", choices=tuple(LOGGERS), help="tell the metrics to this as well; metrics.jsonl has them always"
     )
     parser.add_argument("--quiet", action="store_true", help="only the last lines")
     cli.run(main, parser)
