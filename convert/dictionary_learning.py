@@ -34,7 +34,7 @@ SUBTRACTS = ("AutoEncoder", "AutoEncoderTopK", "BatchTopKSAE", "MatryoshkaBatchT
 
 def read(path: Path) -> SAEFile:
     """Any of its classes; the latents are those of its `encode` as it computes without being asked otherwise."""
-    config = folders.read_json(path / "config.json")
+    config = folders.read_config(path / "config.json")
     told = config.get("trainer")
     trainer: dict[str, Any] = told if isinstance(told, dict) else {}
     kind = str(trainer.get("dict_class"))

@@ -16,21 +16,19 @@ import numpy as np
 from convert import pt
 from convert.sae_files import NEEDS, TENSORS, SAEFile, is_number
 from jaxsae.config import InputError, SAEConfig, require
-from jaxsae.files import whole
+from jaxsae.files import read_json, whole
 from jaxsae.sae import SAE
 
 Weights = dict[str, np.ndarray]
 """W_enc [d_in, d_sae], W_dec [d_sae, d_in], b_dec [d_in]; b_enc, threshold and what else there is: [d_sae]; float64."""
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_config(path: Path) -> dict[str, Any]:
     """The object in a JSON file."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except FileNotFoundError:
         raise InputError(f"{path.parent} must have {path.name} beside its weights, got none") from None
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: must be JSON in UTF-8, got {error}") from None
     require(isinstance(content, dict), f"{path}: must be a JSON object, got {type(content).__name__}")
     return content
 

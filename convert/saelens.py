@@ -20,7 +20,7 @@ BIASES = {
 
 def read(path: Path) -> SAEFile:
     """An SAE of the kinds in `BIASES`; what is normalised or reshaped on the way in is refused."""
-    given = folders.read_json(path / "cfg.json")
+    given = folders.read_config(path / "cfg.json")
     metadata = given.get("metadata", {})
     require(isinstance(metadata, dict), f"{path}: metadata of cfg.json must be an object, got {metadata!r}")
     architecture, k = given.get("architecture", "standard"), given.get("k", 100)

@@ -12,7 +12,7 @@ NAMES = {"W_enc": "encoder.weight T", "b_enc": "encoder.bias", "W_dec": "W_dec",
 
 def read(path: Path) -> SAEFile:
     """A TopK autoencoder; the folder's name, such as `layers.8`, tells the layer."""
-    given = folders.read_json(path / "cfg.json")
+    given = folders.read_config(path / "cfg.json")
     note, transcode = given.get("jaxsae"), given.get("transcode")
     for holds, what in (
         (given.get("activation", "topk") == "topk", f"activation {given.get('activation')!r}"),

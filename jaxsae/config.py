@@ -179,7 +179,10 @@ class DataConfig:
     checkpoint: str = flag(
         str(DEMO / "best_model.pt"), "the model: a PyTorch .pt, or a folder made by convert_weights.py"
     )
-    dataset: str = flag(str(DEMO / "dataset"), "a save_to_disk folder, or a fragments.json (as prepared with seed 42)")
+    dataset: str = flag(
+        str(DEMO / "dataset"),
+        "a save_to_disk folder, or a file of fragments: .json, .jsonl, .parquet (as prepared with seed 42)",
+    )
     split: str = flag("validation", "which part of the dataset")
     max_samples: int | None = flag(200, "the first N samples, in order, or `all`", type=sample_count, metavar="N")
     padding: Literal["drop", "keep"] = flag(

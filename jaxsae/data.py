@@ -1,4 +1,4 @@
-"""Readers and writers of datasets: Hugging Face `save_to_disk` folders, raw `fragments.json` -> arrays."""
+"""Readers and writers of datasets: Hugging Face `save_to_disk` folders, raw texts in JSON or Parquet -> arrays."""
 
 import hashlib
 import json
@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from jaxsae import text
 from jaxsae.config import InputError, require
+from jaxsae.files import parse_json, read_json
 
 COLUMNS = {"input_ids": np.int32, "labels": np.int32, "attention_mask": np.int8}
 DEFAULT_SEED = 42
@@ -50,7 +51,7 @@ def load_samples(path: str | Path, split: str = "validation", max_samples: int |
     """Read the first `max_samples` samples of a split, in order; all where there are fewer, or with None.
 
     Args:
-      path: a `save_to_disk` folder (of a DatasetDict), or a `fragments.json`, which is prepared with seed 42.
+      path: a `save_to_disk` folder (of a DatasetDict), or a file of `read_fragments`, which is prepared with seed 42.
       split: `train`, `validation`, `test`, or what else the folder has.
 
     Raises:
@@ -105,31 +106,56 @@ def split_names(path: str | Path) -> list[str]:
     return splits
 
 
-def read_fragments(path: str | Path) -> list[str]:
-    """The cleaned texts of a `fragments.json`, in file order; fragments without text are left out."""
-    try:
-        fragments = json.loads(Path(path).read_text(encoding="utf-8"), object_pairs_hook=_of_pairs)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise InputError(f"{path}: must be JSON in UTF-8, got {error}") from None
-    ok = isinstance(fragments, list) and all(isinstance(f, dict) for f in fragments)
-    require(ok, f'{path}: must be a JSON list of fragments, {{"_id": ..., "atf": ...}} each')
-    atfs = [f.get("atf") or "" for f in fragments]
-    wrong = next((i for i, atf in enumerate(atfs) if not isinstance(atf, str)), None)
-    require(wrong is None, f"{path}: atf must be a string or null, got another type in fragment {wrong}")
-    texts = [t for t in map(text.clean, atfs) if t]
-    require(bool(texts), f"{path}: must have at least one fragment with text, got none of {len(fragments)}")
+def read_fragments(path: str | Path, column: str = "atf") -> list[str]:
+    """The cleaned texts of a file of fragments, in file order; those without text are left out.
+
+    Args:
+      path: a JSON list of objects, such a list as JSON lines (`.jsonl`), or a `.parquet` table.
+      column: where their texts are.
+
+    Raises:
+      InputError: not such a file, or no text in it.
+    """
+    path = Path(path)
+    raw = _parquet_column(path, column) if path.suffix == ".parquet" else _json_column(path, column)
+    wrong = next((i for i, one in enumerate(raw) if not isinstance(one, str | None)), None)
+    require(wrong is None, f"{path}: {column} must be a string or null, got another type in fragment {wrong}")
+    texts = [t for t in (text.clean(one) for one in raw if one) if t]
+    require(bool(texts), f"{path}: must have at least one fragment with text, got none of {len(raw)} in column {column}")
     return texts
 
 
-def _of_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object whose keys differ: of two, it would not be known which one is meant."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        twice = next(key for key, _ in pairs if sum(key == other for other, _ in pairs) > 1)
-        raise InputError(f"keys of a JSON object must differ, got {twice!r} twice")
-    return found
+def _json_column(path: Path, column: str) -> list[Any]:
+    fragments = _json_lines(path) if path.suffix == ".jsonl" else read_json(path)
+    ok = isinstance(fragments, list) and all(isinstance(f, dict) for f in fragments)
+    require(ok, f'{path}: must be a JSON list of fragments, {{"_id": ..., "{column}": ...}} each')
+    return [fragment.get(column) for fragment in fragments]
+
+
+def _json_lines(path: Path) -> list[Any]:
+    out = []
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                out += [parse_json(line.decode("utf-8"))] if line.strip() else []
+            except (InputError, UnicodeDecodeError) as error:
+                raise InputError(f"{path}: line {number} must be JSON in UTF-8: {error}") from None
+    return out
+
+
+def _parquet_column(path: Path, column: str) -> list[Any]:
+    import pyarrow.parquet as pq
+
+    try:
+        names = pq.read_schema(path).names
+        require(
+            column in names, f"{path}: must have a column {column}, got {', '.join(names)}; name it by --text-column"
+        )
+        table = pq.read_table(path, columns=[column])
+        table.validate(full=True)
+        return table[column].to_pylist()
+    except (OSError, pa.ArrowException, UnicodeError) as error:
+        raise InputError(f"{path}: must be a whole Parquet file, got: {' '.join(str(error).split())}") from None
 
 
 def prepare_fragments(texts: Iterable[str], seed: int) -> dict[str, dict[str, np.ndarray]]:
@@ -141,11 +167,9 @@ def prepare_fragments(texts: Iterable[str], seed: int) -> dict[str, dict[str, np
 
 def _json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_json(path)
     except FileNotFoundError:
         raise InputError(f"a save_to_disk folder must have {path.name}, got {path.parent} without it") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{path}: must be JSON, got {error}") from None
 
 
 def _file_names(state: Any, key: str, folder: Path) -> list[str]:

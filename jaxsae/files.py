@@ -4,11 +4,13 @@ import contextlib
 import fcntl
 import glob
 import hashlib
+import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from jaxsae.config import InputError
 
@@ -106,6 +108,37 @@ def remove(folder: Path) -> None:
     if folder.exists():
         with aside(folder) as out:
             os.replace(folder, out / folder.name)
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+      InputError: not JSON in UTF-8, or an object with a key twice: it would not be known which one is meant.
+      FileNotFoundError: no such file.
+    """
+    try:
+        return parse_json(path.read_text(encoding="utf-8"))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: must be JSON in UTF-8, got {error}") from None
+
+
+def parse_json(text: str) -> Any:
+    """As `read_json`."""
+    try:
+        return json.loads(text, object_pairs_hook=_differing)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise InputError(f"must be JSON in UTF-8, got {error}") from None
+
+
+def _differing(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(key for key, _ in pairs if sum(key == other for other, _ in pairs) > 1)
+        raise InputError(f"keys of a JSON object must differ, got {twice!r} twice")
+    return found
 
 
 def sha256(path: str | Path) -> str:

@@ -15,8 +15,8 @@ def main(args: argparse.Namespace) -> None:
 
     out = Path(args.out_dir).resolve()
     require(not out.exists(), f"--out_dir must not exist yet, got {out}; remove it or give another name")
-    require(Path(args.fragments).is_file(), f"--fragments must be a JSON file, got {args.fragments}, which is none")
-    texts = data.read_fragments(args.fragments)
+    require(Path(args.fragments).is_file(), f"--fragments must be a file, got {args.fragments}, which is none")
+    texts = data.read_fragments(args.fragments, args.text_column)
     print(f"{args.fragments}: {len(texts):,} fragments with text")
     splits = data.prepare_fragments(texts, args.seed)
     with whole(out) as aside:
@@ -33,8 +33,12 @@ def main(args: argparse.Namespace) -> None:
 if __name__ == "__main__":
     parser = cli.Parser(__doc__ or "")
     parser.add_argument(
-        "--fragments", required=True, metavar="F.json", help="a JSON list of fragments with `atf` texts"
+        "--fragments",
+        required=True,
+        metavar="FILE",
+        help="a JSON list of fragments, such a list as JSON lines (.jsonl), or a table (.parquet)",
     )
+    parser.add_argument("--text-column", default="atf", metavar="NAME", help="where their texts are; default: atf")
     parser.add_argument(
         "--out_dir", "--out-dir", required=True, metavar="DIR", help="the folder to write; must not exist"
     )

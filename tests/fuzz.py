@@ -33,10 +33,12 @@ VALUES += [[], {}, [[]], {"a": None}, [1, "2"], "../../etc/passwd", "layer0", -1
 def seeds(folder: Path) -> dict[str, Path]:
     """A good file or folder of each kind."""
     import jax
+    import pyarrow as pa
+    import pyarrow.parquet as pq
     import torch
     from conftest import checkpoint_content, tiny_splits
 
-    from convert import save_sae
+    from convert import convert_sae, save_sae
     from jaxsae import data
     from jaxsae import sae as sae_lib
     from jaxsae.concepts import BUILT_IN
@@ -49,6 +51,10 @@ def seeds(folder: Path) -> dict[str, Path]:
     data.save_splits(folder / "dataset", tiny_splits())
     texts = [{"_id": str(n), "atf": f"{n}. a-na [x] šar-ri#\n$ blank\n&P12 = x"} for n in range(30)]
     (folder / "fragments.json").write_text(json.dumps(texts), encoding="utf-8")
+    (folder / "fragments.jsonl").write_text("\n".join(map(json.dumps, texts)), encoding="utf-8")
+    pq.write_table(pa.Table.from_pylist(texts), folder / "fragments.parquet")
+    for name in ("saelens", "dictionary_learning", "sparsify"):
+        convert_sae(folder / "sae.pt", folder / name, name)
     shutil.copy(BUILT_IN, folder / "concepts.toml")
     store = folder / "store"
     store.mkdir()
@@ -67,6 +73,11 @@ KINDS = {
     "arrow": "dataset",
     "dataset json": "dataset",
     "fragments": "fragments.json",
+    "json lines": "fragments.jsonl",
+    "parquet": "fragments.parquet",
+    "saelens": "saelens",
+    "dictionary_learning": "dictionary_learning",
+    "sparsify": "sparsify",
     "concepts": "concepts.toml",
     "store": "store",
 }
@@ -79,14 +90,14 @@ def read(kind: str, path: Path) -> None:
 
     if kind == "checkpoint":
         read_checkpoint(path)
-    elif kind == "sae":
+    elif kind in ("sae", "saelens", "dictionary_learning", "sparsify"):
         layer_of(path, load_sae(path), None)
     elif kind in ("arrow", "dataset json"):
         samples = data.load_samples(path, "train", 5)
         activations.check_samples(samples, 7800, samples.ids.shape[1])
         for number in range(len(samples)):
             concepts.true_text(samples, number)
-    elif kind == "fragments":
+    elif kind in ("fragments", "json lines", "parquet"):
         data.prepare_fragments(data.read_fragments(path), 42)
     elif kind == "concepts":
         concepts.load_concepts(path)
@@ -162,17 +173,18 @@ def mutate_zip(content: bytes, rng: random.Random) -> bytes:
 def mutated(kind: str, good: Path, folder: Path, rng: random.Random) -> Path:
     """A broken copy of the good input of that kind."""
     target = folder / good.name
+    by_end: dict[str, Callable[[bytes, random.Random], bytes]] = {".pt": mutate_zip, ".json": mutate_json}
     if not good.is_dir():
-        mutate: Callable[[bytes, random.Random], bytes] = mutate_bytes
-        mutate = {".pt": mutate_zip, ".json": mutate_json}.get(good.suffix, mutate)
+        mutate = by_end.get(good.suffix, mutate_bytes)
         target.write_bytes(mutate(good.read_bytes(), rng))
         return target
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(good, target)
-    ends = {"arrow": (".arrow",), "dataset json": (".json",), "store": (".json", ".npy")}[kind]
+    ends = {"arrow": (".arrow",), "dataset json": (".json",)}.get(kind, (".json", ".npy", ".pt", ".safetensors"))
     inside = target / "train" if kind == "arrow" else target
     chosen = rng.choice(sorted(path for path in inside.rglob("*") if path.suffix in ends))
-    chosen.write_bytes((mutate_json if chosen.suffix == ".json" else mutate_bytes)(chosen.read_bytes(), rng))
+    mutate = by_end.get(chosen.suffix, mutate_bytes)
+    chosen.write_bytes(mutate(chosen.read_bytes(), rng))
     return target
 
 

@@ -3,11 +3,13 @@ import shutil
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from conftest import tiny_splits
+from conftest import assert_one_line_error, tiny_splits
 
 from jaxsae import data, text
 from jaxsae.config import InputError
+from jaxsae.files import whole
 
 
 def hf_dataset(columns):
@@ -198,3 +200,71 @@ def test_the_real_dataset_is_read(real):
     assert samples.ids.shape == (480, 768)
     assert samples.ids[samples.mask == 0].max() == 32
     assert (samples.labels[samples.mask == 0] == -100).all()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+def test_what_is_prepared_opens_like_the_originals_dataset(real, tmp_path):
+    from datasets import load_from_disk
+
+    with whole(tmp_path / "dataset") as aside:
+        aside.mkdir()
+        data.save_splits(aside, data.prepare_fragments([f"a-na {n * 'x'}" for n in range(30)], 42))
+    ours, theirs = (load_from_disk(str(path)) for path in (tmp_path / "dataset", real / "data/restoration_dataset"))
+    assert list(ours) == list(theirs)
+    for split in ours:
+        assert ours[split].features == theirs[split].features
+        assert ours[split].format == theirs[split].format
+
+
+def test_json_lines_and_parquet_give_the_same_samples(script, tmp_path):
+    texts = [f"{'a-na be-li-ia ' * (n % 7 + 1)}{n * 'x'}" for n in range(20)] + [None]
+    rows = [{"_id": str(n), "transliteration": one} for n, one in enumerate(texts)]
+    (tmp_path / "texts.json").write_text(json.dumps(rows))
+    (tmp_path / "texts.jsonl").write_text("\n".join(json.dumps(row) for row in rows) + "\n\n")
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "texts.parquet")
+    for end in ("json", "jsonl", "parquet"):
+        flags = ["--text-column", "transliteration", "--seed", 7, "--out_dir", tmp_path / f"from_{end}"]
+        ran = script("prepare_dataset", "--fragments", tmp_path / f"texts.{end}", *flags)
+        assert ran.status == 0, ran
+        assert "20 fragments with text" in ran.out
+    for split in ("train", "validation", "test"):
+        first = data.load_columns(tmp_path / "from_json", split)
+        for end in ("jsonl", "parquet"):
+            other = data.load_columns(tmp_path / f"from_{end}", split)
+            assert all((first[name] == other[name]).all() for name in first)
+    renamed = [{"_id": row["_id"], "atf": row["transliteration"]} for row in rows]
+    (tmp_path / "atf.jsonl").write_text("\n".join(json.dumps(row) for row in renamed))
+    assert_same(
+        data.load_samples(tmp_path / "atf.jsonl", "train"),
+        data.prepare_fragments([text.clean(one) for one in texts if one], 42)["train"],
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("a.jsonl", b'{"atf": "a-na"}\n{"atf": ', "a.jsonl: line 2 must be JSON in UTF-8"),
+        ("a.jsonl", b'{"atf": "a-na"}\n\xff\n', "a.jsonl: line 2 must be JSON in UTF-8"),
+        ("a.jsonl", b'{"atf": "x", "atf": "y"}', "line 1 must be JSON in UTF-8: keys of a JSON object must differ"),
+        ("a.jsonl", b"[1]", "must be a JSON list of fragments"),
+        ("a.jsonl", b'{"atf": 3}', "atf must be a string or null, got another type in fragment 0"),
+        ("a.jsonl", b"", "must have at least one fragment with text, got none of 0 in column atf"),
+        ("a.parquet", b"PAR1", "must be a whole Parquet file"),
+        ("a.parquet", b"x" * 100, "must be a whole Parquet file"),
+    ],
+)
+def test_wrong_texts_are_refused(script, tmp_path, name, content, says):
+    (tmp_path / name).write_bytes(content)
+    ran = script("prepare_dataset", "--fragments", tmp_path / name, "--out_dir", tmp_path / "out")
+    assert_one_line_error(ran, says)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_parquet_column_must_be_there_and_be_text(script, tmp_path):
+    pq.write_table(pa.table({"text": ["a-na"], "n": [3]}), tmp_path / "a.parquet")
+    flags = ["--fragments", tmp_path / "a.parquet", "--out_dir", tmp_path / "out"]
+    assert_one_line_error(
+        script("prepare_dataset", *flags), "must have a column atf, got text, n; name it by --text-column"
+    )
+    ran = script("prepare_dataset", *flags, "--text-column", "n")
+    assert_one_line_error(ran, "n must be a string or null, got another type in fragment 0")
