@@ -23,7 +23,7 @@ def read(path: Path) -> SAEFile:
     given = folders.read_config(path / "cfg.json")
     metadata = given.get("metadata", {})
     require(isinstance(metadata, dict), f"{path}: metadata of cfg.json must be an object, got {metadata!r}")
-    architecture, k = given.get("architecture", "standard"), given.get("k", 100)
+    architecture, k = str(given.get("architecture", "standard")), given.get("k", 100)
     # Before version 6: the activation function by name, and the hook at top level
     activation = given.get("activation_fn_str", given.get("activation_fn", "relu"))
     if activation == "topk":

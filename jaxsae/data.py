@@ -121,7 +121,9 @@ def read_fragments(path: str | Path, column: str = "atf") -> list[str]:
     wrong = next((i for i, one in enumerate(raw) if not isinstance(one, str | None)), None)
     require(wrong is None, f"{path}: {column} must be a string or null, got another type in fragment {wrong}")
     texts = [t for t in (text.clean(one) for one in raw if one) if t]
-    require(bool(texts), f"{path}: must have at least one fragment with text, got none of {len(raw)} in column {column}")
+    require(
+        bool(texts), f"{path}: must have at least one fragment with text, got none of {len(raw)} in column {column}"
+    )
     return texts
 
 

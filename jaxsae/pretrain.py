@@ -280,6 +280,17 @@ class Result(NamedTuple):
     top1: float
 
 
+class Place(NamedTuple):
+    """Where in its training a model is: with its state, all there is to go on from."""
+
+    epoch: int
+    """The one under way, 1 for the first."""
+    figures: list[list[float]]
+    """`Figures` of each of its steps so far."""
+
+
+BEGIN = Place(1, [])
+
 Evaluate = Callable[[Parts, Samples], tuple[float, float]]
 
 
@@ -308,14 +319,16 @@ def pretrain(
     validation: Samples,
     characters: Characters,
     state: PretrainState | None = None,
-    first_epoch: int = 1,
+    at: Place = BEGIN,
+    pause: Callable[[], bool] = lambda: False,
     on_step: Callable[[int], None] = lambda chars: None,
-) -> Iterator[tuple[PretrainState, Result]]:
+) -> Iterator[tuple[PretrainState, Result | Place]]:
     """Train; after each epoch gives the state and how it did, so that the caller can save both.
 
     Args:
       characters: those of both texts; the state's embedding and head know no others.
-      state, first_epoch: where to go on from; a fresh start without.
+      state, at: where to go on from; a fresh start without.
+      pause: asked after each step of an epoch but its last: whether to give the state and its place then as well.
       on_step: called with the number of characters of each batch handed to the device.
     """
     transform = optimizer(recipe, total_steps(train.lengths, recipe))
@@ -335,15 +348,17 @@ def pretrain(
         return PretrainState(optax.apply_updates(state.parts, updates), opt_state, state.step + 1, state.key), sums
 
     compiled = jax.jit(step, donate_argnums=0)
-    for epoch in range(first_epoch, recipe.epochs + 1):
+    for epoch in range(at.epoch, recipe.epochs + 1):
         state = grow_state(state, recipe.layers_of(epoch, config.n_layers))
         pieces, batches = epoch_plan(train.lengths, recipe, epoch)
         damaged = pieces.of(redamage(train, recipe.seed, epoch))
-        sums = []
-        for batch in batches:
+        sums: list = list(at.figures) if epoch == at.epoch else []
+        for batch in batches[len(sums) :]:
             state, got = compiled(state, *arrays(damaged, batch, characters))
             sums.append(got)  # read when the epoch ends: nothing in it waits for the device
             on_step(int(pieces.lengths[batch.samples].sum()))
+            if len(sums) < len(batches) and pause():
+                yield state, Place(epoch, np.array(sums, np.float64).tolist())
         loss, top1 = evaluate(state.parts, validation)
         train_loss, _, positions = np.array(sums, np.float64).sum(axis=0).tolist()
         yield state, Result(epoch, train_loss / positions, loss, top1)

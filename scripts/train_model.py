@@ -4,6 +4,7 @@
 import argparse
 import dataclasses
 import json
+import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -11,6 +12,8 @@ from pathlib import Path
 from jaxsae import cli
 from jaxsae.config import DataConfig, ModelConfig, PretrainConfig, require
 
+SAVE_EVERY = 60.0
+"""Seconds: so long after a save the next is made within the epoch."""
 SHAPE = ("d_model", "n_heads", "d_ff", "n_layers", "dropout")
 
 
@@ -49,18 +52,20 @@ def train(args: argparse.Namespace, recipe: PretrainConfig, dataset: str, output
     }
 
     characters = pretrain.Characters.of(train, validation)
-    start = None
-    done, best, history = 0, float("inf"), []
+    start, at = None, pretrain.BEGIN
+    best = float("inf")
+    history: list[dict] = []
     states = checkpoint.States(output / "state", meta)
     if args.resume:
         like = partial(pretrain.initial_state, config, recipe, train.lengths, characters)
-        found = states.load(lambda position: like(position["epoch"]))
+        found = states.load(lambda position: like(position["layers_of_epoch"]))
         if found is not None:
             position, start = found
-            done = position["epoch"]
-            history = json.loads((output / "training.json").read_text())["epochs"][:done]
-            best = min(row["loss"] for row in history)
-            print(f"resuming after epoch {done}")
+            at = pretrain.Place(*position["at"])
+            told = output / "training.json"
+            history = json.loads(told.read_text())["epochs"][: at.epoch - 1] if told.exists() else []
+            best = min((row["loss"] for row in history), default=best)
+            print(f"resuming in epoch {at.epoch}, after {len(at.figures)} steps")
         elif output.exists() and any(path for path in output.iterdir() if not path.name.startswith(".")):
             ours = made_by(output / "training.json", meta)
             require(ours, f"to resume there must be a saved state, got none in {output}, and files of something else")
@@ -71,26 +76,44 @@ def train(args: argparse.Namespace, recipe: PretrainConfig, dataset: str, output
         flush=True,
     )
 
-    began = time.monotonic()
-    with cli.Progress("train   ", chars * (recipe.epochs - done), "chars", args.quiet).shown() as progress:
-        epochs = pretrain.pretrain(config, recipe, train, validation, characters, start, done + 1, progress.advance)
-        for state, result in epochs:
-            params = {path: p.astype(dtype) for path, p in pretrain.to_params(state.parts, config, characters).items()}
-            tensors = to_torch(params, config)
-            # first whose the folder is, last the state: killed in between, the epoch is done again
-            history.append({**result._asdict(), "seconds": time.monotonic() - began})
-            with whole(output / "training.json") as aside:
-                aside.write_text(json.dumps({**meta, "epochs": history}, indent=2))
-            write_checkpoint(output / "last_model.pt", config, tensors)
-            if result.loss < best:
-                best = result.loss
-                write_checkpoint(output / "best_model.pt", config, tensors)
-            states.save(result.epoch, state, {"epoch": result.epoch})
-            states.wait()  # before the state's buffers are given to the next step
-            note = f"epoch {result.epoch}  train {result.train_loss:.4f}  validation {result.loss:.4f}  top-1 {result.top1:.1%}"
-            progress.advance(0, note)
-            if not args.quiet:
-                progress.console.print(note)
+    began = saved = time.monotonic()
+
+    def save(state: pretrain.PretrainState, layers_of_epoch: int, at: pretrain.Place) -> None:
+        nonlocal saved
+        states.save(int(state.step), state, {"layers_of_epoch": layers_of_epoch, "at": at})
+        states.wait()
+        saved = time.monotonic()
+
+    left = chars * (recipe.epochs - at.epoch + 1)
+    with cli.stop_later() as stopping, cli.Progress("train   ", left, "chars", args.quiet).shown() as progress:
+
+        def pause() -> bool:
+            return stopping() or time.monotonic() - saved > SAVE_EVERY
+
+        given = (config, recipe, train, validation, characters, start, at, pause, progress.advance)
+        for state, result in pretrain.pretrain(*given):
+            if isinstance(result, pretrain.Place):
+                save(state, result.epoch, result)
+            else:
+                # first whose the folder is, last the state: killed in between, the epoch is done again
+                history.append({**result._asdict(), "seconds": time.monotonic() - began})
+                with whole(output / "training.json") as aside:
+                    aside.write_text(json.dumps({**meta, "epochs": history}, indent=2))
+                params = pretrain.to_params(state.parts, config, characters)
+                tensors = to_torch({path: p.astype(dtype) for path, p in params.items()}, config)
+                write_checkpoint(output / "last_model.pt", config, tensors)
+                if result.loss < best:
+                    best = result.loss
+                    write_checkpoint(output / "best_model.pt", config, tensors)
+                save(state, result.epoch, pretrain.Place(result.epoch + 1, []))
+                losses = f"train {result.train_loss:.4f}  validation {result.loss:.4f}"
+                note = f"epoch {result.epoch}  {losses}  top-1 {result.top1:.1%}"
+                progress.advance(0, note)
+                if not args.quiet:
+                    progress.console.print(note)
+            if stopping():
+                print("stopped  the state is saved; the same command with --resume goes on", file=sys.stderr)
+                return  # the signal is raised now
     print(f"trained  {len(history)} epochs, best validation loss {best:.4f}, {progress.rate:,.0f} characters/s")
     print(f"wrote    {output / 'best_model.pt'}, last_model.pt, training.json")
 

@@ -172,6 +172,7 @@ def test_what_saelens_reads_is_written(tmp_path):
 
 WRONG = {
     "architecture": ({"architecture": "transcoder"}, {}, "got architecture 'transcoder', which is not known here"),
+    "a list": ({"architecture": []}, {}, "got architecture '[]', which is not known here"),
     "before 6": ({"activation_fn_str": "tanh-relu"}, {}, "got activation_fn 'tanh-relu'"),
     "normalised": ({"normalize_activations": "layer_norm"}, {}, "got normalize_activations 'layer_norm'"),
     "reshaped": ({"reshape_activations": "hook_z"}, {}, "got reshaped activations"),

@@ -1,7 +1,9 @@
 """Training a restoration model: it learns, it goes on where it was, and what it writes is the original's format."""
 
+import contextlib
 import dataclasses
 import json
+import re
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +13,7 @@ import torch
 from conftest import assert_one_line_error, tiny_splits
 
 from convert import load_restoration_model, read_checkpoint
-from jaxsae import data, load_samples, pretrain
+from jaxsae import cli, data, load_samples, pretrain
 from jaxsae.config import InputError, ModelConfig, PretrainConfig
 from jaxsae.data import Samples
 from jaxsae.model import from_params, params_of
@@ -194,36 +196,47 @@ def test_dropout_is_drawn_from_the_key(parts, samples):
 SHAPE = ["--d-model", 16, "--n-heads", 2, "--d-ff", 24, "--n-layers", 4]
 
 
-def test_an_interrupted_run_ends_with_the_same_bits(script, tiny_dataset, tmp_path, monkeypatch):
-    """Stopped in its third epoch of four, then resumed: the files are those of a run that was never stopped."""
-    flags = [
-        "--dataset",
-        tiny_dataset,
-        *SHAPE,
-        "--epochs",
-        4,
-        "--batch-chars",
-        150,
-        "--warmup",
-        2,
-        "--crop",
-        16,
-        "--grow",
-    ]
+def test_an_interrupted_run_ends_with_the_same_bits(script, tmp_path, monkeypatch):
+    """Stopped within its first and third epoch of four, then resumed: the files are those of a run never stopped."""
+    splits = tiny_splits(n=12)
+    for columns in splits.values():  # of one length, so that there are few shapes to compile for
+        columns["attention_mask"] = (np.arange(45) < np.full((12, 1), 30)).astype(np.int8)
+        columns["labels"] = np.where(columns["attention_mask"], columns["labels"], -100).astype(np.int32)
+    (tmp_path / "dataset").mkdir()
+    data.save_splits(tmp_path / "dataset", splits)
+    recipe = ["--epochs", 4, "--batch-chars", 60, "--warmup", 2, "--grow"]
+    flags = ["--dataset", tmp_path / "dataset", *SHAPE, *recipe]
     assert script("train_model", *flags, "--output", tmp_path / "whole").status == 0
-    redamage = pretrain.redamage
+    per_epoch = json.loads((tmp_path / "whole/training.json").read_text())["epochs"]
+    assert len(per_epoch) == 4
 
-    def stop(samples, seed, epoch):
-        if epoch == 3:
+    def stopped_after(asked):
+        """Ctrl-C, noticed when it is asked for the n-th time."""
+        left = [asked]
+
+        @contextlib.contextmanager
+        def stop_later():
+            def stopping():
+                left[0] -= 1
+                return left[0] <= 0
+
+            yield stopping
             raise KeyboardInterrupt
-        return redamage(samples, seed, epoch)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(pretrain, "redamage", stop)
-        assert script("train_model", *flags, "--output", tmp_path / "parts").status == 130
+        return stop_later
+
+    for asked, says in ((2, "text"), (14, "resuming in epoch 1, after 2 steps")):
+        with monkeypatch.context() as patch:
+            patch.setattr(cli, "stop_later", stopped_after(asked))
+            ran = script("train_model", *flags, "--output", tmp_path / "parts", "--resume")
+        assert ran.status == 130, ran
+        assert says in ran.out
+        assert "stopped  the state is saved" in ran.err
     again = script("train_model", *flags, "--output", tmp_path / "parts", "--resume")
     assert again.status == 0, again
-    assert "resuming after epoch 2" in again.out
+    assert re.search(r"resuming in epoch [23], after \d+ steps", again.out)
+    figures = json.loads((tmp_path / "parts/training.json").read_text())["epochs"]
+    assert [{**row, "seconds": 0} for row in figures] == [{**row, "seconds": 0} for row in per_epoch]
     for name in ("best_model.pt", "last_model.pt"):
         ours, theirs = (
             torch.load(tmp_path / run / name, weights_only=True)["model_state_dict"] for run in ("parts", "whole")
