@@ -228,7 +228,7 @@ def test_a_command_that_is_stopped(small, script, tmp_path, number, status):
     assert running.returncode == status, err
     if number != signal.SIGKILL:
         assert "the state is saved; the same command with --resume goes on" in err
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["sae_layer1_optimized.state"]
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"sae_layer1_optimized.state", "metrics.jsonl"}
     if number != signal.SIGTERM:
         return
 
@@ -240,7 +240,7 @@ def test_a_command_that_is_stopped(small, script, tmp_path, number, status):
     ran = script("train", *small, "--overwrite", "--epochs", 1)
     assert ran.status == 0, ran
     assert not saved.exists()
-    assert {path.suffix for path in (tmp_path / "out").iterdir()} == {".pt", ".json", ".png"}
+    assert {path.suffix for path in (tmp_path / "out").iterdir()} == {".pt", ".json", ".png", ".jsonl"}
 
 
 def test_resumed_by_the_command(small, script, tmp_path, monkeypatch):
