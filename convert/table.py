@@ -1,7 +1,7 @@
 """The name table: which PyTorch tensor is which Flax parameter. Data, read in both directions."""
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -43,14 +43,19 @@ TABLE = (
 )
 
 
-def entries(config: ModelConfig) -> list[Entry]:
-    """The table with `{i}` written out, block after block: the order of tensors in a checkpoint."""
+def written_out(table: Sequence[Entry], n_layers: int) -> list[Entry]:
+    """The table with `{i}` written out, block after block."""
     rows = []
-    for of_block, group in itertools.groupby(TABLE, key=lambda entry: "{i}" in entry.path):
+    for of_block, group in itertools.groupby(table, key=lambda entry: "{i}" in entry.path):
         part = list(group)
-        for i in range(config.n_layers if of_block else 1):
+        for i in range(n_layers if of_block else 1):
             rows += [Entry(e.torch_name.format(i=i), e.path.format(i=i), e.layout) for e in part]
     return rows
+
+
+def entries(config: ModelConfig) -> list[Entry]:
+    """The restoration model's, in the order of tensors in a checkpoint."""
+    return written_out(TABLE, config.n_layers)
 
 
 def turn(array: np.ndarray, layout: str) -> np.ndarray:
@@ -58,19 +63,31 @@ def turn(array: np.ndarray, layout: str) -> np.ndarray:
     return array.T if layout == "transpose" else array
 
 
+def _theirs(rows: Sequence[Entry], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """PyTorch name -> shape, from Flax path -> shape."""
+    return {e.torch_name: shapes[e.path][::-1] if e.layout == "transpose" else shapes[e.path] for e in rows}
+
+
 def torch_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """PyTorch name -> shape of every tensor that a checkpoint of this config has."""
-    shapes = param_shapes(config)
-    return {e.torch_name: shapes[e.path][::-1] if e.layout == "transpose" else shapes[e.path] for e in entries(config)}
+    return _theirs(entries(config), param_shapes(config))
 
 
-def to_flax(tensors: Mapping[str, np.ndarray], config: ModelConfig, source: str) -> dict[str, np.ndarray]:
+def renamed(
+    tensors: Mapping[str, np.ndarray], rows: Sequence[Entry], shapes: Mapping[str, tuple[int, ...]], source: str
+) -> dict[str, np.ndarray]:
     """PyTorch name -> array becomes Flax path -> array, each of its own type.
 
+    Args:
+      rows: a table with `{i}` written out; it must name all paths of `shapes` and no others.
+      shapes: Flax path -> shape.
+      source: names the file in errors.
+
     Raises:
-      InputError: naming every missing, unused and mis-shaped tensor; `source` names the file.
+      InputError: naming every missing, unused and mis-shaped tensor.
     """
-    expected = torch_shapes(config)
+    assert sorted(e.path for e in rows) == sorted(shapes), set(shapes) ^ {e.path for e in rows}
+    expected = _theirs(rows, shapes)
     wrong = [f"missing {name}" for name in expected if name not in tensors]
     wrong += [f"unknown {name}" for name in tensors if name not in expected]
     wrong += [
@@ -82,7 +99,12 @@ def to_flax(tensors: Mapping[str, np.ndarray], config: ModelConfig, source: str)
         raise InputError(
             f"{source}: tensors must be those of its config, got {len(wrong)} differences: {'; '.join(wrong)}"
         )
-    return {e.path: turn(tensors[e.torch_name], e.layout) for e in entries(config)}
+    return {e.path: turn(tensors[e.torch_name], e.layout) for e in rows}
+
+
+def to_flax(tensors: Mapping[str, np.ndarray], config: ModelConfig, source: str) -> dict[str, np.ndarray]:
+    """`renamed`, for the restoration model."""
+    return renamed(tensors, entries(config), param_shapes(config), source)
 
 
 def to_torch(params: Mapping[str, np.ndarray], config: ModelConfig) -> dict[str, np.ndarray]:

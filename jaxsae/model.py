@@ -8,7 +8,7 @@ import collections
 import functools
 import itertools
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,7 @@ from jaxtyping import Array, Float, Int, Num
 from jaxsae.config import ModelConfig, require
 from jaxsae.products import attention, matmul
 
+M = TypeVar("M", bound=nnx.Module)
 Ids = Int[Array | np.ndarray, "batch position"]
 Mask = Num[Array | np.ndarray, "batch position"]
 
@@ -213,20 +214,28 @@ def params_of(model: RestorationModel) -> dict[str, jax.Array]:
     return {".".join(map(str, path)): leaf[...] for path, leaf in nnx.to_flat_state(nnx.state(model, nnx.Param))}
 
 
-def param_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """Dotted path -> shape of every parameter; nothing is allocated."""
-    abstract = nnx.eval_shape(lambda: RestorationModel(config, rngs=nnx.Rngs(0)))
+def shapes_of(abstract: nnx.Module) -> dict[str, tuple[int, ...]]:
+    """Dotted path -> shape of every parameter of a module as `nnx.eval_shape` makes it; nothing is allocated."""
     return {".".join(map(str, path)): leaf.shape for path, leaf in nnx.to_flat_state(nnx.state(abstract, nnx.Param))}
 
 
-def from_params(
-    config: ModelConfig, params: Mapping[str, np.ndarray | jax.Array], dtype: Any = jnp.float32
-) -> RestorationModel:
-    """The model around given parameters (paths and shapes as `param_shapes` says), converted to `dtype`."""
-    abstract = nnx.eval_shape(lambda: RestorationModel(config, rngs=nnx.Rngs(0), param_dtype=dtype))
+def filled(abstract: M, params: Mapping[str, np.ndarray | jax.Array], dtype: Any = jnp.float32) -> M:
+    """Such a module around given parameters (paths and shapes as `shapes_of` says), converted to `dtype`."""
     graphdef, state = nnx.split(abstract)
     flat = [
         (path, leaf.replace(jnp.asarray(params[".".join(map(str, path))], dtype)))
         for path, leaf in nnx.to_flat_state(state)
     ]
     return nnx.merge(graphdef, nnx.from_flat_state(flat))
+
+
+def param_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """`shapes_of` the restoration model."""
+    return shapes_of(nnx.eval_shape(lambda: RestorationModel(config, rngs=nnx.Rngs(0))))
+
+
+def from_params(
+    config: ModelConfig, params: Mapping[str, np.ndarray | jax.Array], dtype: Any = jnp.float32
+) -> RestorationModel:
+    """The restoration model, `filled`."""
+    return filled(nnx.eval_shape(lambda: RestorationModel(config, rngs=nnx.Rngs(0), param_dtype=dtype)), params, dtype)
