@@ -1,0 +1,133 @@
+"""Every command and snippet of the README, docs/ and examples/ runs as it stands there.
+
+Those of the README and docs/ on a tiny model under the names they use, one after another in a user's folder; a command
+that was run before is not run again.
+"""
+
+import dataclasses
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from conftest import ROOT, TINY, checkpoint_content
+from test_scripts import USER_FILE
+
+from jaxsae import data
+from jaxsae.concepts import load_concepts
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+OWN_MODEL = ROOT / "examples" / "own_model.md"
+
+
+def blocks(page):
+    """(language, content) of each piece of code in it."""
+    return re.findall(r"```(sh|python|toml)\n(.*?)```", page.read_text(), flags=re.DOTALL)
+
+
+def commands(page):
+    return [line for kind, text in blocks(page) if kind == "sh" for line in text.splitlines()]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A user's folder: a checkpoint with 16 layers, raw and prepared text, their own model file."""
+    folder = tmp_path_factory.mktemp("readme")
+    torch.save(checkpoint_content(dataclasses.replace(TINY, n_layers=16, max_position=768)), folder / "best_model.pt")
+    fragments = [{"_id": str(n), "atf": f"{n}. a-na be-lí-ia qí-bí-ma " * 4} for n in range(1, 61)]
+    (folder / "fragments.json").write_text(json.dumps(fragments))
+    renamed = [{"transliteration": fragment["atf"]} for fragment in fragments]
+    (folder / "texts.jsonl").write_text("\n".join(map(json.dumps, renamed)))
+    pq.write_table(pa.Table.from_pylist(renamed), folder / "texts.parquet")
+    (folder / "restoration_dataset").mkdir()
+    splits = data.prepare_fragments(data.read_fragments(folder / "fragments.json"), 42)
+    data.save_splits(folder / "restoration_dataset", splits)
+    (folder / "my_model.py").write_text(USER_FILE.replace("SCALE *", ""))
+    return folder
+
+
+def run_block(kind, text, script, ran):
+    if kind == "python":
+        exec(compile(text, "a page", "exec"), {})
+    for line in text.splitlines() if kind == "sh" else []:
+        words = shlex.split(line)
+        if words[0] == "python" and line not in ran:
+            result = script(words[1].removeprefix("scripts/").removesuffix(".py"), *words[2:])
+            assert result.status == 0, (line, result)
+            ran.append(line)
+
+
+def test_commands_and_snippets_in_their_order(folder, script, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    ran = []
+    for page in PAGES:
+        for kind, text in blocks(page):
+            run_block(kind, text, script, ran)
+    assert len(ran) >= 25
+    assert (folder / "checkpoints" / "mine" / "sae_layer8_optimized.pt").is_file()
+    assert capsys.readouterr().out.strip().isdigit()
+
+
+def test_concepts_of_the_page_are_read(tmp_path):
+    for kind, text in blocks(ROOT / "docs" / "inspecting.md"):
+        if kind == "toml":
+            (tmp_path / "own.toml").write_text(text)
+            assert [concept.name for concept in load_concepts(tmp_path / "own.toml")] == ["-tum"]
+            return
+    raise AssertionError
+
+
+def test_another_model_is_brought_as_its_page_says(script, tmp_path, monkeypatch):
+    """Its pieces of code are files, in one folder; then its commands."""
+    monkeypatch.chdir(tmp_path)
+    for kind, text in blocks(OWN_MODEL):
+        if kind == "python":
+            name = text.splitlines()[0].removeprefix("# ")
+            (tmp_path / name).write_text(text)
+    for name in ("parity.py", "rows.py"):
+        done = subprocess.run(
+            [sys.executable, name], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
+        )
+        assert done.returncode == 0, done.stderr
+    ran = []
+    for kind, text in blocks(OWN_MODEL):
+        if kind == "sh":
+            run_block(kind, text, script, ran)
+    assert len(ran) == 3
+
+
+def test_the_notebook(monkeypatch, capsys):
+    """Its cells one after another, as a kernel runs them: the last expression of a cell is shown."""
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    notebook = json.loads((ROOT / "examples" / "quickstart.ipynb").read_text())
+    cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert len(cells) >= 9
+    names = {}
+    for cell in cells:
+        exec(compile(cell, "a cell", "exec"), names)
+    out = capsys.readouterr().out
+    assert "DIFFERS" not in out
+    assert out.count("agrees") == 3
+    assert len(re.findall(r"^feature \d+$", out, flags=re.MULTILINE)) == 5
+    assert names["held_out"].fvu < 0.2
+
+
+def test_make_targets_exist():
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    named = {line.split()[1] for page in PAGES for line in commands(page) if line.startswith("make ")}
+    named |= {name for page in PAGES for name in re.findall(r"`make ([a-z-]+)", page.read_text())}
+    assert named <= targets
+    assert all(line.split()[0] in ("make", "python") for page in PAGES for line in commands(page))
+
+
+@pytest.mark.parametrize("page", [*PAGES, OWN_MODEL], ids=lambda page: page.stem)
+def test_links_and_pictures_exist(page):
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+        if not target.startswith("https://"):
+            assert (page.parent / target).exists(), target
