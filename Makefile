@@ -1,6 +1,7 @@
 # `make train` is the first thing to try, `make test` runs everything that CI runs; `make help` lists the rest.
 VENV := .venv
 PYTHON ?= python3
+NEWEST ?= python3.13
 RUN := $(VENV)/bin/python
 
 .PHONY: help train install test lint rivals test-rivals test-newest clean
@@ -10,7 +11,7 @@ help:
 	@echo "make lint    the first three of these"
 	@echo "make rivals  the libraries that scripts/compare_rivals.py compares with, in .venv-rivals (2.5 GB)"
 	@echo "make test-rivals  our SAE files opened by their loaders, theirs by ours"
-	@echo "make test-newest NEWEST=python3.13  what needs no torch, on a newer Python with the newest JAX"
+	@echo "make test-newest  what needs no torch, with the newest JAX (NEWEST=python3.13: its Python)"
 	@echo "make clean   remove $(VENV) and caches"
 
 train: $(VENV)/.installed
@@ -44,6 +45,17 @@ rivals: .venv-rivals/.installed
 
 test-rivals: rivals
 	.venv-rivals/bin/python -m pytest -W default tests/test_rivals.py tests/test_journal.py
+
+# torch-free: the newest JAX needs a newer Python than the oldest that we serve, and torch's wheels differ between them
+test-newest: .venv-newest/.installed
+	.venv-newest/bin/python -m pytest --numprocesses 2 --dist loadfile
+.venv-newest/.installed: pyproject.toml
+	@$(NEWEST) -m venv .venv-newest
+	@.venv-newest/bin/python -c 'import tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["project"]; print(*(d for d in p["dependencies"] + p["optional-dependencies"]["dev"] if not d.startswith("torch")), sep="\n")' > .venv-newest/needed.txt
+	@echo "installing the newest versions of all but torch into .venv-newest ..."
+	@.venv-newest/bin/python -m pip install --quiet --disable-pip-version-check -r .venv-newest/needed.txt
+	@.venv-newest/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@
 
 clean:
 	rm -rf $(VENV) .venv-rivals .venv-newest build *.egg-info .pytest_cache .ruff_cache .mypy_cache

@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import needs_torch
 
 from convert import load_sae, save_sae
 from jaxsae import sae as sae_lib
@@ -99,6 +100,7 @@ def test_init_is_the_guides():
     assert (np.asarray(other.W_enc) != np.asarray(sae.W_enc)).all()
 
 
+@needs_torch
 @pytest.mark.parametrize(
     ("architecture", "k", "threshold"),
     [("relu", None, None), ("topk", 5, None), ("batchtopk", None, 0.7), ("jumprelu", None, np.linspace(0, 2, 40))],

@@ -8,8 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-import torch
-from torch import nn
+from conftest import needs_torch, torch
 
 from jaxsae import sae as sae_lib
 from jaxsae import train
@@ -19,6 +18,7 @@ from jaxsae.sae import SAE
 from jaxsae.step import Members, Stepper, TrainState, optimizer
 from jaxsae.train import Epoch, Member, batches, train_sae, train_saes
 
+nn = torch and torch.nn
 D_IN, D_SAE, BATCH, LR = 24, 96, 32, 1e-3
 
 
@@ -42,6 +42,8 @@ class TorchTrainer:
     """The guide's step in PyTorch, from given weights."""
 
     def __init__(self, sae: SAE, l1_coef: float, k: int | None, lr: float = LR):
+        if not torch:
+            pytest.skip("needs torch")
         self.params = {
             name: nn.Parameter(torch.from_numpy(np.array(a))) for name, a in sae._asdict().items() if a is not None
         }
@@ -147,6 +149,7 @@ def test_each_float32_step_is_pytorchs_from_the_same_state(l1_coef, k, sparse):
     assert_both_kinds(norms)
 
 
+@needs_torch
 def test_clipping_is_pytorchs():
     from jaxsae.step import clip_by_global_norm
 
@@ -368,6 +371,7 @@ def test_every_architecture_trains_in_bfloat16(rows, architecture, members):
         assert np.isfinite(np.asarray(result.sae.W_enc)).all()
 
 
+@needs_torch
 def test_adam_is_optaxs_with_pytorchs_defaults():
     assert torch.optim.Adam([nn.Parameter(torch.zeros(1))]).defaults["eps"] == 1e-8
     state = Stepper(SAEConfig(3, 4), optimizer(LR)).begin(ensemble_of_one(SAEConfig(3, 4)))
