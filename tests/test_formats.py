@@ -138,6 +138,8 @@ def test_dictionary_learning_s_classes(tmp_path):
         tmp_path / "c", "BatchTopKSAE", linear(w, b_dec=w["b_dec"], **scalars | {"threshold": -1.0}), k=K
     )
     np.testing.assert_allclose(latents(unset), relu(p), atol=1e-5)
+    convert_sae(unset, tmp_path / "unset.pt", "pt")  # in which a threshold is at least 0
+    np.testing.assert_array_equal(latents(tmp_path / "unset.pt"), latents(unset))
     top = dictionary(tmp_path / "d", "AutoEncoderTopK", linear(w, b_dec=w["b_dec"], **scalars), k=K)
     kept = p >= np.sort(p, axis=1)[:, [-K]]
     np.testing.assert_allclose(latents(top), np.where(kept, relu(p), 0), atol=1e-5)
