@@ -337,6 +337,7 @@ class _Run:
                 return False
             ends = keeper.stopping()  # asked once: a signal may come at any moment, and nothing ends here unsaved
             if ends or keeper.due(epoch_ended=done == 0):
+                self._check_finite(state, epoch, done)  # what is saved is good
                 behind = {i: progress[i].epochs for i in alive}
                 step = (epoch - 1) * self.steps + done
                 keeper.save(part, step, Position(epoch, done, tuple(alive), behind), state)
@@ -349,15 +350,11 @@ class _Run:
                 on_step(done)
                 if done < self.steps and ends_here(number, done, state):
                     return
+            self._check_finite(state, number, self.steps)
             skipped, stay = 0, []
             for place, i in enumerate(alive):
                 loss, l0 = (float(total[place]) / self.steps for total in (state.loss_sum, state.l0_sum))
                 epoch = Epoch(number, loss / self.scales[i] ** 2, l0)
-                if (finite := int(state.finite[place])) < self.steps:
-                    raise InputError(
-                        f"loss and gradient must stay finite, and did not in step {finite + 1} of epoch {number}; "
-                        f"try a lower --lr than {config.lr:g}"
-                    )
                 on_epoch(i, epoch)
                 if progress[i].goes_on(epoch) and number < config.epochs:
                     stay.append(place)
@@ -377,6 +374,14 @@ class _Run:
                 told, shared = self._given(alive)
             if ends_here(number + 1, 0, state):
                 return
+
+    def _check_finite(self, state: TrainState, epoch: int, done: int) -> None:
+        """Raise `InputError` unless loss and gradient were finite in the steps of the epoch that are done."""
+        if (finite := int(state.finite.min())) < done:
+            raise InputError(
+                f"loss and gradient must stay finite, and did not in step {finite + 1} of epoch {epoch}; "
+                f"try a lower --lr than {self.config.lr:g}"
+            )
 
     def _finished(self, i: int, state: TrainState, epochs: list[Epoch]) -> Trained:
         """What leaves the batch: thresholds chosen, the basis folded in, the penalty that it ended with."""

@@ -220,7 +220,9 @@ def short_name(path: str, paths: list[str]) -> str:
 
 if __name__ == "__main__":
     parser = cli.Parser(__doc__ or "")
-    parser.add_argument("--sae", nargs="+", required=True, metavar="FILE", help="SAE files, of this or another program")
+    parser.add_argument(
+        "--sae", nargs="+", required=True, metavar="FILE", help="SAEs: .pt files, or folders of other libraries"
+    )
     parser.add_config(DataConfig, only=("checkpoint", "dataset", "split", "max_samples"), split="test")
     parser.add_argument("--layer", type=int, help="where a file does not say its layer itself")
     cli.add_device(parser)

@@ -305,3 +305,23 @@ def test_a_folder_that_may_not_be_written(small, script, tmp_path):
 def test_killed_anywhere(tmp_path):
     """One moment; `python tests/kill_anywhere.py --times 60` for many, in every script that goes on."""
     assert kill_anywhere.trials(tmp_path, ["extract"], times=1, seed=0) == []
+
+
+def test_a_state_that_is_not_finite_is_not_saved(tmp_path, monkeypatch):
+    """States are due at every step; the last one saved is that before the step that the error names."""
+    rows = {0: rows_of(0).at[77, 3].set(jnp.nan)}
+    saved, save = [], FolderKeeper.save
+
+    def noted(self, members, step, position, state):
+        saved.append(position.done)
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.sae))
+        save(self, members, step, position, state)
+
+    monkeypatch.setattr(FolderKeeper, "save", noted)
+    keeper = FolderKeeper({tmp_path / "0.pt": {}}, set(), every=-100)
+    with pytest.raises(InputError, match=r"did not in step (\d) of epoch 1") as refused:
+        list(training(rows, RUNS["guide"], keeper=keeper))
+    keeper.close()
+    step = int(str(refused.value).split("step ")[1][0])
+    assert saved == list(range(1, step))
+    assert step > 1
