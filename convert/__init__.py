@@ -6,6 +6,8 @@ The only home of torch, which is loaded for writing and for comparing, not for r
 import importlib
 from typing import Any
 
+FORMATS = ("pt", "saelens", "dictionary_learning", "sparsify")
+"""Of SAEs on disk: this project's and the original scripts', and other libraries'."""
 _HOME = {
     "load_restoration_model": "restoration",
     "read_checkpoint": "restoration",
@@ -15,7 +17,7 @@ _HOME = {
     "layer_of": "sae_files",
     "check_model": "sae_files",
 }
-__all__ = list(_HOME)
+__all__ = ["FORMATS", *_HOME]
 
 
 def __getattr__(name: str) -> Any:

@@ -2,13 +2,12 @@
 
 from pathlib import Path
 
-from convert import dictionary_learning, sae_files, saelens, sparsify
+from convert import FORMATS, dictionary_learning, sae_files, saelens, sparsify
 from convert.sae_files import SAEFile
 from jaxsae.config import require
 from jaxsae.files import sha256
 
-FOLDERS = {"saelens": saelens, "dictionary_learning": dictionary_learning, "sparsify": sparsify}
-FORMATS = ("pt", *FOLDERS)
+FOLDERS = dict(zip(FORMATS[1:], (saelens, dictionary_learning, sparsify), strict=True))
 
 
 def recognised(path: str | Path) -> tuple[str, Path]:

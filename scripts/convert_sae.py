@@ -6,9 +6,8 @@ The features stay the same; what a format has no word for is refused. What IN is
 
 import argparse
 
+from convert import FORMATS
 from jaxsae import cli
-
-FORMATS = ("pt", "saelens", "dictionary_learning", "sparsify")
 
 
 def main(args: argparse.Namespace) -> None:
