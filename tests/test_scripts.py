@@ -32,7 +32,8 @@ def test_train_writes_an_sae_its_figures_and_a_picture(script, small, tmp_path):
     ran = script("train", *small)
     assert (ran.status, ran.err) == (0, ""), ran
     out = tmp_path / "out"
-    assert sorted(p.name for p in out.iterdir()) == [f"sae_layer2_optimized.{kind}" for kind in ("json", "png", "pt")]
+    files = {f"sae_layer2_optimized.{kind}" for kind in ("json", "png", "pt")}
+    assert {p.name for p in out.iterdir()} == files | {"metrics.jsonl"}
     order = ["model ", "text ", "check ", "rows ", "trained ", "scored ", "took ", "wrote "]
     assert [line[: len(o)] for line, o in zip(ran.out.splitlines(), order, strict=False)] == order
     assert re.search(r"layer 2: max \|JAX - PyTorch\| = \S+ over 1 positions", ran.out)
@@ -422,6 +423,7 @@ def test_rows_beyond_the_memory_limit_go_to_disk_and_are_gone_at_the_end(script,
     assert ran.status == 0, ran
     assert "above --memory-limit 0 MB: they go to disk" in ran.out
     assert {p.name for p in (tmp_path / "out").iterdir()} == {
+        "metrics.jsonl",
         f"sae_layer2_optimized.{kind}" for kind in ("json", "png", "pt")
     }
     assert_one_line_error(script("train", *small, "--memory-limit", "much"), "must be like 2GB or 500MB, got much")
