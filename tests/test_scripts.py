@@ -424,7 +424,7 @@ def test_rows_beyond_the_memory_limit_go_to_disk_and_are_gone_at_the_end(script,
     assert "above --memory-limit 0 MB: they go to disk" in ran.out
     assert {p.name for p in (tmp_path / "out").iterdir()} == {
         "metrics.jsonl",
-        f"sae_layer2_optimized.{kind}" for kind in ("json", "png", "pt")
+        *(f"sae_layer2_optimized.{kind}" for kind in ("json", "png", "pt")),
     }
     assert_one_line_error(script("train", *small, "--memory-limit", "much"), "must be like 2GB or 500MB, got much")
 
