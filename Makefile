@@ -9,7 +9,7 @@ help:
 	@echo "make train   train a sparse autoencoder on layer 8 of the embedded demo (makes $(VENV) if there is none)"
 	@echo "make test    lint, format check, types and the whole test suite"
 	@echo "make lint    the first three of these"
-	@echo "make rivals  the libraries that scripts/compare_rivals.py compares with, in .venv-rivals (2.5 GB)"
+	@echo "make rivals  the libraries that scripts/compare_rivals.py compares with, in .venv-rivals (2.8 GB)"
 	@echo "make test-rivals  our SAE files opened by their loaders, theirs by ours"
 	@echo "make test-newest  what needs no torch, with the newest JAX (NEWEST=python3.13: its Python)"
 	@echo "make clean   remove $(VENV) and caches"
