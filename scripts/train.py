@@ -213,7 +213,7 @@ def say_one(run: Run, report: dict, rate: float, rows_scored: str) -> None:
         f"({rows_scored})"
     )
     print(f"took     {report['seconds']:.1f} s, peak memory {report['peak_memory_bytes'] / 2**20:,.0f} MiB")
-    print(f"wrote    {run.target}, .json, .png")
+    print(f"wrote    {run.target}, .json, .png; metrics.jsonl has every epoch")
     if report["l0"] > report["d_sae"] / 10:
         print(
             "note     dense features: over a tenth of them fire on each row. Try --recipe modern --k-sparse 20, "

@@ -9,7 +9,7 @@ from conftest import ROOT
 
 USE = """
 import jaxsae, convert
-from convert import dictionary_learning, formats, guide, pt, restoration, saelens, sparsify
+from convert import dictionary_learning, formats, pt, restoration, saelens, sparsify
 from jaxsae.concepts import load_concepts
 from jaxsae.report import PAGE
 assert load_concepts() and PAGE.is_dir(), PAGE
