@@ -6,11 +6,9 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure  # without pyplot, which keeps every figure and looks for a screen
 
 from jaxsae.survey import Survey
 
@@ -35,8 +33,9 @@ def training_figure(
       density: [d_sae] share of the rows on which each latent fires.
       rows_scored: what those rows are, for the axis.
     """
-    with plt.rc_context(STYLE):
-        figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(10, 3.8), layout="constrained")
+        left, right = figure.subplots(1, 2)
         figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
         left.plot(range(1, len(losses) + 1), losses, color=ACCENT, marker="o" if len(losses) < 10 else None)
         left.set(yscale="log", xlabel="epoch", ylabel="training loss")
@@ -45,7 +44,6 @@ def training_figure(
 
         density_histogram(right, density, rows_scored)
         figure.savefig(path, dpi=150)
-        plt.close(figure)
 
 
 def density_histogram(axes: Axes, density: np.ndarray, rows_scored: str) -> None:
@@ -72,8 +70,8 @@ def latents_figure(path: str | Path, title: str, survey: Survey, chosen: Sequenc
     chosen = list(chosen)[:24]
     across = 6
     rows = -(-len(chosen) // across)
-    with plt.rc_context(STYLE):
-        figure = plt.figure(figsize=(13, 4.6 + 1.7 * rows), layout="constrained")
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(13, 4.6 + 1.7 * rows), layout="constrained")
         figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
         parts: Any = figure.subfigures(2, 1, height_ratios=(4.4, max(1.7 * rows, 0.1)))
         top, bottom = parts
@@ -95,7 +93,6 @@ def latents_figure(path: str | Path, title: str, survey: Survey, chosen: Sequenc
             ax.set_title(f"{latent}: {survey.rate[latent]:.2%}, max {survey.peak[latent]:.3g}", fontsize=8, loc="left")
             ax.tick_params(labelsize=7)
         figure.savefig(path, dpi=130)
-        plt.close(figure)
 
 
 def pareto_figure(path: str | Path, points: Sequence[tuple[int, float, float]], rows_scored: str) -> None:
@@ -106,8 +103,9 @@ def pareto_figure(path: str | Path, points: Sequence[tuple[int, float, float]], 
       rows_scored: what they were scored on, for the axis.
     """
     layers = sorted({layer for layer, *_ in points})
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(7, 4.5), layout="constrained")
+        axes = figure.subplots()
         colours = matplotlib.colormaps["viridis"](np.linspace(0, 0.9, len(layers)))
         for layer, colour in zip(layers, colours, strict=True):
             l0, fvu = zip(*sorted((l0, fvu) for number, l0, fvu in points if number == layer), strict=True)
@@ -116,4 +114,3 @@ def pareto_figure(path: str | Path, points: Sequence[tuple[int, float, float]], 
         axes.grid(which="both", color=GREY, alpha=0.4, linewidth=0.5)
         axes.legend(frameon=False, fontsize=8, ncols=1 + len(layers) // 9)
         figure.savefig(path, dpi=150)
-        plt.close(figure)

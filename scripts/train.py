@@ -95,6 +95,7 @@ def main(args: argparse.Namespace) -> int:
         if loaded is None:
             return 1
         del source
+        cli.give_back_memory()  # the model's
         return train_and_write(args, runs, settings, done, loaded, say, began)
 
 
@@ -148,6 +149,11 @@ def train_and_write(
 
     journal = Journal(Path(args.output), args.log, settings)
 
+    def stepped(done: int) -> None:
+        progress.advance()
+        if done == 1:
+            cli.give_back_memory()  # the compiler's
+
     def epoch_ended(number: int, epoch: Epoch) -> None:
         progress.advance(0, f"epoch {epoch.number}  loss {epoch.loss:.5f}  L0 {epoch.l0:.1f}")
         journal.epoch(runs[number].target, epoch, epoch.number * steps)
@@ -159,10 +165,11 @@ def train_and_write(
                 rows,
                 [Member(run.layer, run.config) for run in runs],
                 keeper=keeper,
-                on_step=lambda done: progress.advance(),
+                on_step=stepped,
                 on_epoch=epoch_ended,
             ):
                 run = runs[number]
+                cli.give_back_memory()  # the training's, then the scoring's
                 result = score(one.sae, one.config.k, scored[run.layer])
                 reports[number] = {
                     "layer": run.layer,
@@ -188,6 +195,7 @@ def train_and_write(
                     "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
                     "versions": {name: version(name) for name in PACKAGES},
                 }
+                cli.give_back_memory()
                 write_results(run.target, one, result, reports[number], rows_scored)
                 found = {"scored_l0": result.l0, "scored_fvu": result.fvu, "scored_dead": result.dead}
                 journal.scored(run.target, found, len(one.epochs) * steps)
@@ -340,12 +348,13 @@ class FromText:
         say(
             f"text     {data.dataset}, {data.split}: {len(samples):,} samples{fewer}, {samples.mask.sum():,} characters"
         )
-        model, verified = self.checkpoint.model(), samples[: self.args.verify]
+        model, verified = self.checkpoint.model(n_layers=max(self.layers) + 1), samples[: self.args.verify]
         if self.args.verify and not passes_cross_check(
             model, self.checkpoint, verified, self.layers, data.padding, say
         ):
             return None
         del self.checkpoint
+        cli.give_back_memory()  # PyTorch's
         return self._extract(model, say, cleanup)
 
     def _extract(self, model: RestorationModel, say: Callable[[str], None], cleanup: contextlib.ExitStack) -> Loaded:
