@@ -62,12 +62,13 @@ class Recovery(NamedTuple):
 
 def recovery(sae: SAE, k: int | None, planted: Planted, n: int = 20000, seed: int = 1) -> Recovery:
     """Rate an SAE on n rows that it was not trained on."""
-    cosine = planted.directions @ np.asarray(sae.W_dec / jnp.linalg.norm(sae.W_dec, axis=1, keepdims=True)).T
+    norm = np.linalg.norm(sae.W_dec, axis=1)  # not 1 in every library's files; latents are counted in its units
+    cosine = planted.directions @ (np.asarray(sae.W_dec) / norm[:, None]).T
     direction, latent = linear_sum_assignment(-cosine)
     counts, sums = np.zeros((3, len(direction))), np.zeros(2)
     for start in range(0, n, CHUNK):
         rows, coefficients = planted.sample(min(CHUNK, n - start), seed + 7919 * start)
-        found = np.asarray(sae_lib.encode(sae, rows, k))[:, latent]
+        found = (np.asarray(sae_lib.encode(sae, rows, k)) * norm)[:, latent]
         true = coefficients[:, direction]
         both = (found > 0) & (true > 0)
         counts += [both.sum(axis=0), (found > 0).sum(axis=0), (true > 0).sum(axis=0)]

@@ -67,3 +67,16 @@ def test_a_topk_finds_256_directions_in_64_dimensions():
     assert found.precision > 0.7
     assert found.recall > 0.7
     assert 0.8 < found.shrinkage < 1.02
+
+
+def test_figures_do_not_depend_on_the_norms_of_decoder_rows():
+    """Some libraries' files have others than 1: latents are as much smaller there."""
+    planted = plant(features=12, d_in=8, active=2)
+    directions = jnp.asarray(planted.directions)
+    grown = jnp.linspace(0.5, 4, 12)
+    same = [
+        SAE(directions.T / by[None, :], jnp.zeros(12), directions * by[:, None], jnp.zeros(8))
+        for by in (jnp.ones(12), grown)
+    ]
+    one, other = (recovery(sae, None, planted, n=500) for sae in same)
+    np.testing.assert_allclose(one, other, rtol=1e-5)
