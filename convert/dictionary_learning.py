@@ -1,15 +1,14 @@
 """dictionary_learning's folders: `config.json`, `ae.pt`; as its `load_dictionary` (0.1.0) reads them."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from convert import folders, pt
+from convert import folders, pt, sae_files, words
 from convert.sae_files import TENSORS, SAEFile
-from jaxsae.config import require
+from jaxsae.config import require, whole_number
 
-WEIGHTS = "ae.pt"
+WEIGHTS, CONFIG = "ae.pt", "config.json"
 _LINEAR = {"W_enc": "encoder.weight T", "b_enc": "encoder.bias", "W_dec": "decoder.weight T"}
 _PLAIN = {name: name for name in TENSORS}
 CLASSES: dict[str, dict[str, str]] = {
@@ -34,17 +33,21 @@ SUBTRACTS = ("AutoEncoder", "AutoEncoderTopK", "BatchTopKSAE", "MatryoshkaBatchT
 
 def read(path: Path) -> SAEFile:
     """Any of its classes; the latents are those of its `encode` as it computes without being asked otherwise."""
-    config = folders.read_config(path / "config.json")
-    told = config.get("trainer")
-    trainer: dict[str, Any] = told if isinstance(told, dict) else {}
-    kind = str(trainer.get("dict_class"))
+    config = folders.read_config(path / CONFIG)
+    trainer, buffer = folders.inner(config, "trainer"), folders.inner(config, "buffer")
+    kind = str(trainer.take("dict_class"))
     require(kind in CLASSES, f"{path}: config.json must have trainer.dict_class of {', '.join(CLASSES)}, got {kind!r}")
-    tensors = dict(pt.read_pt(path / WEIGHTS, "the ae.pt that its trainer saves"))
-    one = tensors.pop("threshold", None) if kind in SUBTRACTS else None  # a number
-    for name in ("k", "group_sizes"):
-        tensors.pop(name, None)
+    stored = pt.read_pt(path / WEIGHTS, "the ae.pt that its trainer saves")
+    tensors = {str(name): stored.take(name) for name in stored}
+    thresholded = kind in ("BatchTopKSAE", "MatryoshkaBatchTopKSAE")
+    topk = kind == "AutoEncoderTopK"
+    one = tensors.pop("threshold", None) if thresholded or topk else None  # a number; TopK's is not used
+    k, stored_k = trainer.take("k"), tensors.pop("k", None) if thresholded or topk else None
+    if kind == "MatryoshkaBatchTopKSAE":
+        tensors.pop("group_sizes", None)
     weights = folders.as_weights(path, tensors, CLASSES[kind])
-    if kind in ("BatchTopKSAE", "MatryoshkaBatchTopKSAE"):
+    folders.take_sizes(trainer, weights, "activation_dim", "dict_size")
+    if thresholded:
         size = getattr(one, "size", 0)
         require(size == 1, f"{path}: threshold must be one number, got {size}")
         weights["threshold"] = np.full(weights["W_enc"].shape[1], float(pt.floating(one, f"{path}: threshold").item()))
@@ -55,10 +58,18 @@ def read(path: Path) -> SAEFile:
     # its loader brings this one's decoder to unit norm, unless torch.allclose finds that it is
     if kind == "AutoEncoder" and not np.allclose(np.linalg.norm(weights["W_dec"], axis=1), 1):
         weights = folders.unit_rows(weights)
-    k = folders.whole_number(path / "config.json", "k", trainer.get("k")) if kind == "AutoEncoderTopK" else None
-    layer = trainer.get("layer")
-    extra = folders.told_by(f"blocks.{layer}.hook_resid_post") if type(layer) is int else {}
-    return folders.as_file(path, weights, k, config.get("jaxsae"), extra)
+    require(k is None or topk or thresholded, f"{path}: k must go with a TopK, got {k!r} and {kind}")
+    if topk:
+        k = folders.whole_number(path / CONFIG, "k", k)
+        same = whole_number(stored_k) in (None, k)
+        require(same, f"{path}: k must be the same in config.json and {WEIGHTS}, got {k} and {stored_k}")
+    io = buffer.take("io", "out")
+    require(io == "out", f"{path}: must be of what a module gives, got buffer.io {io!r}, its input")
+    place = sae_files.place(path, trainer.take("layer"), trainer.take("submodule_name"))
+    note = config.take("jaxsae")
+    for fields in (trainer, buffer, config):
+        sae_files.pass_over(fields, words.OF_LIBRARIES["dictionary_learning"])
+    return folders.as_file(path, weights, k if topk else None, note, place)
 
 
 def write(path: Path, file: SAEFile) -> None:
@@ -87,4 +98,4 @@ def write(path: Path, file: SAEFile) -> None:
             "threshold": np.asarray(-1, np.float32),  # not set
         }
     content = {"trainer": trainer, "buffer": {}, "jaxsae": folders.note_of(file)}
-    folders.write_folder(path, ("config.json", content), WEIGHTS, tensors)
+    folders.write_folder(path, (CONFIG, content), WEIGHTS, tensors)

@@ -4,8 +4,6 @@ What another library does and our file has no word for is folded into the weight
 the input, decoder rows that have no unit norm, and gates.
 """
 
-import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,22 +13,36 @@ import numpy as np
 
 from convert import pt
 from convert.sae_files import NEEDS, TENSORS, SAEFile, is_number
-from jaxsae.config import InputError, SAEConfig, require
-from jaxsae.files import read_json, whole
+from jaxsae.config import InputError, SAEConfig, listed, require
+from jaxsae.files import read_json, to_json, whole
 from jaxsae.sae import SAE
 
 Weights = dict[str, np.ndarray]
 """W_enc [d_in, d_sae], W_dec [d_sae, d_in], b_dec [d_in]; b_enc, threshold and what else there is: [d_sae]; float64."""
 
 
-def read_config(path: Path) -> dict[str, Any]:
-    """The object in a JSON file."""
+def read_config(path: Path) -> pt.Fields:
+    """The object in a JSON file, to be taken word by word."""
     try:
         content = read_json(path)
     except FileNotFoundError:
         raise InputError(f"{path.parent} must have {path.name} beside its weights, got none") from None
     require(isinstance(content, dict), f"{path}: must be a JSON object, got {type(content).__name__}")
-    return content
+    return pt.Fields(content, str(path))
+
+
+def inner(fields: pt.Fields, word: str) -> pt.Fields:
+    """An object within another, likewise; an empty one where there is none."""
+    value = fields.take(word)
+    require(isinstance(value, dict | None), f"{fields.where}: {word} must be an object, got {value!r:.60}")
+    return pt.Fields(value or {}, f"{fields.where}: {word}")
+
+
+def take_sizes(fields: pt.Fields, weights: Weights, d_in: str, d_sae: str) -> None:
+    """Take the words of a config for the widths; where they are said, they must be the weights'."""
+    for word, size in zip((d_in, d_sae), weights["W_enc"].shape, strict=True):
+        said = fields.take(word)
+        require(said in (None, 0, size), f"{fields.where}: {word} must be that of the weights, {size}, got {said!r}")
 
 
 def read_safetensors(path: Path) -> Weights:
@@ -52,7 +64,7 @@ def as_weights(path: Path, given: Mapping[str, Any], names: Mapping[str, str]) -
     """
     theirs = {ours: name.removesuffix(" T") for ours, name in names.items()}
     missing, unused = sorted(set(theirs.values()) - set(given)), sorted(set(given) - set(theirs.values()))
-    lists = f"misses {', '.join(missing) or 'none'} and has besides {', '.join(unused) or 'none'}"
+    lists = f"misses {listed(missing) or 'none'} and has besides {listed(unused) or 'none'}"
     require(not missing and not unused, f"{path}: must have the tensors {', '.join(theirs.values())}, {lists}")
     out = {}
     for ours, name in theirs.items():
@@ -75,6 +87,12 @@ def whole_number(path: Path, name: str, value: Any) -> int:
 def nothing_subtracted(weights: Weights) -> Weights:
     """For x what the SAE is for x - b_dec."""
     return weights | {"b_enc": weights["b_enc"] - weights["b_dec"] @ weights["W_enc"]}
+
+
+def for_scaled_rows(weights: Weights, factor: float) -> Weights:
+    """For x what the SAE is for factor * x; the latents stay what they are."""
+    W_enc, W_dec, b_dec = weights["W_enc"] * factor, weights["W_dec"] / factor, weights["b_dec"] / factor
+    return weights | {"W_enc": W_enc, "W_dec": W_dec, "b_dec": b_dec}
 
 
 def unit_rows(weights: Weights) -> Weights:
@@ -118,11 +136,12 @@ def as_file(path: Path, weights: Weights, k: int | None, note: Any, extra: dict[
     threshold = weights.get("threshold")
     if threshold is not None:
         threshold = np.maximum(threshold, 0)  # a latent is at least 0 anyway
-    note = note or {}
+    note = {} if note is None else note
     architecture: Any = "topk" if k else "relu" if threshold is None else "jumprelu"
     ok = isinstance(note, dict) and isinstance(note.get("extra", {}), dict) and is_number(note.get("l1_coef", 0.0))
     ok = ok and isinstance(note.get("losses", []), list) and all(map(is_number, note.get("losses", [])))
     ok = ok and isinstance(note.get("target_l0"), int | None)
+    ok = ok and set(note) <= {"architecture", "l1_coef", "target_l0", "losses", "extra"}
     require(ok, f"{path}: what jaxsae noted in it must be as it writes it, got something else")
     trained = note.get("architecture")
     if trained == "relu" and (k == d_sae or (threshold is not None and not threshold.any())):
@@ -149,17 +168,6 @@ def hook_of(file: SAEFile) -> str | None:
     return file.extra.get("hook_name") or (None if layer is None else f"blocks.{layer}.hook_resid_post")
 
 
-def told_by(hook: Any) -> dict[str, Any]:
-    """What a hook's name tells: `hook_name`, and `layer` where it is a block's output."""
-    found = (
-        re.fullmatch(r"blocks\.(\d+)\.hook_resid_post|(?:.*\.)?layers\.(\d+)", hook) if isinstance(hook, str) else None
-    )
-    if not found:
-        return {"hook_name": hook} if isinstance(hook, str) else {}
-    layer = int(found[1] or found[2])
-    return {"layer": layer, "hook_name": f"blocks.{layer}.hook_resid_post"}
-
-
 def arrays(file: SAEFile) -> Weights:
     """W_enc, b_enc, W_dec, b_dec, float32."""
     return {name: np.asarray(getattr(file.sae, name), np.float32) for name in TENSORS}
@@ -178,7 +186,7 @@ def write_folder(path: Path, config: tuple[str, Mapping[str, Any]], weights: str
 
     with whole(path) as aside:
         aside.mkdir()
-        (aside / config[0]).write_text(json.dumps(config[1], indent=2, default=str), encoding="utf-8")
+        (aside / config[0]).write_text(to_json(config[1], indent=2), encoding="utf-8")
         if weights.endswith(".pt"):
             pt.write_pt(aside / weights, {name: pt.to_tensor(array) for name, array in tensors.items()})
         else:

@@ -5,7 +5,7 @@ from pathlib import Path
 from convert import FORMATS, dictionary_learning, sae_files, saelens, sparsify
 from convert.sae_files import SAEFile
 from jaxsae.config import require
-from jaxsae.files import sha256
+from jaxsae.files import sha256, sha256_of
 
 FOLDERS = dict(zip(FORMATS[1:], (saelens, dictionary_learning, sparsify), strict=True))
 
@@ -51,7 +51,9 @@ def convert_sae(source: str | Path, path: str | Path, to: str) -> SAEFile:
     require(not path.exists(), f"{path} must not exist yet; remove it or give another name")
     kind, of = recognised(source)
     file = load_sae(of)
-    file = SAEFile(file.sae, file.config, file.losses, file.extra | {"source": {"format": kind, "sha256": sha256(of)}})
+    names = () if kind == "pt" else (FOLDERS[kind].CONFIG, FOLDERS[kind].WEIGHTS)
+    made_of = sha256_of((name, of / name) for name in names) if names else sha256(of)
+    file = SAEFile(file.sae, file.config, file.losses, file.extra | {"source": {"format": kind, "sha256": made_of}})
     if to == "pt":
         sae_files.save_sae(path, file.sae, file.config, file.losses, file.extra)
     else:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 
 from convert import pt, table
 from jaxsae import checkpoint
-from jaxsae.config import ModelConfig, require
+from jaxsae.config import ModelConfig, note, require, whole_number
 from jaxsae.files import sha256
 from jaxsae.model import RestorationModel, from_params
 
@@ -24,12 +24,25 @@ class Checkpoint:
 
     config: ModelConfig
     tensors: dict[str, np.ndarray]
-    fingerprint: Callable[[], str]
+    sha256: str
+    """Of the file it was read from, to know that again; of a converted folder, that of the file it was made from."""
 
     @functools.cached_property
-    def sha256(self) -> str:
-        """Of the `.pt` file; a converted folder remembers that of the file it was made from."""
-        return self.fingerprint()
+    def identity(self) -> str:
+        """SHA-256 of config and tensors: of whatever file, folder and type they are stored in, it is the same model.
+
+        Tensors count as the float32 that is computed with. Dropout, which only training knows, does not count.
+        """
+        digest, said = hashlib.sha256(), dataclasses.asdict(self.config)
+        del said["dropout"]
+        said["rotary_base"] = float(said["rotary_base"])
+        digest.update(repr(sorted(said.items())).encode())
+        for name in table.torch_shapes(self.config):
+            tensor = np.ascontiguousarray(self.tensors[name], np.float32)
+            digest.update(f"{name} {tensor.shape}".encode())
+            digest.update(tensor.data)
+        pt.forget(self.tensors.values())
+        return digest.hexdigest()
 
     def model(self, dtype: Any = np.float32, n_layers: int | None = None) -> RestorationModel:
         """The Flax replica with these weights; with `n_layers`, of the first blocks alone."""
@@ -44,26 +57,38 @@ class Checkpoint:
 def read_checkpoint(path: str | Path) -> Checkpoint:
     """Read a `.pt` file or a converted folder.
 
+    Of a `.pt`, `model_state_dict` and `config` are read to the last key; what lies beside them is not looked at.
+
     Raises:
-      InputError: not such a file, or its tensors do not fit its config; every difference is named.
+      InputError: not such a file, or its tensors do not fit its config; the first differences are named.
     """
     path = Path(path)
     if path.is_dir():
         config, params, provenance = checkpoint.load_model(path)
-        return Checkpoint(config, table.to_torch(params, config), lambda: provenance["sha256"])
+        return Checkpoint(config, table.to_torch(params, config), provenance["sha256"])
     content = pt.read_pt(path, INSTEAD)
-    keys = ", ".join(map(str, content)) or "nothing"
-    has_both = isinstance(content.get("model_state_dict"), dict) and "config" in content
-    require(has_both, f"{path}: must have model_state_dict and config, got {keys}; give {INSTEAD}")
-    config = ModelConfig.from_dict(content["config"], str(path))
-    vocab_size = content.get("vocab_size", config.vocab_size)  # absent in last_model.pt
+    both = all(key in content for key in ("model_state_dict", "config"))
+    require(
+        both, f"{path}: must have model_state_dict and config, got {content.described() or 'nothing'}; give {INSTEAD}"
+    )
+    state = content.take("model_state_dict")
+    is_state = isinstance(state, dict)
+    require(is_state, f"{path}: must have model_state_dict and config, got {type(state).__name__}; give {INSTEAD}")
+    config = ModelConfig.from_dict(content.take("config"), str(path))
+    vocab_size = whole_number(content.take("vocab_size", config.vocab_size))  # absent in last_model.pt
     require(
         vocab_size == config.vocab_size, f"{path}: vocab_size must be config's {config.vocab_size}, got {vocab_size!r}"
     )
-    tensors = {str(name): pt.floating(t, f"{path}: {name}") for name, t in content["model_state_dict"].items()}
-    table.to_flax(tensors, config, str(path))
+    state = {str(name): tensor for name, tensor in state.items()}
+    if chain := table.wrapper(state, table.torch_shapes(config)):
+        note(f"{path}: the names of its tensors begin with {chain}, as a wrapper of PyTorch's puts it; read without it")
+        state = {name.removeprefix(chain): tensor for name, tensor in state.items()}
+    for name, tensor in state.items():
+        require(isinstance(tensor, np.ndarray), f"{path}: {name} must be a tensor, got {type(tensor).__name__}")
+    table.to_flax(state, config, str(path))  # shapes first: a tensor may be declared larger than its file
+    tensors = {name: pt.floating(tensor, f"{path}: {name}") for name, tensor in state.items()}
     pt.forget(tensors.values())
-    return Checkpoint(config, tensors, lambda: sha256(path))
+    return Checkpoint(config, tensors, sha256(path))
 
 
 def load_restoration_model(path: str | Path) -> RestorationModel:

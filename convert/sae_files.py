@@ -3,13 +3,13 @@
     W_enc [d_in, d_sae]   b_enc [d_sae]   W_dec [d_sae, d_in]   b_dec [d_in]   losses: list of float   config: dict
 
 `features = relu(x @ W_enc + b_enc)`; with `config["k"]`, of the k largest pre-activations only; with
-`config["threshold"]` (one number, or one per latent), only where the pre-activation is above it.
+`config["threshold"]` (one number, or one per latent), only where the pre-activation is above it. Every tensor and word
+of a file is applied, known to say nothing of the features (`convert.words`), or refused.
 """
 
 import math
 import re
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
 from pathlib import Path
@@ -18,8 +18,17 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from convert import pt
-from jaxsae.config import THRESHOLDED, SAEConfig, require
+from convert import pt, words
+from jaxsae.config import (
+    THRESHOLDED,
+    InputError,
+    SAEConfig,
+    listed,
+    note,
+    plain_number,
+    require,
+    whole_number,
+)
 from jaxsae.sae import SAE
 
 TENSORS = ("W_enc", "b_enc", "W_dec", "b_dec")
@@ -44,7 +53,8 @@ def load_pt(path: str | Path) -> SAEFile:
     """Read an SAE file of this project or of the original scripts, its older variants included.
 
     Raises:
-      InputError: not such a file, shapes that do not fit, or an architecture whose features would come out wrong.
+      InputError: not such a file, shapes that do not fit, or something in it that is not understood: it might say that
+        the features are others than the plain formula's.
     """
     content = pt.read_pt(path, INSTEAD)
     missing = [name for name in (*TENSORS, "config") if name not in content]
@@ -52,54 +62,191 @@ def load_pt(path: str | Path) -> SAEFile:
         not missing,
         f"{path}: must have {', '.join(TENSORS)} and config, got none of {', '.join(missing)}; give {INSTEAD}",
     )
-    given = content["config"]
+    # Older files are float32 too; half precision is widened.
+    arrays = [pt.floating(content.take(name), f"{path}: {name}").astype(np.float32) for name in TENSORS]
+    given = content.take("config")
     require(isinstance(given, dict), f"{path}: config must be a dict, got {type(given).__name__}")
-    extra = dict(given)
-    d_in, d_sae, k, target_l0 = (extra.pop(name, None) for name in ("d_in", "d_sae", "k", "target_l0"))
+    config = pt.Fields(given, f"{path}: config")
+
+    losses = _losses(path, content)
+    said = {name: _said(str(path), name, (config, content)) for name in words.APPLIED}
+    d_in, d_sae = (whole_number(said[name]) for name in ("d_in", "d_sae"))
     require(
         all(type(d) is int for d in (d_in, d_sae)),
         f"{path}: config must have whole d_in and d_sae, got {d_in!r} and {d_sae!r}",
     )
-    for name, value in (("k", k), ("target_l0", target_l0)):
-        require(value is None or type(value) is int, f"{path}: config.{name} must be a whole number, got {value!r}")
-    l1_coef = extra.pop("l1_coef", extra.pop("l1_coefficient", 0.0))
-    require(is_number(l1_coef), f"{path}: config.l1_coef must be a number, got {l1_coef!r}")
-    threshold = extra.pop("threshold", None)
-    architecture = extra.pop("architecture", "relu" if k is None else "topk")
-    applied = [name for name, value in (("k", k), ("threshold", threshold)) if value is not None]
-    require(
-        isinstance(architecture, str)
-        and architecture in NEEDS
-        and applied == [need for need in [NEEDS[architecture]] if need],
-        f"{path}: config must describe relu, topk with k, or {', '.join(THRESHOLDED)} with threshold, "
-        f"got architecture {architecture!r} and keys {', '.join(map(str, given))}",
-    )
-    config = SAEConfig(d_in, d_sae, float(l1_coef), k, architecture, target_l0)
-
-    # Older files are float32 too; half precision is widened.
-    arrays = [pt.floating(content[name], f"{path}: {name}").astype(np.float32) for name in TENSORS]
     expected = [(d_in, d_sae), (d_sae,), (d_sae, d_in), (d_in,)]
     got = [array.shape for array in arrays]
     require(got == expected, f"{path}: shapes must be {_shapes(expected)} (config), got {_shapes(got)}")
-    sae = SAE(*map(jnp.asarray, arrays))
-    if threshold is not None:
-        many = threshold if isinstance(threshold, list) else [threshold] * d_sae
-        ok = len(many) == d_sae and all(is_number(value) and 0 <= value < math.inf for value in many)
-        require(ok, f"{path}: config.threshold must be a number of at least 0, or {d_sae} (d_sae) of them")
-        sae = sae._replace(threshold=jnp.asarray(many, jnp.float32))
-    losses = content.get("losses", content.get("training_losses", []))
-    require(isinstance(losses, list) and all(map(is_number, losses)), f"{path}: losses must be a list of numbers")
-    return SAEFile(sae, config, [float(loss) for loss in losses], extra)
+    numbers = {name: whole_number(said[name]) for name in ("k", "target_l0")}
+    for name, value in numbers.items():
+        require(value is None or type(value) is int, f"{path}: config.{name} must be a whole number, got {value!r}")
+    l1_coef = plain_number(said["l1_coef"])
+    l1_coef = 0.0 if l1_coef is None else l1_coef
+    require(is_number(l1_coef), f"{path}: config.l1_coef must be a number, got {l1_coef!r}")
+    threshold = _thresholds(path, said["threshold"], d_sae)
+    architecture = _architecture(str(path), said, numbers["k"], threshold)
+    if architecture == "relu":
+        threshold = None  # of 0 each
+    extra = place(path, said["layer"], said["hook_name"])
+    for fields in (config, content):
+        extra |= pass_over(fields)
+    sae = SAE(*map(jnp.asarray, arrays), threshold=None if threshold is None else jnp.asarray(threshold))
+    shape = SAEConfig(d_in, d_sae, float(l1_coef), numbers["k"], architecture, numbers["target_l0"])
+    return SAEFile(sae, shape, losses, extra)
+
+
+def _said(where: str, name: str, places: Sequence[pt.Fields]) -> Any:
+    """What a file says of one of `words.APPLIED`, in any of its places and by any of its words; None: nothing."""
+    values = []
+    for fields in places:
+        for word in words.APPLIED[name]:
+            if word in fields:
+                value = fields.take(word)
+                values += [] if value is None else [(word, value)]
+    if not values:
+        return None
+    word, first = values[0]
+    other = next((w for w, v in values if not np.array_equal(np.asarray(v), np.asarray(first))), None)
+    require(other is None, f"{where}: {word} and {other} must say the same, got different ones")
+    return first
+
+
+def _thresholds(path: str | Path, given: Any, d_sae: int) -> np.ndarray | None:
+    """One of each latent, float32 [d_sae], from a number, a list, or a tensor."""
+    if given is None:
+        return None
+    what = f"{path}: config.threshold must be a number of at least 0, or {d_sae} (d_sae) of them"
+    try:
+        many = np.asarray(given, np.float64)
+    except (TypeError, ValueError):
+        raise InputError(f"{what}, got {type(given).__name__}") from None
+    ok = many.size in (1, d_sae) and many.ndim <= 1 and not isinstance(given, bool)
+    require(ok, f"{what}, got {type(given).__name__} {list(many.shape) or ''}")
+    require(bool(np.isfinite(many).all() and (many >= 0).all()), f"{what}, got {float(many.min()):g}")
+    return np.broadcast_to(many.reshape(-1), d_sae).astype(np.float32)
+
+
+def _architecture(where: str, said: Mapping[str, Any], k: int | None, threshold: np.ndarray | None) -> Any:
+    """Which of ours it is by everything that a file says, which must agree."""
+    named = {name: said[name] for name in ("architecture", "activation") if said[name] is not None}
+    known = {name: words.ARCHITECTURES.get(str(word).lower()) for name, word in named.items()}
+    if threshold is not None and not threshold.any() and "jumprelu" not in known.values():
+        threshold = None  # above 0 every latent fires that fires at all
+    if known.get("activation") == "relu" and known.get("architecture", "relu") != "relu":
+        del known["activation"]  # what the others do they do to a ReLU's values
+    means = {*known.values()} or {"topk" if k is not None else "relu" if threshold is None else "jumprelu"}
+    if means == {"relu"} and "architecture" not in known and k is not None:
+        means = {"topk"}
+    architecture = means.pop() if len(means) == 1 else None
+    applied = [name for name, value in (("k", k), ("threshold", threshold)) if value is not None]
+    needs = [need for need in [NEEDS.get(str(architecture))] if need]
+    got = [f"{name} {word!r}" for name, word in named.items()] + applied
+    require(
+        architecture is not None and applied == needs,
+        f"{where}: config must describe relu, topk with k, or {', '.join(THRESHOLDED)} with threshold, "
+        f"got {listed(got) or 'nothing'}",
+    )
+    return architecture
+
+
+def pass_over(fields: pt.Fields, more: Collection[str] = ()) -> dict[str, Any]:
+    """Take what says nothing of the features, or that nothing is done; gives what is readable of it.
+
+    Args:
+      more: words that say nothing in this format.
+
+    Raises:
+      InputError: something else is there; it is named.
+    """
+    kept = {}
+    for word in fields:
+        if word in words.SILENT or word in more:
+            try:
+                kept[word] = fields.take(word)
+            except InputError:  # of some class that is not known
+                continue
+        elif word in words.NEUTRAL:
+            value, neutral = fields.take(word), words.NEUTRAL[word]
+            each = value.reshape(-1).tolist() if isinstance(value, np.ndarray) else [value]
+            ok = all(any(_same(one, n) for n in neutral) for one in each)
+            got = repr(value) if isinstance(value, str | int | float | bool) else "others"
+            must = "/".join(dict.fromkeys(str(n) for n in neutral if n != ""))
+            require(ok, f"{fields.where}: {word} must be {must}, got {got}, which the plain formula does not apply")
+    fields.finish("may have nothing that is not known here, for it might say something of the features")
+    plain = {word: plain_number(value) for word, value in kept.items()}
+    return {word: value for word, value in plain.items() if not isinstance(value, np.ndarray)}
+
+
+def _same(value: Any, neutral: Any) -> bool:
+    """Equal, and not only as Python has it, for which 0 is False."""
+    return value is neutral or (type(value) is not bool and type(neutral) is not bool and bool(value == neutral))
+
+
+def _losses(path: str | Path, content: pt.Fields) -> list[float]:
+    """The mean loss of each epoch, as far as it can be read: nothing else depends on it."""
+    name = "losses" if "losses" in content else "training_losses"
+    try:
+        given = content.take(name)
+        values = np.asarray([] if given is None else given, np.float64)
+        found = values.reshape(-1) if values.ndim <= 1 else values[:0]
+        kept = [float(loss) for loss in found if math.isfinite(loss)]
+        unread = values.size - len(kept)
+    except (InputError, TypeError, ValueError):
+        kept, unread = [], 1
+    if unread:
+        note(f"{path}: {name} must be a list of numbers to be read; what is not is left out, the features do not need it")
+    return kept
+
+
+_OUTPUT = re.compile(
+    r"blocks\.(\d+)\.hook_resid_post|(?:.*\.)?(?:layers?|h|blocks?)\.(\d+)|resid(?:ual)?_post(?:_layer)?[._](\d+)"
+)
+_INPUT = re.compile(r"blocks\.(\d+)\.hook_resid_pre|resid(?:ual)?_pre(?:_layer)?[._](\d+)")
+_OF_ANY_LAYER = ("resid_post", "hook_resid_post", "residual", "residual_stream", "resid")
+
+
+def placed(hook: Any) -> dict[str, Any]:
+    """What a hook's name tells: `hook_name`, and `layer` where it is a block's output, or the next one's input."""
+    if not isinstance(hook, str):
+        return {}
+    output, of_input = _OUTPUT.fullmatch(hook), _INPUT.fullmatch(hook)
+    groups = (output or of_input).groups() if output or of_input else ()  # type: ignore[union-attr]
+    layer = int(next(n for n in groups if n)) - bool(of_input) if groups else -1
+    return {"layer": layer, "hook_name": f"blocks.{layer}.hook_resid_post"} if layer >= 0 else {"hook_name": hook}
+
+
+def place(path: str | Path, layer: Any, hook: Any) -> dict[str, Any]:
+    """`layer` and `hook_name`, as far as they are said; the two must agree."""
+    layer = whole_number(layer)
+    layer = int(layer) if isinstance(layer, str) and layer.isdecimal() else layer
+    require(layer is None or (type(layer) is int and layer >= 0), f"{path}: layer must be a number, got {layer!r}")
+    by_hook = placed(hook)
+    require(
+        None in (layer, by_hook.get("layer")) or layer == by_hook["layer"],
+        f"{path}: layer and hook_name must say the same, got {layer} and {hook!r}",
+    )
+    return ({} if layer is None else {"layer": layer}) | by_hook
 
 
 def layer_of(path: str | Path, file: SAEFile, given: int | None) -> int:
     """The layer an SAE was trained on: its file says so, else its name; else it must be given.
 
+    The name of a file is taken for the original scripts' (`sae_layer8_optimized.pt`), in which alone they say the
+    layer. The name of a folder tells only where nothing else does.
+
     Raises:
-      InputError: none of them says it, or `given` is another.
+      InputError: none of them says it, `given` is another, or the SAE is of something else than a block's output.
     """
+    hook = file.extra.get("hook_name")
+    elsewhere = hook is not None and "layer" not in placed(hook) and hook not in _OF_ANY_LAYER
+    require(
+        not elsewhere,
+        f"{path} must be of the residual stream after a block (blocks.N.hook_resid_post), got an SAE of {str(hook)[:80]}",
+    )
     named = re.search(r"layer_?(\d+)", Path(path).name)
-    recorded = file.extra.get("layer", int(named[1]) if named else None)
+    is_folder = Path(path).is_dir()
+    recorded = file.extra.get("layer", int(named[1]) if named and not (is_folder and given is not None) else None)
     if given is None:
         require(isinstance(recorded, int), f"{path} must say its layer, which it does not; give --layer")
         return int(recorded)  # type: ignore[arg-type]
@@ -108,21 +255,24 @@ def layer_of(path: str | Path, file: SAEFile, given: int | None) -> int:
     return given
 
 
-def check_model(path: str | Path, file: SAEFile, checkpoint_sha256: str, other: bool = False) -> None:
+def check_model(path: str | Path, file: SAEFile, identity: str, sha256: str | None = None, other: bool = False) -> None:
     """An SAE is of one model: where its file says of which, that must be the one given.
 
     Args:
-      other: it is known to be another; only say so on standard error.
+      identity: the given model's `Checkpoint.identity`.
+      sha256: that of its file, which is what older SAE files say.
+      other: it is known to be another; only note it.
 
     Raises:
       InputError: it is not.
     """
-    recorded = file.extra.get("checkpoint_sha256")
-    if recorded in (None, checkpoint_sha256):
+    said = file.extra.get("model_sha256")
+    recorded, given = (said, identity) if said is not None else (file.extra.get("checkpoint_sha256"), sha256)
+    if recorded is None or given is None or recorded == given:
         return
-    what = f"{path} was trained on another model ({str(recorded)[:12]}...) than the one given ({checkpoint_sha256[:12]}...)"
+    what = f"{path} was trained on another model ({str(recorded)[:12]}...) than the one given ({given[:12]}...)"
     require(other, f"{what}; give its --checkpoint, or --other-model if that is meant")
-    sys.stderr.write(f"note: {what}\n")
+    note(what)
 
 
 def is_number(value: Any) -> bool:

@@ -1,13 +1,16 @@
 """SAELens's folders: `cfg.json`, `sae_weights.safetensors`; as its `SAE.load_from_disk` (6.54.12) reads them."""
 
+import math
 from pathlib import Path
 from typing import Any
 
-from convert import folders
-from convert.sae_files import SAEFile
+from convert import folders, sae_files, words
+from convert.sae_files import SAEFile, is_number
 from jaxsae.config import require
 
-WEIGHTS = "sae_weights.safetensors"
+WEIGHTS, CONFIG = "sae_weights.safetensors", "cfg.json"
+SCALER, WHITENING = "activation_scaler.json", "activation_whitening.safetensors"
+"""Beside the weights, of a checkpoint from during training."""
 VERSION = "6.54.12"
 """Whose format is written. Where none is stated, its loader takes the folder for one of before version 6."""
 BIASES = {
@@ -19,43 +22,79 @@ BIASES = {
 
 
 def read(path: Path) -> SAEFile:
-    """An SAE of the kinds in `BIASES`; what is normalised or reshaped on the way in is refused."""
-    given = folders.read_config(path / "cfg.json")
-    metadata = given.get("metadata", {})
-    require(isinstance(metadata, dict), f"{path}: metadata of cfg.json must be an object, got {metadata!r}")
-    architecture, k = str(given.get("architecture", "standard")), given.get("k", 100)
+    """An SAE of the kinds in `BIASES`; what is reshaped on the way in is refused, and what is scaled by no known factor."""
+    given = folders.read_config(path / CONFIG)
+    metadata = folders.inner(given, "metadata")
+    architecture, k = str(given.take("architecture", "standard")), given.take("k")
     # Before version 6: the activation function by name, and the hook at top level
-    activation = given.get("activation_fn_str", given.get("activation_fn", "relu"))
+    activation = given.take("activation_fn_str", given.take("activation_fn", "relu"))
     if activation == "topk":
-        its = given.get("activation_fn_kwargs")
+        its = given.take("activation_fn_kwargs")
         architecture, k = "topk", its.get("k") if isinstance(its, dict) else None
     for holds, what in (
         (architecture in BIASES, f"architecture {architecture!r}"),
         (activation in ("relu", "topk"), f"activation_fn {activation!r}"),
-        # expected_average_only_in: the scale is in the weights already
-        (
-            given.get("normalize_activations") in (None, False, True, "none", "expected_average_only_in"),
-            f"normalize_activations {given.get('normalize_activations')!r}",
-        ),
-        (given.get("reshape_activations", "none") == "none", "reshaped activations"),
-        (not given.get("finetuning_scaling_factor"), "a finetuning_scaling_factor"),
+        (given.take("reshape_activations", "none") == "none", "reshaped activations"),
+        (not given.take("finetuning_scaling_factor"), "a finetuning_scaling_factor"),
+        (k is None or architecture == "topk", f"k for architecture {architecture!r}"),
     ):
         require(holds, f"{path}: must be {', '.join(BIASES)} on plain rows, got {what}, which is not known here")
+    factor = _scale(path, given.take("normalize_activations"))
     tensors = folders.read_safetensors(path / WEIGHTS)
     if "scaling_factor" in tensors and (tensors["scaling_factor"] == 1).all():
         tensors.pop("scaling_factor")  # of older files; their loader leaves it out too
     names = ("W_enc", "W_dec", "b_dec", *BIASES[architecture])
     weights = folders.as_weights(path, tensors, {name: name for name in names})
-    subtracts = bool(given.get("apply_b_dec_to_input", True))
+    folders.take_sizes(given, weights, "d_in", "d_sae")
+    subtracts = bool(given.take("apply_b_dec_to_input", True))
     if architecture == "gated":
         weights = folders.without_gate(weights, subtracts)
     elif subtracts:
         weights = folders.nothing_subtracted(weights)
-    k = folders.whole_number(path / "cfg.json", "k", k) if architecture == "topk" else None
-    if k and given.get("rescale_acts_by_decoder_norm"):
+    if architecture == "topk":
+        k = folders.whole_number(path / CONFIG, "k", 100 if k is None else k)  # its default
+    if given.take("rescale_acts_by_decoder_norm") and architecture == "topk":
         weights = folders.unit_rows(weights)
-    hook = metadata.get("hook_name", given.get("hook_name", given.get("hook_point")))
-    return folders.as_file(path, weights, k, metadata.get("jaxsae"), folders.told_by(hook))
+    weights = folders.for_scaled_rows(weights, factor)
+    hooks = [fields.take(word) for fields in (metadata, given) for word in ("hook_name", "hook_point")]
+    hook, note = next((one for one in hooks if one is not None), None), metadata.take("jaxsae")
+    head = [fields.take("hook_head_index") for fields in (metadata, given)]
+    require(head == [None, None], f"{path}: must be of the whole residual stream, got hook_head_index {head}")
+    out = metadata.take("hook_name_out", hook)
+    require(out in (None, hook), f"{path}: must reconstruct what it reads, got a transcoder from {hook} to {out}")
+    layers = [fields.take("hook_layer") for fields in (metadata, given)]
+    layer = next((one for one in layers if one is not None), given.take("hook_point_layer"))
+    # what else it says of model and text is free, by its own rules
+    sae_files.pass_over(given, words.OF_LIBRARIES["saelens"])
+    return folders.as_file(path, weights, k, note, sae_files.place(path, None if "_pre" in str(hook) else layer, hook))
+
+
+def _scale(path: Path, normalize: Any) -> float:
+    """What rows are multiplied by before they reach the weights: 1 once training has ended, for then it is in them.
+
+    Raises:
+      InputError: rows are normalised in another way, or by a factor that the folder does not have.
+    """
+    wanted = {None: False, False: False, "none": False, True: True, "expected_average_only_in": True}
+    known = isinstance(normalize, str | bool | None) and normalize in wanted
+    require(known, f"{path}: must be on plain rows, got normalize_activations {normalize!r}, which is not known here")
+    require(not (path / WHITENING).exists(), f"{path}: must be on plain rows, got {WHITENING}, which is not known here")
+    factor = None
+    if (path / SCALER).exists():
+        scaler = folders.read_config(path / SCALER)
+        factor = scaler.take("scaling_factor")
+        scaler.finish("may have nothing but a scaling_factor")
+    if not wanted[normalize]:
+        folded = factor in (None, 1)
+        require(folded, f"{path}: normalize_activations and {SCALER} must say the same, got {normalize!r} and {factor}")
+        return 1.0
+    ok = is_number(factor) and 0 < factor < math.inf
+    require(
+        ok,
+        f"{path}: must have the scaling_factor of its rows in {SCALER}, got {factor}: a checkpoint from during training, "
+        "whose weights are of scaled rows; give the folder of the finished run",
+    )
+    return float(factor)  # type: ignore[arg-type]
 
 
 def write(path: Path, file: SAEFile) -> None:
@@ -85,4 +124,4 @@ def write(path: Path, file: SAEFile) -> None:
         config |= {"k": file.config.k, "rescale_acts_by_decoder_norm": False}
     if architecture == "jumprelu":
         tensors["threshold"] = folders.thresholds(file)
-    folders.write_folder(path, ("cfg.json", config), WEIGHTS, tensors)
+    folders.write_folder(path, (CONFIG, config), WEIGHTS, tensors)

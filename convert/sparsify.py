@@ -1,30 +1,38 @@
 """sparsify's folders: `cfg.json`, `sae.safetensors`; as its `SparseCoder.load_from_disk` (1.3.3) reads them."""
 
+import re
 from pathlib import Path
 
-from convert import folders
+from convert import folders, sae_files, words
 from convert.sae_files import SAEFile
 from jaxsae.config import require
 
-WEIGHTS = "sae.safetensors"
+WEIGHTS, CONFIG = "sae.safetensors", "cfg.json"
+HOOKPOINT = re.compile(r"(?:\w+\.)*(?:layers?|h|blocks?)\.\d+(?:\.\w+)*")
+"""What it calls a folder by: the module whose output is read. A folder of another name has been renamed."""
 NAMES = {"W_enc": "encoder.weight T", "b_enc": "encoder.bias", "W_dec": "W_dec", "b_dec": "b_dec"}
 
 
 def read(path: Path) -> SAEFile:
     """A TopK autoencoder; the folder's name, such as `layers.8`, tells the layer."""
-    given = folders.read_config(path / "cfg.json")
-    note, transcode = given.get("jaxsae"), given.get("transcode")
+    given = folders.read_config(path / CONFIG)
+    note, transcode, activation = given.take("jaxsae"), given.take("transcode"), given.take("activation", "topk")
     for holds, what in (
-        (given.get("activation", "topk") == "topk", f"activation {given.get('activation')!r}"),
-        (not given.get("skip_connection"), "a skip connection"),
+        (activation == "topk", f"activation {activation!r}"),
+        (not given.take("skip_connection"), "a skip connection"),
+        (not given.take("signed"), "signed latents"),
         (not transcode or note is not None, "a transcoder, which predicts other rows than it reads"),
     ):
         require(holds, f"{path}: must be a TopK autoencoder, got {what}, which the plain formula cannot give")
     weights = folders.as_weights(path, folders.read_safetensors(path / WEIGHTS), NAMES)
-    k = folders.whole_number(path / "cfg.json", "k", given.get("k", 32))
+    folders.take_sizes(given, weights, "d_in", "num_latents")
+    k = folders.whole_number(path / CONFIG, "k", given.take("k", 32))
     if not transcode:
         weights = folders.nothing_subtracted(weights)
-    return folders.as_file(path, weights, k, note, folders.told_by(given.get("hook_name", path.name)))
+    by_folder = path.name if HOOKPOINT.fullmatch(path.name) else None
+    hook = given.take("hook_name", by_folder)
+    sae_files.pass_over(given, words.OF_LIBRARIES["sparsify"])
+    return folders.as_file(path, weights, k, note, sae_files.place(path, None, hook))
 
 
 def write(path: Path, file: SAEFile) -> None:
@@ -54,4 +62,4 @@ def write(path: Path, file: SAEFile) -> None:
     }
     tensors = {ours: array.T if NAMES[ours].endswith(" T") else array for ours, array in arrays.items()}
     named = {NAMES[ours].removesuffix(" T"): array for ours, array in tensors.items()}
-    folders.write_folder(path, ("cfg.json", config), WEIGHTS, named)
+    folders.write_folder(path, (CONFIG, config), WEIGHTS, named)

@@ -1,12 +1,12 @@
 """The name table: which PyTorch tensor is which Flax parameter. Data, read in both directions."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
 
-from jaxsae.config import InputError, ModelConfig
+from jaxsae.config import InputError, ModelConfig, listed
 from jaxsae.model import param_shapes
 
 
@@ -63,6 +63,21 @@ def turn(array: np.ndarray, layout: str) -> np.ndarray:
     return array.T if layout == "transpose" else array
 
 
+def wrapper(names: Iterable[str], expected: Collection[str]) -> str:
+    """What stands before every name of a table, as PyTorch's wrappers put it there (`module.`, `_orig_mod.`, `model.`).
+
+    Empty unless all names begin with it, and all of the table's and no others stand behind it.
+    """
+    found = list(names)
+    first = next(iter(expected))
+    chains = {name.removesuffix(first) for name in found if name.endswith(f".{first}")}
+    for chain in chains:
+        bare = {name.removeprefix(chain) for name in found if name.startswith(chain)}
+        if len(bare) == len(found) and bare == set(expected):
+            return chain
+    return ""
+
+
 def _theirs(rows: Sequence[Entry], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
     """PyTorch name -> shape, from Flax path -> shape."""
     return {e.torch_name: shapes[e.path][::-1] if e.layout == "transpose" else shapes[e.path] for e in rows}
@@ -97,7 +112,7 @@ def renamed(
     ]
     if wrong:
         raise InputError(
-            f"{source}: tensors must be those of its config, got {len(wrong)} differences: {'; '.join(wrong)}"
+            f"{source}: tensors must be those of its config, got {len(wrong)} differences: {listed(wrong, 3, '; ')}"
         )
     return {e.path: turn(tensors[e.torch_name], e.layout) for e in rows}
 

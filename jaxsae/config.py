@@ -4,6 +4,8 @@ The command line is made from these (`jaxsae.cli`), so that a default stands in 
 """
 
 import math
+import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -24,6 +26,34 @@ def require(holds: bool, message: str) -> None:
     """Raise `InputError(message)` unless `holds`."""
     if not holds:
         raise InputError(message)
+
+
+class InputNote(UserWarning):
+    """What was given is used, but not as one might think: says how, in one line. The commands print it as `note: ...`."""
+
+
+def note(message: str) -> None:
+    """Warn with an `InputNote`."""
+    warnings.warn(message, InputNote, stacklevel=2)
+
+
+def listed(names: Iterable[Any], most: int = 4, mark: str = ", ") -> str:
+    """`a, b, c`; of many, the first `most` and how many more there are: an error stays one line that can be read."""
+    every = [str(name) for name in names]
+    shown = [name if len(name) <= 60 else f"{name[:57]}..." for name in every[:most]]
+    more = f" and {len(every) - most} more" if len(every) > most else ""
+    return mark.join(shown) + more
+
+
+def whole_number(value: Any) -> Any:
+    """A number that is whole, as an `int`, whatever type it has (`np.int64`, 384.0); anything else as it is."""
+    value = plain_number(value)
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def plain_number(value: Any) -> Any:
+    """A NumPy number, or an array without dimensions, as Python's own; anything else as it is."""
+    return value.item() if hasattr(value, "item") and getattr(value, "ndim", None) == 0 else value
 
 
 MOST = {
@@ -84,12 +114,11 @@ class ModelConfig:
         """Read a checkpoint's `config`; `source` names the file in errors. A field this replica lacks is refused."""
         require(isinstance(given, dict), f"{source}: config must be a dict, got {type(given).__name__}")
         unknown = sorted(map(str, set(given) - {f.name for f in fields(cls)}))
-        require(not unknown, f"{source}: config has fields this replica does not know: {', '.join(unknown)}")
-        require(
-            "vocab_size" in given,
-            f"{source}: config must have vocab_size, got {', '.join(map(str, given)) or 'nothing'}",
+        require(not unknown, f"{source}: config has fields this replica does not know: {listed(unknown)}")
+        require("vocab_size" in given, f"{source}: config must have vocab_size, got {listed(given) or 'nothing'}")
+        return cls(
+            **{name: whole_number(value) if name in MOST else plain_number(value) for name, value in given.items()}
         )
-        return cls(**given)
 
 
 Architecture = Literal["relu", "topk", "batchtopk", "jumprelu", "matryoshka"]

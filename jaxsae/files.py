@@ -1,18 +1,21 @@
 """Files that appear whole or not at all, and their fingerprints."""
 
+import codecs
 import contextlib
 import fcntl
 import glob
 import hashlib
 import json
+import math
 import os
 import shutil
+import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from jaxsae.config import InputError
+from jaxsae.config import InputError, require
 
 MARK = "part-"
 """In the names of what is not yet whole."""
@@ -23,12 +26,65 @@ def whole(path: str | Path) -> Iterator[Path]:
     """A path to write a file or a folder to; on leaving, it takes the name `path`, on an error it is removed.
 
     It lies beside `path`, so that the renaming is one step of the file system. An older file is replaced, an older
-    folder is not (`OSError`). What a killed process has left of the same is removed.
+    folder is not (`OSError`). What a killed process has left of the same is removed. Of a link, what it points to is
+    replaced; what is neither a file nor a folder, such as a device or a pipe, is written to.
     """
     path = Path(path)
+    if is_special(path):
+        with tempfile.TemporaryDirectory() as folder:
+            made = Path(folder) / path.name
+            yield made
+            with made.open("rb") as source, path.open("wb") as target:
+                shutil.copyfileobj(source, target)
+        return
+    if path.is_symlink():
+        path = Path(os.path.realpath(path))
     with aside(path) as folder:
         yield folder / path.name
         os.replace(folder / path.name, path)
+
+
+def is_special(path: Path) -> bool:
+    """Whether it is there, and neither a file nor a folder; or a name by which the system gives what is open already."""
+    if len(path.parts) > 2 and path.parts[0] == "/" and path.parts[1] in ("dev", "proc") and path.parts[2:3] != ("shm",):
+        return path.exists()  # `/dev/stdout` may well be a file, but not one to put another in place of
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
+def check_output(path: str | Path, what: str, inputs: Iterable[str | Path] = ()) -> None:
+    """See that a file can be written there, before the work that fills it is done.
+
+    Args:
+      what: what it is called in errors, such as a flag.
+      inputs: files that are read.
+
+    Raises:
+      InputError: a folder, a name that cannot be, a place that cannot be written to, or one of the inputs.
+    """
+    path = Path(path)
+    try:
+        require(not path.is_dir(), f"{what} must be a file, got the folder {path}; add a name to it")
+        path.lstat()  # raises where the name is too long
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise InputError(
+            f"{what} must be a file that can be written, got {str(path)[:80]!r}: {reason}; give another name"
+        ) from None
+    if is_special(path):
+        return
+    target = Path(os.path.realpath(path))
+    folder = next(parent for parent in target.parents if parent.exists())
+    require(folder.is_dir(), f"{what} must be in a folder, got {path}, and {folder} is none; give another")
+    require(os.access(folder, os.W_OK | os.X_OK), f"{what} must be where one may write, got {path}; give another place")
+    for other in inputs:
+        same = target.is_file() and Path(other).is_file() and target.samefile(other)
+        require(not same, f"{what} must not be a file that is read, got {path}; give another name")
 
 
 @contextlib.contextmanager
@@ -36,10 +92,11 @@ def aside(path: str | Path) -> Iterator[Path]:
     """A folder beside `path` that exists within the block; those that killed processes have left are removed."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    for left in path.parent.glob(f".{glob.escape(path.name)}.{MARK}*"):
+    name = path.name if len(path.name.encode()) <= 180 else hashlib.sha256(path.name.encode()).hexdigest()
+    for left in path.parent.glob(f".{glob.escape(name)}.{MARK}*"):
         with contextlib.suppress(OSError), _locked(left):  # a living process holds a lock on its own
             shutil.rmtree(left, ignore_errors=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.{MARK}", dir=path.parent))
+    folder = Path(tempfile.mkdtemp(prefix=f".{name}.{MARK}", dir=path.parent))
     try:
         with _locked(folder):
             yield folder
@@ -110,6 +167,21 @@ def remove(folder: Path) -> None:
             os.replace(folder, out / folder.name)
 
 
+def read_text(path: Path) -> str:
+    """A text file in UTF-8, with or without a byte order mark, or in UTF-16 where such a mark says so.
+
+    Raises:
+      InputError: neither of them.
+      OSError: no such file, or it cannot be read.
+    """
+    content = path.read_bytes()
+    wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        return content.decode("utf-16" if wide else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: must be text in UTF-8, got {error.reason} at byte {error.start}") from None
+
+
 def read_json(path: Path) -> Any:
     """What a JSON file holds.
 
@@ -118,18 +190,18 @@ def read_json(path: Path) -> Any:
       FileNotFoundError: no such file.
     """
     try:
-        return parse_json(path.read_text(encoding="utf-8"))
+        return parse_json(read_text(path))
     except InputError as error:
-        raise InputError(f"{path}: {error}") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: must be JSON in UTF-8, got {error}") from None
+        raise error if str(path) in str(error) else InputError(f"{path}: {error}") from None
 
 
 def parse_json(text: str) -> Any:
     """As `read_json`."""
     try:
         return json.loads(text, object_pairs_hook=_differing)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except InputError:
+        raise
+    except (ValueError, RecursionError) as error:
         raise InputError(f"must be JSON in UTF-8, got {error}") from None
 
 
@@ -141,13 +213,30 @@ def _differing(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
+def to_json(content: Any, indent: int | None = None) -> str:
+    """JSON as every reader takes it: a number that is not finite, for which JSON has no word, is null."""
+    return json.dumps(_finite(content), indent=indent, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    if hasattr(value, "tolist"):  # of NumPy
+        return _finite(value.tolist())
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def sha256(path: str | Path) -> str:
-    """Fingerprint of a file, or of a folder's files with their names; hexadecimal."""
-    path = Path(path)
-    if path.is_file():
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+    """Fingerprint of a file, hexadecimal."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_of(parts: Iterable[tuple[str, str | Path]]) -> str:
+    """Fingerprint of (what it is called, file) pairs, hexadecimal; links are followed, for it is the content that counts."""
     digest = hashlib.sha256()
-    for file_path in sorted(p for p in path.rglob("*") if p.is_file()):
-        digest.update(f"{file_path.relative_to(path).as_posix()}\0{sha256(file_path)}\n".encode())
+    for name, path in parts:
+        digest.update(f"{name}\0{sha256(path)}\n".encode())
     return digest.hexdigest()
