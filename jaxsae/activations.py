@@ -1,5 +1,6 @@
 """Model x samples -> rows: the residual stream after a layer, one row a character, with where each row came from."""
 
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxsae.config import require
+from jaxsae.config import InputError, require
 from jaxsae.data import Samples
 from jaxsae.model import RestorationModel
 from jaxsae.rows import RowsOnDisk
@@ -77,14 +78,19 @@ def _write(
 
 
 def check_samples(samples: Samples, vocab_size: int, max_position: int) -> None:
-    """Raise `InputError` unless every id is in the vocabulary and every sample short enough for the model."""
+    """Raise `InputError` unless all ids and labels are in the vocabulary, and every sample short enough for the model."""
     width = samples.ids.shape[1]
     require(width <= max_position, f"samples must have at most {max_position} positions (max_position), got {width}")
-    low, high = samples.ids.min(), samples.ids.max()
-    require(
-        low >= 0 and high < vocab_size,
-        f"token ids must be in 0..{vocab_size - 1} (the model's vocabulary), got {low}..{high}",
-    )
+    for what, numbers in (("token ids", samples.ids), ("labels", np.where(samples.damaged, samples.labels, 0))):
+        outside = (numbers < 0) | (numbers >= vocab_size)
+        if outside.any():
+            sample, position = (int(n) for n in np.argwhere(outside)[0])
+            number = int(numbers[sample, position])
+            character = f" ({chr(number)!r})" if 0 <= number <= sys.maxunicode else ""
+            raise InputError(
+                f"{what} must be in 0..{vocab_size - 1} (the model's vocabulary), got {number}{character} at position "
+                f"{position} of sample {sample}; {int(outside.sum())} in all are not"
+            )
 
 
 def kept_positions(samples: Samples, padding: str) -> Bool[np.ndarray, "n position"]:

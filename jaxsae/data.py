@@ -1,4 +1,8 @@
-"""Readers and writers of datasets: Hugging Face `save_to_disk` folders, raw texts in JSON or Parquet -> arrays."""
+"""Readers and writers of datasets: Hugging Face `save_to_disk` folders, raw texts in JSON or Parquet -> arrays.
+
+What is read is what `datasets` would give: files and rows by `state.json`, in its order. What a folder has besides is
+not looked at, and is no part of its fingerprint.
+"""
 
 import hashlib
 import json
@@ -12,8 +16,8 @@ import numpy as np
 import pyarrow as pa
 
 from jaxsae import text
-from jaxsae.config import InputError, require
-from jaxsae.files import parse_json, read_json
+from jaxsae.config import InputError, listed, note, require
+from jaxsae.files import parse_json, read_json, read_text, sha256, sha256_of
 
 COLUMNS = {"input_ids": np.int32, "labels": np.int32, "attention_mask": np.int8}
 DEFAULT_SEED = 42
@@ -41,6 +45,11 @@ class Samples:
         return Samples(self.ids[rows], self.labels[rows], self.mask[rows])
 
     @property
+    def damaged(self) -> np.ndarray:
+        """Where the true character is hidden, [n, positions]."""
+        return self.labels != text.NO_LABEL
+
+    @property
     def lengths(self) -> np.ndarray:
         """Characters up to and with the last real one, [n]."""
         positions = np.arange(1, self.mask.shape[1] + 1)
@@ -51,23 +60,54 @@ def load_samples(path: str | Path, split: str = "validation", max_samples: int |
     """Read the first `max_samples` samples of a split, in order; all where there are fewer, or with None.
 
     Args:
-      path: a `save_to_disk` folder (of a DatasetDict), or a file of `read_fragments`, which is prepared with seed 42.
-      split: `train`, `validation`, `test`, or what else the folder has.
+      path: a `save_to_disk` folder (of a DatasetDict, or of one split), or a file of `read_fragments`, which is prepared
+        with seed 42.
+      split: `train`, `validation`, `test`, or what else the folder has. A split that was saved alone and does not say
+        which it is, is taken for any.
 
     Raises:
-      InputError: no such file or split, or not such data.
+      InputError: no such file or split, no samples in it, or not such data.
     """
     path = Path(path)
     if path.is_dir():
         columns = load_columns(path, split, list(COLUMNS), max_samples)
     elif path.is_file():
         splits = prepare_fragments(read_fragments(path), DEFAULT_SEED)
-        require(split in splits, f"split must be one of {', '.join(splits)}, got {split!r}")
+        require(split in splits, f"split must be one of {listed(splits)}, got {split!r}")
         columns = {name: column[:max_samples] for name, column in splits[split].items()}
     else:
         raise InputError(f"dataset must be a save_to_disk folder or a fragments.json, got {path}, which does not exist")
     require(len(columns["input_ids"]) > 0, f"a split must have samples, got none in {split!r} of {path}")
     return as_samples(columns, path)
+
+
+def load_several(
+    paths: Sequence[str | Path], split: str = "validation", max_samples: int | None = None
+) -> Samples:
+    """`load_samples` of each, one after another; at most `max_samples` of each."""
+    return joined([load_samples(path, split, max_samples) for path in paths])
+
+
+def paths_in(text: str) -> list[str]:
+    """The paths of a list parted by commas; a path that exists as it stands is taken as it stands, commas and all."""
+    out: list[str] = []
+    rest = text.split(",")
+    while rest:
+        ends = [n for n in range(1, len(rest) + 1) if Path(",".join(rest[:n])).exists()]
+        n = ends[-1] if ends else 1
+        out.append(",".join(rest[:n]))
+        rest = rest[n:]
+    return out
+
+
+def has_samples(path: str | Path, split: str) -> bool:
+    """Whether a dataset has that split, with a sample in it. One split that was saved alone has no other."""
+    path = Path(path)
+    if path.is_file():
+        return True
+    if _is_alone(path) or split not in split_names(path):
+        return False
+    return len(load_columns(path, split, list(COLUMNS), 1)["input_ids"]) > 0
 
 
 def as_samples(columns: Mapping[str, np.ndarray], path: Path) -> Samples:
@@ -96,9 +136,7 @@ def joined(several: Sequence[Samples]) -> Samples:
 
 
 def split_names(path: str | Path) -> list[str]:
-    """The splits of a dataset that `load_samples` reads."""
-    if Path(path).is_file():
-        return ["train", "validation", "test"]
+    """The splits of a dataset folder."""
     content = _json(Path(path) / "dataset_dict.json")
     splits: Any = content.get("splits") if isinstance(content, dict) else None
     ok = isinstance(splits, list) and all(isinstance(name, str) for name in splits)
@@ -106,56 +144,153 @@ def split_names(path: str | Path) -> list[str]:
     return splits
 
 
+def _is_alone(folder: Path) -> bool:
+    """Whether it is of one split, as `Dataset.save_to_disk` writes it."""
+    return (folder / "state.json").is_file() and not (folder / "dataset_dict.json").exists()
+
+
+def _folder_of(path: Path, split: str) -> Path:
+    """Where a split lies.
+
+    Raises:
+      InputError: there is no such split.
+    """
+    if not _is_alone(path):
+        splits = split_names(path)
+        require(split in splits, f"split must be one of {listed(splits)}, got {split!r}")
+        return path / split
+    # by its own word, or as one of the splits of the folder above
+    state = _json(path / "state.json")
+    name = state.get("_split") if isinstance(state, dict) else None
+    above = path.resolve().parent
+    if not isinstance(name, str) and (above / "dataset_dict.json").is_file() and path.resolve().name in split_names(above):
+        name = path.resolve().name
+    require(
+        not isinstance(name, str) or name == split,
+        f"{path} is one split, {name!r}, got a wish for {split!r}; give --split {name}, or the folder of all splits",
+    )
+    return path
+
+
+def fingerprint(path: str | Path) -> str:
+    """SHA-256 of a dataset's content: of a file, or of the files that a folder's splits name, wherever links lead."""
+    path = Path(path)
+    if path.is_file():
+        return sha256(path)
+    parts = []
+    for split in [""] if _is_alone(path) else split_names(path):
+        if not (path / split / "state.json").exists():
+            continue  # it is missed when it is asked for
+        for key, entries in _named(path / split).items():
+            for name, skip, take in entries:
+                parts.append((f"{split}/{key}/{name}/{skip}/{take}", path / split / name))
+    return sha256_of((name, file) for name, file in parts if file.exists())
+
+
+ORDER = ("line_num", "line", "line_number", "word_idx", "word_index", "word")
+"""Columns that say where in its fragment a row stands, where a table has a row for each line or word."""
+IDS = ("_id", "fragment_id", "id")
+
+
 def read_fragments(path: str | Path, column: str = "atf") -> list[str]:
     """The cleaned texts of a file of fragments, in file order; those without text are left out.
 
+    Where several rows have one id, as in a table with a row for each word, they are one fragment: in the order of
+    `ORDER`, or of the file.
+
     Args:
-      path: a JSON list of objects, such a list as JSON lines (`.jsonl`), or a `.parquet` table.
+      path: a JSON list of objects, such a list as JSON lines, or a Parquet table; known by content, not by name.
       column: where their texts are.
 
     Raises:
-      InputError: not such a file, or no text in it.
+      InputError: not such a file, no text in it, or rows of one fragment that cannot be put in order.
     """
     path = Path(path)
-    raw = _parquet_column(path, column) if path.suffix == ".parquet" else _json_column(path, column)
+    with path.open("rb") as file:
+        is_parquet = file.read(4) == b"PAR1"
+    rows = _parquet_rows(path, column) if is_parquet or path.suffix == ".parquet" else _json_rows(path, column)
+    raw = rows[column]
     wrong = next((i for i, one in enumerate(raw) if not isinstance(one, str | None)), None)
     require(wrong is None, f"{path}: {column} must be a string or null, got another type in fragment {wrong}")
-    texts = [t for t in (text.clean(one) for one in raw if one) if t]
+    texts = [t for t in (text.clean(one) for one in _as_fragments(path, rows, column) if one) if t]
     require(
         bool(texts), f"{path}: must have at least one fragment with text, got none of {len(raw)} in column {column}"
     )
     return texts
 
 
-def _json_column(path: Path, column: str) -> list[Any]:
-    fragments = _json_lines(path) if path.suffix == ".jsonl" else read_json(path)
-    ok = isinstance(fragments, list) and all(isinstance(f, dict) for f in fragments)
-    require(ok, f'{path}: must be a JSON list of fragments, {{"_id": ..., "{column}": ...}} each')
-    return [fragment.get(column) for fragment in fragments]
-
-
-def _json_lines(path: Path) -> list[Any]:
-    out = []
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
+def _as_fragments(path: Path, rows: Mapping[str, list[Any]], column: str) -> list[str | None]:
+    """The texts, rows of one id joined."""
+    key = next((name for name in IDS if name in rows), None)
+    if key is None or None in rows[key]:
+        return rows[column]
+    try:
+        ids = list(zip(*(rows[name] for name in ("source", key) if name in rows), strict=True))
+        numbers: dict[Any, list[int]] = {}
+        for number, one in enumerate(ids):
+            numbers.setdefault(one, []).append(number)
+    except TypeError:  # of lists and the like, which name nothing
+        return rows[column]
+    if len(numbers) == len(ids):
+        return rows[column]
+    order = [rows[name] for name in ORDER if name in rows]
+    out: list[str | None] = []
+    for one, of_one in numbers.items():
+        if order:
             try:
-                out += [parse_json(line.decode("utf-8"))] if line.strip() else []
-            except (InputError, UnicodeDecodeError) as error:
-                raise InputError(f"{path}: line {number} must be JSON in UTF-8: {error}") from None
+                of_one = sorted(of_one, key=lambda n: tuple(values[n] for values in order))
+            except TypeError:
+                raise InputError(f"{path}: rows of one fragment must have places that can be ordered, got others") from None
+        else:
+            together = of_one[-1] - of_one[0] == len(of_one) - 1
+            require(together, f"{path}: rows of one fragment must stand together, got those of {one[-1]!r} apart")
+        out.append(" ".join(part for n in of_one if (part := rows[column][n])))
+    by = f"by {listed(name for name in ORDER if name in rows)}" if order else "as they stand"
+    note(f"{path}: {len(ids):,} rows have {len(numbers):,} different {key}; rows of one are joined, {by}")
     return out
 
 
-def _parquet_column(path: Path, column: str) -> list[Any]:
+def _json_rows(path: Path, column: str) -> dict[str, list[Any]]:
+    """Column -> values, of those that are needed."""
+    content = read_text(path, "JSON")
+    fragments: Any = _json_lines(path, content) if content.lstrip()[:1] in ("{", "") else None
+    if fragments is None:
+        try:
+            fragments = parse_json(content)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
+    ok = isinstance(fragments, list) and all(isinstance(f, dict) for f in fragments)
+    require(ok, f'{path}: must be a JSON list of fragments, {{"_id": ..., "{column}": ...}} each')
+    names = [name for name in (*IDS, "source", *ORDER) if fragments and all(name in f for f in fragments)]
+    return {name: [f.get(name) for f in fragments] for name in {column: None} | dict.fromkeys(names)}
+
+
+def _json_lines(path: Path, content: str) -> list[Any] | None:
+    """Their objects; None where the first line is none, so that this is something else."""
+    out, by_name = [], path.suffix.lower() in (".jsonl", ".ndjson")
+    for number, line in enumerate(content.split("\n"), start=1):
+        try:
+            out += [parse_json(line)] if line.strip() else []
+        except InputError as error:
+            if not out and not by_name:
+                return None
+            raise InputError(f"{path}: line {number} must be JSON in UTF-8: {error}") from None
+    return out if len(out) > 1 or by_name else None
+
+
+def _parquet_rows(path: Path, column: str) -> dict[str, list[Any]]:
+    """Column -> values, of those that are needed."""
     import pyarrow.parquet as pq
 
     try:
         names = pq.read_schema(path).names
         require(
-            column in names, f"{path}: must have a column {column}, got {', '.join(names)}; name it by --text-column"
+            column in names, f"{path}: must have a column {column}, got {listed(names, 12)}; name it by --text-column"
         )
-        table = pq.read_table(path, columns=[column])
+        wanted = [column, *(name for name in (*IDS, "source", *ORDER) if name in names and name != column)]
+        table = pq.read_table(path, columns=wanted)
         table.validate(full=True)
-        return table[column].to_pylist()
+        return {name: table[name].to_pylist() for name in wanted}
     except (OSError, pa.ArrowException, UnicodeError) as error:
         raise InputError(f"{path}: must be a whole Parquet file, got: {' '.join(str(error).split())}") from None
 
@@ -174,14 +309,44 @@ def _json(path: Path) -> Any:
         raise InputError(f"a save_to_disk folder must have {path.name}, got {path.parent} without it") from None
 
 
-def _file_names(state: Any, key: str, folder: Path) -> list[str]:
-    """The files that a state.json names, in its own folder."""
-    entries = state.get(key) if isinstance(state, dict) else None
-    listed = entries if isinstance(entries, list) else []
-    names = [entry.get("filename") if isinstance(entry, dict) else None for entry in listed]
-    ok = isinstance(entries, list | None) and all(isinstance(name, str) and Path(name).name == name for name in names)
-    require(ok, f'{folder}: {key} of state.json must be [{{"filename": ...}}, ...], files of that folder')
-    return [str(name) for name in names]
+STATE = (
+    "_data_files _indices_files _indices_data_files _fingerprint _format_columns _format_kwargs _format_type _indexes "
+    "_output_all_columns _split _info _inplace_history _inplace_transforms"
+).split()
+"""What `datasets` of any version writes into a state.json. Which columns it would show, and as what type, does not
+matter here: the ones needed are read."""
+Entry = tuple[str, int, int | None]
+"""(a file, rows of it to skip, rows then to take; None: all)."""
+
+
+def _named(folder: Path) -> dict[str, list[Entry]]:
+    """The files that a state.json names, in its own folder: of data, and of the rows chosen of these.
+
+    Raises:
+      InputError: something stands there that is not known: it might say that other rows are meant.
+    """
+    state = _json(folder / "state.json")
+    require(isinstance(state, dict), f"{folder}: state.json must name its _data_files, got none")
+    unknown = sorted(map(str, set(state) - set(STATE)))
+    require(not unknown, f"{folder}: state.json may have what is known here, got {listed(unknown)}")
+    out: dict[str, list[Entry]] = {"data": [], "indices": []}
+    # `_indices_data_files`: of versions before 1.2
+    for key, kind in (("_data_files", "data"), ("_indices_files", "indices"), ("_indices_data_files", "indices")):
+        entries = state.get(key)
+        listing = entries if isinstance(entries, list) else []
+        ok = isinstance(entries, list | None) and all(map(_is_entry, listing))
+        require(ok, f'{folder}: {key} of state.json must be [{{"filename": ...}}, ...], files of that folder')
+        out[kind] += [(one["filename"], one.get("skip") or 0, one.get("take")) for one in listing]
+    require(isinstance(state.get("_data_files"), list), f"{folder}: state.json must name its _data_files, got none")
+    return out
+
+
+def _is_entry(entry: Any) -> bool:
+    if not isinstance(entry, dict) or not set(entry) <= {"filename", "skip", "take"}:
+        return False
+    name = entry.get("filename")
+    counts = all(entry.get(key) is None or (type(entry[key]) is int and entry[key] >= 0) for key in ("skip", "take"))
+    return isinstance(name, str) and Path(name).name == name and counts
 
 
 def _joined(tables: Sequence[pa.Table], folder: Path) -> pa.Table:
@@ -191,14 +356,14 @@ def _joined(tables: Sequence[pa.Table], folder: Path) -> pa.Table:
         raise InputError(f"{folder}: its files must have the same columns: {' '.join(str(error).split())}") from None
 
 
-def _arrow_table(path: Path) -> pa.Table:
+def _arrow_table(path: Path, skip: int = 0, take: int | None = None) -> pa.Table:
     """A memory-mapped Arrow stream: nothing is read before it is used, but what the rest is found by."""
     try:
         with pa.memory_map(str(path)) as source:
             table = pa.ipc.open_stream(source).read_all()
         table.validate(full=True)  # else offsets that are wrong would be followed out of the file
         _ = table.column_names  # decoded here
-        return table
+        return table.slice(skip, take)
     except (OSError, pa.ArrowException, UnicodeError) as error:
         raise InputError(f"{path}: must be a whole Arrow stream, got: {' '.join(str(error).split())}") from None
 
@@ -212,9 +377,11 @@ def _rows(column: pa.ChunkedArray, name: str, path: Path) -> np.ndarray:
             or pa.types.is_large_list(chunk.type)
             or pa.types.is_fixed_size_list(chunk.type)
         )
-        ok = is_list and pa.types.is_integer(chunk.type.value_type)
-        require(ok, f"{path}: column {name} must hold lists of whole numbers, got {chunk.type}")
+        ok = is_list and (pa.types.is_integer(chunk.type.value_type) or pa.types.is_boolean(chunk.type.value_type))
+        require(ok, f"{path}: column {name} must hold lists of whole numbers, got {str(chunk.type):.60}")
         values = chunk.flatten()
+        if pa.types.is_boolean(values.type):
+            values = values.cast(pa.int8())
         require(chunk.null_count == 0 and values.null_count == 0, f"{path}: column {name} must have no nulls")
         width = len(values) // max(len(chunk), 1)
         if not pa.types.is_fixed_size_list(chunk.type):
@@ -230,20 +397,17 @@ def load_columns(
     folder: str | Path, split: str, names: Sequence[str] | None = None, max_samples: int | None = None
 ) -> dict[str, np.ndarray]:
     """Columns of a split of a `save_to_disk` folder, each [n, width]: those in `names`, or all there are."""
-    folder = Path(folder)
-    splits = split_names(folder)
-    require(split in splits, f"split must be one of {', '.join(splits)}, got {split!r}")
-    folder = folder / split
-    state = _json(folder / "state.json")
-    files, indices_files = (_file_names(state, key, folder) for key in ("_data_files", "_indices_files"))
-    require(bool(files), f"{folder}: state.json must name its _data_files, got none")
-    table = _joined([_arrow_table(folder / name) for name in files], folder)
+    folder = _folder_of(Path(folder), split)
+    named = _named(folder)
+    if not named["data"]:  # of no rows, as newer versions write it
+        return {name: np.zeros((0, 0), np.int8) for name in names or ()}
+    table = _joined([_arrow_table(folder / name, *part) for name, *part in named["data"]], folder)
     names = table.column_names if names is None else names
     missing = [name for name in names if name not in table.column_names]
-    require(not missing, f"{folder}: must have columns {', '.join(names)}, got none named {', '.join(missing)}")
+    require(not missing, f"{folder}: must have columns {listed(names)}, got none named {listed(missing)}")
     table = table.select(names)
-    if indices_files:  # rows were selected or shuffled without being rewritten
-        indices = _joined([_arrow_table(folder / name) for name in indices_files], folder)
+    if named["indices"]:  # rows were selected or shuffled without being rewritten
+        indices = _joined([_arrow_table(folder / name, *part) for name, *part in named["indices"]], folder)
         try:
             table = table.take(indices["indices"].slice(0, max_samples))
         except (pa.ArrowException, KeyError, IndexError) as error:

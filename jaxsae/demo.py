@@ -47,7 +47,7 @@ def write_demo(folder: Path, n_samples: int = N_SAMPLES, seed: int = SEED) -> No
 
 def ensure_demo(dataset: str | Path) -> None:
     """Write the demo's text if `dataset` is the demo's and is not there yet (three seconds)."""
-    if Path(dataset) == DEMO / "dataset" and not Path(dataset).exists():
+    if Path(dataset).resolve() == (DEMO / "dataset").resolve() and not Path(dataset).exists():
         with in_turn(DEMO):
             if not Path(dataset).exists():  # another process may have written it meanwhile
                 write_demo(DEMO)

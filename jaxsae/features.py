@@ -178,10 +178,14 @@ def writes(model: RestorationModel, sae: SAE, ids: Int[np.ndarray, " ids"]) -> F
 def nearest(
     sae: SAE, other: SAE | None = None, count: int = 5
 ) -> tuple[Int[np.ndarray, "d_sae count"], Float[np.ndarray, "d_sae count"]]:
-    """(latents, cosines): of the same SAE, or of another, those whose decoder rows are most alike, best first."""
+    """(latents, cosines): of the same SAE, or of another, those whose decoder rows are most alike, best first.
+
+    As many as `count`, or as there are.
+    """
     rows, others = (np.asarray(s.W_dec, np.float32) for s in (sae, other or sae))
     rows, others = (r / np.maximum(np.linalg.norm(r, axis=1, keepdims=True), 1e-12) for r in (rows, others))
     cosines = rows @ others.T
+    count = min(count, len(others) - (other is None))  # a latent is not its own neighbour
     if other is None:
         np.fill_diagonal(cosines, -np.inf)
     top = np.argsort(-cosines, axis=1, kind="stable")[:, :count]

@@ -167,8 +167,11 @@ def remove(folder: Path) -> None:
             os.replace(folder, out / folder.name)
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, what: str = "text") -> str:
     """A text file in UTF-8, with or without a byte order mark, or in UTF-16 where such a mark says so.
+
+    Args:
+      what: must be there, for the error.
 
     Raises:
       InputError: neither of them.
@@ -179,7 +182,8 @@ def read_text(path: Path) -> str:
     try:
         return content.decode("utf-16" if wide else "utf-8-sig")
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: must be text in UTF-8, got {error.reason} at byte {error.start}") from None
+        line = content[: error.start].count(b"\n") + 1
+        raise InputError(f"{path}: must be {what} in UTF-8, got {error.reason} in line {line}") from None
 
 
 def read_json(path: Path) -> Any:
@@ -190,7 +194,7 @@ def read_json(path: Path) -> Any:
       FileNotFoundError: no such file.
     """
     try:
-        return parse_json(read_text(path))
+        return parse_json(read_text(path, "JSON"))
     except InputError as error:
         raise error if str(path) in str(error) else InputError(f"{path}: {error}") from None
 

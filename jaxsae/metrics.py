@@ -1,5 +1,6 @@
 """How good an SAE is on given rows. Sums are float64 on the host: they do not depend on how the rows are batched."""
 
+import math
 from functools import partial
 from typing import NamedTuple
 
@@ -9,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxsae import sae as sae_lib
+from jaxsae.config import require
 from jaxsae.sae import SAE
 
 CHUNK = 1024
@@ -53,7 +55,11 @@ def _chunk(sae: SAE, x: Float[Array, "n d_in"], k: int | None) -> tuple[Array, A
 
 
 def score(sae: SAE, k: int | None, rows: Float[Array, "n d_in"]) -> Score:
-    """Rate an SAE on `rows`; `k` as its file's config says."""
+    """Rate an SAE on `rows`; `k` as its file's config says.
+
+    Raises:
+      InputError: NaN or infinity in the rows.
+    """
     n, d_in = rows.shape
     fired, total, squares = np.zeros(sae.b_enc.shape[0], np.int64), np.zeros(d_in), 0.0
     squared_error, hat_squares, products, cosines, ratios, nonzero = (0.0,) * 6
@@ -74,6 +80,7 @@ def score(sae: SAE, k: int | None, rows: Float[Array, "n d_in"]) -> Score:
         ratios += float(ratio.sum())
         # an x_hat of zero has no direction: its cosine counts as 0
         cosines += float(np.sum(dot[there] / norm2[there] / np.where(ratio > 0, ratio, 1)))
+    require(math.isfinite(squares), "rows must be finite numbers, got NaN or infinity in them")
     variance = squares - float(total @ total) / n
     return Score(
         l0=float(fired.sum()) / n,

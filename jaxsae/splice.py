@@ -13,7 +13,6 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxsae import sae as sae_lib
-from jaxsae import text
 from jaxsae.activations import check_samples, plan
 from jaxsae.config import require
 from jaxsae.data import Samples
@@ -69,7 +68,8 @@ def _per_position(
     log_p, log_q = jax.nn.log_softmax(clean), jax.nn.log_softmax(logits)
     true = jnp.take_along_axis(log_q, true_ids[:, None], axis=-1)
     kl = (jnp.exp(log_p) * (log_p - log_q)).sum(axis=-1)
-    return -true[:, 0], kl, (log_q > true).sum(axis=-1), log_q.argmax(axis=-1)
+    above = ~(log_q <= true)  # a NaN is above: it is never restored right
+    return -true[:, 0], kl, above.sum(axis=-1), log_q.argmax(axis=-1)
 
 
 def restorations(
@@ -87,7 +87,7 @@ def restorations(
     """
     model.config.check_layer(layer)
     check_samples(samples, model.config.vocab_size, model.config.max_position)
-    damaged = samples.labels != text.NO_LABEL
+    damaged = samples.damaged
     require(bool(damaged.any()), "samples must have damaged positions (labels other than -100), got none")
     positions = int(damaged.sum())
     number = damaged.reshape(-1).cumsum().reshape(damaged.shape) - 1

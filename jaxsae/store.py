@@ -6,7 +6,8 @@
     token.npy       int32 [n]: the character's id; label.npy: the true one where the text is damaged, else -100
     real.npy        int32 [n]: 0 at padding
 
-A bare `.npy` of shape [n, d_in] does as well, of any floating type.
+A bare `.npy` of shape [n, d_in] does as well, of any floating type; or of [n, positions, d_in], with a file of the same
+name and `_mask` beside it ([n, positions], 1 = real), by which padding is left out.
 """
 
 import json
@@ -21,7 +22,7 @@ import numpy as np
 from jaxsae.activations import extract_to, kept_positions
 from jaxsae.config import InputError, require
 from jaxsae.data import Samples, as_samples, joined
-from jaxsae.files import whole
+from jaxsae.files import read_json, sha256, sha256_of, whole
 from jaxsae.model import RestorationModel
 from jaxsae.rows import RowsOnDisk
 from jaxsae.text import NO_LABEL, PADDING_ID
@@ -41,6 +42,8 @@ class Store:
     """What store.json says; of several, what it says in all of them alike."""
     folders: list[Path]
     """Where it is; none for a bare `.npy`."""
+    max_samples: int | None = None
+    """The rows are of the first so many samples of each folder alone."""
 
     @property
     def d_in(self) -> int:
@@ -63,7 +66,7 @@ class Store:
         """
         if not self.folders or not all((f / f"{name}.npy").exists() for f in self.folders for name in ORIGIN):
             return None
-        return joined([_samples(folder) for folder in self.folders])
+        return joined([_samples(folder)[: self.max_samples] for folder in self.folders])
 
 
 def write(
@@ -120,19 +123,26 @@ def check_space(folder: Path, needed: int) -> None:
 
 
 def is_store(path: str) -> bool:
-    """Whether rows can be read from there, rather than text."""
-    return path.endswith(".npy") or (Path(path) / "store.json").exists()
+    """Whether rows are to be read from there, rather than text."""
+    return path.endswith((".npy", ".pt")) or (Path(path) / "store.json").exists()
 
 
-def open_stores(paths: Sequence[str], layer: int) -> Store:
+def open_stores(paths: Sequence[str], layer: int, max_samples: int | None = None) -> Store:
     """Stores and `.npy` files, their rows one after another; `layer` says which a bare `.npy` is of.
 
     Nothing is read before it is used.
 
+    Args:
+      max_samples: of each, the rows of its first so many samples.
+
     Raises:
-      InputError: not such files, not whole, of another version, or not of one model, width or set of layers.
+      InputError: not such files, not whole, of another version, or not of one model, width or set of layers; or rows
+        that do not say of which samples they are, where `max_samples` is given.
     """
-    opened = [_open_array(path, layer) if path.endswith(".npy") else _open(Path(path)) for path in paths]
+    opened = [
+        _open_array(path, layer, max_samples) if path.endswith((".npy", ".pt")) else _open(Path(path), max_samples)
+        for path in paths
+    ]
     first = opened[0]
     for path, store in zip(paths, opened, strict=True):
         same = sorted(store.layers) == sorted(first.layers)
@@ -141,23 +151,37 @@ def open_stores(paths: Sequence[str], layer: int) -> Store:
         )
         same = store.d_in == first.d_in
         require(same, f"stores must have one width, got {first.d_in} and {store.d_in} ({path})")
-        models = [s.about.get("checkpoint_sha256") for s in (first, store)]
+        models = [model_of(s.about) for s in (first, store)]
         require(
             models[0] == models[1] or None in models,
             f"stores must be of one model, got {path} of another than {paths[0]}",
         )
     layers = {at: RowsOnDisk([part for store in opened for part in store.layers[at].parts]) for at in first.layers}
     about = {k: v for k, v in first.about.items() if all(s.about.get(k) == v for s in opened)}
-    return Store(layers, about, [folder for store in opened for folder in store.folders])
+    return Store(layers, about, [folder for store in opened for folder in store.folders], max_samples)
+
+
+def model_of(about: Mapping[str, Any]) -> str | None:
+    """Which model rows are of, by what their store says: its identity, or, in older stores, the SHA-256 of its file."""
+    return about.get("model_sha256", about.get("checkpoint_sha256"))
+
+
+def fingerprint(path: str, layers: Sequence[int]) -> str:
+    """SHA-256 of the rows of those layers and of what is said of them."""
+    if not Path(path).is_dir():
+        mask = _mask_beside(Path(path))
+        return sha256(path) if mask is None else sha256_of((file.name, file) for file in (Path(path), mask))
+    names = ["store.json", *(f"layer{layer}.npy" for layer in layers), *(f"{name}.npy" for name in ORIGIN)]
+    return sha256_of((name, Path(path) / name) for name in names if (Path(path) / name).exists())
 
 
 def _listed(store: Store) -> str:
     return ", ".join(map(str, sorted(store.layers)))
 
 
-def _open(folder: Path) -> Store:
+def _open(folder: Path, max_samples: int | None = None) -> Store:
     try:
-        about = json.loads((folder / "store.json").read_text(encoding="utf-8"))
+        about = read_json(folder / "store.json")
         known, layers = about["format"] == FORMAT and about["version"], [int(layer) for layer in about["layers"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{folder}: store.json must describe rows, got {type(error).__name__}: {error}") from None
@@ -167,15 +191,45 @@ def _open(folder: Path) -> Store:
         wanted = (about.get("rows"), about.get("d_in"))
         require(array.shape == wanted, f"{folder}: layer{layer}.npy must have shape {wanted}, got {array.shape}")
     require(bool(rows), f"{folder}: must have a layer, got none")
+    if max_samples is not None:
+        says = (folder / "sample.npy").exists()
+        require(says, f"{folder} must say which samples its rows are of to take {max_samples}, got no sample.npy")
+        sample = _load(folder / "sample.npy")
+        ok = sample.shape == (about["rows"],) and sample.dtype.kind in "iu" and bool((np.diff(sample) >= 0).all())
+        require(ok, f"{folder}: sample.npy must hold a number for each row, in order")
+        end = int(np.searchsorted(sample, max_samples))
+        rows = {layer: array[:end] for layer, array in rows.items()}
     return Store({layer: RowsOnDisk([array]) for layer, array in rows.items()}, about, [folder])
 
 
-def _open_array(path: str, layer: int) -> Store:
-    return Store({layer: RowsOnDisk([_array(Path(path))])}, {}, [])
+def _open_array(path: str, layer: int, max_samples: int | None = None) -> Store:
+    if path.endswith(".pt"):
+        raise InputError(
+            f"{path} is a .pt file, and rows must be a folder of extract_activations.py or a .npy of [n, d_in]; save what "
+            "it holds with numpy.save, padding left out"
+        )
+    require(max_samples is None, f"{path} must say which samples its rows are of to take {max_samples}, and cannot")
+    array, mask = _load(Path(path)), _mask_beside(Path(path))
+    if isinstance(array, np.ndarray) and array.ndim == 3:
+        require(
+            mask is not None,
+            f"{path}: must hold rows [n, d_in], got {list(array.shape)}: of positions some are padding; give the mask of "
+            f"the real ones as {Path(path).stem}_mask.npy beside it, or rows alone",
+        )
+        real = _load(mask) if mask else array
+        ok = real.shape == array.shape[:2] and real.dtype.kind in "iub" and bool(np.isin(real, (0, 1)).all())
+        require(ok, f"{mask}: must hold 0 or 1 for each of {list(array.shape[:2])}, got {real.dtype} {list(real.shape)}")
+        array = array[real != 0]
+    return Store({layer: RowsOnDisk([_checked(array, Path(path))])}, {}, [])
+
+
+def _mask_beside(path: Path) -> Path | None:
+    mask = path.with_name(f"{path.stem}_mask.npy")
+    return mask if mask.exists() else None
 
 
 def _samples(folder: Path) -> Samples:
-    about = json.loads((folder / "store.json").read_text(encoding="utf-8"))
+    about = read_json(folder / "store.json")
     columns = {name: _load(folder / f"{name}.npy") for name in ORIGIN}
     n, width = about["rows"], about.get("positions")
     ok = all(column.shape == (n,) and column.dtype.kind in "iu" for column in columns.values())
@@ -202,25 +256,32 @@ def _samples(folder: Path) -> Samples:
     return as_samples({"input_ids": ids, "labels": labels, "attention_mask": mask}, folder)
 
 
-def text_of(stored: Store, checkpoint_sha256: str, max_samples: int | None = None) -> Samples:
-    """The text of rows of that model, its first `max_samples` samples.
+def text_of(stored: Store, identity: str, sha256: str | None = None) -> Samples:
+    """The text of rows, which must be of that model.
+
+    Args:
+      identity: the model's, which the store says; older ones have the `sha256` of its file.
 
     Raises:
       InputError: rows of another model, or that do not say which characters they are of.
     """
-    theirs = stored.about.get("checkpoint_sha256")
+    theirs = model_of(stored.about)
+    given = identity if "model_sha256" in stored.about else sha256
     require(
-        theirs == checkpoint_sha256,
-        f"stored rows must be of the model given ({checkpoint_sha256[:12]}...), got rows of {str(theirs)[:12]}...; "
+        theirs == given,
+        f"stored rows must be of the model given ({str(given)[:12]}...), got rows of {str(theirs)[:12]}...; "
         "give the --checkpoint that they were extracted with",
     )
     samples = stored.samples()
     require(samples is not None, f"stored rows must say of which characters they are ({', '.join(ORIGIN)}.npy)")
-    return samples[: max_samples or len(samples)]  # type: ignore[index, arg-type]
+    return samples  # type: ignore[return-value]
 
 
 def _array(path: Path) -> np.ndarray:
-    array = _load(path)
+    return _checked(_load(path), path)
+
+
+def _checked(array: Any, path: Path) -> np.ndarray:
     ok = isinstance(array, np.ndarray) and array.ndim == 2 and array.dtype.kind == "f" and array.size > 0
     require(
         ok,

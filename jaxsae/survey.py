@@ -94,26 +94,43 @@ class Contexts:
 class Levels:
     """Counts of values by how large they are: eight bins an octave, in each half, for each group of rows.
 
-    Bin 0 is of the smallest; values of 0 are in none. With `signed`, negative values have as many bins below.
+    Bin 0 is of the smallest; values of 0 are in none. With `signed`, negative values have as many bins below. The last
+    bins are of the largest value so far: where a larger one comes the counts move down, and what was in bins that are
+    no longer there is in bin 0. So the counts do not depend on the order in which values come.
     """
 
-    def __init__(self, groups: int, columns: int, top: float, signed: bool = False) -> None:
+    def __init__(self, groups: int, columns: int, signed: bool = False) -> None:
         self.bins = BINS * (2 if signed else 1)
         self.signed = signed
-        self.top = int(np.floor(np.log2(max(top, 1e-30)))) + 1
-        """The last bin ends at 2 ** top; what is larger is counted there too."""
+        self.top: int | None = None
+        """The last bin ends at 2 ** top; None: no value yet."""
         self.counts = np.zeros((2, groups, columns, self.bins), np.int32)
+
+    def _reach(self, largest: float) -> None:
+        """See that the last bin is not below this value."""
+        if not largest > 0:
+            return
+        wanted = max(int(np.frexp(largest)[1]), -140)  # largest < 2 ** wanted; below, float32 has few bits
+        if self.top is not None and wanted > self.top:
+            up, down = (self.counts[..., BINS:], self.counts[..., :BINS][..., ::-1]) if self.signed else (self.counts, None)
+            for half in (up, down) if down is not None else (up,):
+                shift = min(PER_OCTAVE * (wanted - self.top), BINS - 1)
+                lowest = half[..., : shift + 1].sum(axis=-1)
+                half[..., : BINS - shift] = half[..., shift:].copy()
+                half[..., BINS - shift :] = 0
+                half[..., 0] = lowest
+        self.top = wanted if self.top is None else max(self.top, wanted)
 
     def edges(self) -> Float[np.ndarray, " bins"]:
         """The lower edge of each bin."""
         octave, part = np.divmod(np.arange(BINS), PER_OCTAVE)
-        up = 2.0 ** (octave + self.top - OCTAVES) * (1 + part / PER_OCTAVE)
+        up = 2.0 ** (octave + (self.top or 0) - OCTAVES) * (1 + part / PER_OCTAVE)
         return np.concatenate([-up[::-1], up]) if self.signed else up
 
     def of(self, values: Float[np.ndarray, " m"]) -> Int[np.ndarray, " m"]:
         """The bin of each value, which is not 0."""
         # a float32's bits, but for the last twenty, count its octave and eighths of it
-        number = (np.abs(values).view(np.int32) >> 20) - PER_OCTAVE * (127 + self.top - OCTAVES)
+        number = (np.abs(values).view(np.int32) >> 20) - PER_OCTAVE * (127 + (self.top or 0) - OCTAVES)
         number = np.clip(number, 0, BINS - 1)
         return np.where(values > 0, BINS + number, BINS - 1 - number) if self.signed else number
 
@@ -126,6 +143,7 @@ class Levels:
         groups: Bool[np.ndarray, "groups n"],
     ) -> None:
         """Count entries (row, column) of a matrix with n rows."""
+        self._reach(float(np.abs(values).max(initial=0)))
         _, n_groups, columns, bins = self.counts.shape
         size = columns * bins
         cell = half[row] * size + column * bins + self.of(values)
@@ -186,7 +204,7 @@ class Survey:
         """Count a batch's rows."""
         self.rows += len(latents)
         if self.levels is None:
-            self.levels = Levels(1 + self.concepts, self.d_sae, 4 * float(latents.max()))
+            self.levels = Levels(1 + self.concepts, self.d_sae)
         flat = np.flatnonzero(latents)
         row, column = np.divmod(flat, self.d_sae)
         values = latents.reshape(-1)[flat]
@@ -226,7 +244,7 @@ class Survey:
             self._directions = np.random.default_rng(0).standard_normal((x.shape[1], DIRECTIONS)).astype(np.float32)
         projected = (x - self._centre) @ self._directions
         if self.chance is None:
-            self.chance = Levels(1 + self.concepts, DIRECTIONS, 4 * float(np.abs(projected).max()), signed=True)
+            self.chance = Levels(1 + self.concepts, DIRECTIONS, signed=True)
         row, column = np.divmod(np.arange(projected.size), DIRECTIONS)
         groups = np.concatenate([np.ones((1, len(x)), bool), about.marks])
         self.chance.add(row, column, projected.reshape(-1), about.sample % 2, groups)

@@ -5,18 +5,18 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jaxsae import cli
-from jaxsae.config import DataConfig, require
+from jaxsae import cli, inputs
+from jaxsae.config import DataConfig, note, require
 
 if TYPE_CHECKING:  # heavy: loaded by the functions that use them
     from collections.abc import Callable
 
     from jax import Array
 
+    from convert.restoration import Checkpoint
     from convert.sae_files import SAEFile
     from jaxsae.data import Samples
     from jaxsae.model import RestorationModel
@@ -40,21 +40,24 @@ DENSITY_BINS = [10.0**exponent for exponent in range(-6, 1)]
 
 def main(args: argparse.Namespace) -> None:
     """One row of the table for each file."""
-    data = cli.config_from(args, DataConfig, split="test")
+    data = inputs.data_config(args, split="test")
     cli.select_device(args.device)
     from rich.console import Console
     from rich.table import Table
 
     from convert import check_model, layer_of, load_sae
-    from jaxsae.files import whole
-    from jaxsae.store import is_store
+    from jaxsae.files import to_json, whole
 
+    require(len(set(args.sae)) == len(args.sae), "--sae must name different files, got one twice")
     files = {path: load_sae(path) for path in args.sae}
     layers = {path: layer_of(path, file, args.layer) for path, file in files.items()}
-    source = (from_stores if is_store(data.dataset.split(",")[0]) else from_text)(data, files, layers)
-    if source.checkpoint_sha256:
+    source = from_stores(args, data, files, layers) if inputs.is_rows(data.dataset) else from_text(data, files, layers)
+    if source.checkpoint:
         for path, file in files.items():
-            check_model(path, file, source.checkpoint_sha256, args.other_model)
+            check_model(path, file, source.checkpoint.identity, source.checkpoint.sha256, args.other_model)
+    restores = source.model is not None and source.samples is not None and bool(source.samples.damaged.any())
+    if source.model and not restores:
+        note(f"{data.dataset} has no damaged characters: what is restored with an SAE is left out")
     found: dict[str, dict] = {}
     for layer in sorted(set(layers.values())):
         found |= rate(source, layer, {path: file for path, file in files.items() if layers[path] == layer})
@@ -62,10 +65,10 @@ def main(args: argparse.Namespace) -> None:
 
     first = reports[0]
     print(f"text     {source.what}, {first['rows']:,} {'characters' if source.samples else 'rows'}")
-    if source.model:
+    if restores:
         print(f"model    {first['positions']:,} of them damaged: cross-entropy {first['ce_clean']:.4f}, ", end="")
         print(f"restored right {first['top1_clean']:.1%} at the first guess, {first['top5_clean']:.1%} within five")
-    effect = "With the SAE in place of the layer's residual stream, at damaged positions" if source.model else None
+    effect = "With the SAE in place of the layer's residual stream, at damaged positions" if restores else None
     table = Table("SAE", "layer", title=effect)
     columns = {title: (key, how) for title, (key, how) in COLUMNS.items() if key in first}
     for title in columns:
@@ -74,15 +77,15 @@ def main(args: argparse.Namespace) -> None:
         cells = [format(report[key], how) for key, how in columns.values()]
         table.add_row(short_name(report["sae"], args.sae), str(report["layer"]), *cells)
     Console(width=None if Console().is_terminal else 160).print(table)
-    print("dead: fires on none of these; dense: on more than a tenth.", end=" " if source.model else "\n")
-    if source.model:
+    print("dead: fires on none of these; dense: on more than a tenth.", end=" " if restores else "\n")
+    if restores:
         print("rec.: share of the cross-entropy that")
         print("setting the layer to zero, or to its mean, loses and the SAE keeps.")
-    else:
+    elif not source.model:
         print("These rows do not say what model and text they are of: what is restored with an SAE cannot be told.")
     if args.json:
         with whole(Path(args.json)) as aside:
-            aside.write_text(json.dumps(reports, indent=2))
+            aside.write_text(to_json(reports, indent=2))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,44 +98,45 @@ class Source:
     model: RestorationModel | None
     """None: rows of a model that is not known, of which the text is not known either."""
     samples: Samples | None
-    checkpoint_sha256: str | None
+    checkpoint: Checkpoint | None
 
 
 def from_text(data: DataConfig, files: dict[str, SAEFile], layers: dict[str, int]) -> Source:
     """A model, and text that it is given."""
     from convert import read_checkpoint
-    from jaxsae import demo, extract, load_samples
+    from jaxsae import extract
 
     checkpoint = read_checkpoint(data.checkpoint)
     for layer in layers.values():
         checkpoint.config.check_layer(layer)
     check_width(files, checkpoint.config.d_model, "the model's d_model")
-    demo.ensure_demo(data.dataset)
-    samples, model = load_samples(data.dataset, data.split, data.max_samples), checkpoint.model()
+    samples, model = inputs.text(data), checkpoint.model()
     what = f"{data.dataset}, {data.split}: {len(samples):,} samples"
-    return Source(what, lambda layer: extract(model, samples, [layer]).values[layer], model, samples, checkpoint.sha256)
+    return Source(what, lambda layer: extract(model, samples, [layer]).values[layer], model, samples, checkpoint)
 
 
-def from_stores(data: DataConfig, files: dict[str, SAEFile], layers: dict[str, int]) -> Source:
+def from_stores(
+    args: argparse.Namespace, data: DataConfig, files: dict[str, SAEFile], layers: dict[str, int]
+) -> Source:
     """Rows that were extracted before, with their model and text where they say what these are."""
     import jax.numpy as jnp
 
     from convert import read_checkpoint
-    from jaxsae.activations import kept_positions
-    from jaxsae.store import open_stores, text_of
+    from jaxsae.store import model_of, text_of
 
     needed = sorted(set(layers.values()))
-    stored = open_stores(data.dataset.split(","), needed[0]).only(needed)
+    stored = inputs.rows(args, data, needed[0], data.max_samples).only(needed)
     check_width(files, stored.d_in, "the width of the rows")
-    if "checkpoint_sha256" not in stored.about:
-        return Source(data.dataset, lambda layer: jnp.asarray(stored.layers[layer][:]), None, None, None)
+
+    def of_layer(layer: int) -> Array:
+        return jnp.asarray(stored.layers[layer][:])
+
+    if model_of(stored.about) is None:
+        return Source(data.dataset, of_layer, None, None, None)
     checkpoint = read_checkpoint(data.checkpoint)
-    samples = text_of(stored, checkpoint.sha256, data.max_samples)
-    n = int(kept_positions(samples, stored.about["padding"]).sum())
+    samples = text_of(stored, checkpoint.identity, checkpoint.sha256)
     what = f"{data.dataset}: {len(samples):,} samples of the {stored.about.get('split')} split"
-    return Source(
-        what, lambda layer: jnp.asarray(stored.layers[layer][:n]), checkpoint.model(), samples, checkpoint.sha256
-    )
+    return Source(what, of_layer, checkpoint.model(), samples, checkpoint)
 
 
 def check_width(files: dict[str, SAEFile], width: int, what: str) -> None:
@@ -168,7 +172,7 @@ def rate(source: Source, layer: int, files: dict[str, SAEFile]) -> dict[str, dic
             "density_edges": [0.0, *DENSITY_BINS],
             "rows": s.rows,
         }
-    if source.model and source.samples:
+    if source.model and source.samples and source.samples.damaged.any():
         for path, effect in effects_on(source.model, source.samples, layer, files, rows).items():
             out[path] |= effect
     return out
@@ -227,5 +231,5 @@ if __name__ == "__main__":
     parser.add_argument("--layer", type=int, help="where a file does not say its layer itself")
     cli.add_device(parser)
     cli.add_other_model(parser)
-    parser.add_argument("--json", metavar="OUT", help="also write the figures, one object per file")
+    parser.add_output("--json", "also write the figures, one object per file; - is standard output")
     cli.run(main, parser)

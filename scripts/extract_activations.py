@@ -10,31 +10,32 @@ import argparse
 import time
 from pathlib import Path
 
-from jaxsae import cli
-from jaxsae.config import DataConfig
+from jaxsae import cli, inputs
+from jaxsae.config import DataConfig, require
 
 
 def main(args: argparse.Namespace) -> None:
     """One pass through the model for all layers; nothing is kept in memory but a batch."""
-    data = cli.config_from(args, DataConfig)
+    data = inputs.data_config(args)
+    require(not Path(args.output).exists(), f"the output must not exist, got {args.output}; give another or remove it")
     cli.select_device(args.device)
     from convert import read_checkpoint
-    from jaxsae import demo, load_samples, store
+    from jaxsae import store
     from jaxsae.activations import kept_positions
-    from jaxsae.files import sha256
+    from jaxsae.data import fingerprint
 
     checkpoint = read_checkpoint(data.checkpoint)
     shape = checkpoint.config
     layers = cli.layers_of(args.layer, range(shape.n_layers))
     for layer in layers:
         shape.check_layer(layer)
-    demo.ensure_demo(data.dataset)
-    samples = load_samples(data.dataset, data.split, data.max_samples)
+    samples = inputs.text(data)
     about = {
         "split": data.split,
         "max_samples": len(samples),
+        "model_sha256": checkpoint.identity,
         "checkpoint_sha256": checkpoint.sha256,
-        "dataset_sha256": sha256(data.dataset),
+        "dataset_sha256": ",".join(map(fingerprint, inputs.paths_of(data.dataset))),
     }
     total = int(kept_positions(samples, data.padding).sum())
     gigabytes = 4e-9 * total * shape.d_model * len(layers)

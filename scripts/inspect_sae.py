@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jaxsae import cli
-from jaxsae.config import DEMO, DataConfig, require
+from jaxsae import cli, inputs
+from jaxsae.config import DEMO, DataConfig, listed, require
 
 if TYPE_CHECKING:  # heavy: loaded by the functions that use them
     from collections.abc import Sequence
@@ -28,16 +28,18 @@ MAX_PATTERN = 40
 
 def main(args: argparse.Namespace) -> None:
     """One pass over the text, then what was asked for."""
-    data = cli.config_from(args, DataConfig, max_samples=100)
+    data = inputs.data_config(args, max_samples=100)
+    for flag in ("text", "pattern"):
+        require(getattr(args, flag) != "", f"--{flag} must have at least one character, got none")
     cli.lean_memory()
     cli.select_device(args.device)
     from convert import check_model, layer_of, load_sae, read_checkpoint
-    from jaxsae import demo, load_samples, store
+    from jaxsae import store
     from jaxsae import survey as surveys
     from jaxsae.activations import kept_positions, stored, stream
     from jaxsae.concepts import marks
     from jaxsae.dossier import Inspection, overview
-    from jaxsae.files import whole
+    from jaxsae.files import to_json, whole
 
     files = find_files(args)
     loaded = {path: load_sae(path) for path in files}
@@ -47,24 +49,31 @@ def main(args: argparse.Namespace) -> None:
         checkpoint.config.check_layer(layer)
         width, d_in = checkpoint.config.d_model, file.config.d_in
         require(d_in == width, f"{path}: d_in must be {width} (the model's d_model), got {d_in}")
-        check_model(path, file, checkpoint.sha256, args.other_model)
+        check_model(path, file, checkpoint.identity, checkpoint.sha256, args.other_model)
     several = len(files) > 1
-    alone = [flag for flag in ("feature", "pattern", "text", "ablate", "clamp") if getattr(args, flag)]
+    alone = [flag for flag in ("feature", "pattern", "text", "ablate", "clamp") if getattr(args, flag) not in (None, [])]
     require(
         not several or not alone, f"--{(alone or ['feature'])[0]} takes one SAE, got {len(files)}; give one --layer"
     )
-    for file in loaded.values():
+    for (path, file), layer in zip(loaded.items(), layers, strict=True):
         for latent in [*args.feature, *args.ablate, *(latent for latent, _ in args.clamp)]:
-            require(0 <= latent < file.config.d_sae, f"feature must be in 0..{file.config.d_sae - 1}, got {latent}")
-    paths = data.dataset.split(",")
+            most = file.config.d_sae - 1
+            require(
+                0 <= latent <= most, f"feature must be in 0..{most}, those of {path} (layer {layer}), got {latent}"
+            )
+    if args.text:
+        check_text(args.text, checkpoint.config.vocab_size, checkpoint.config.max_position)
     needed = sorted(set(layers))
-    rows = store.open_stores(paths, needed[0]).only(needed) if store.is_store(paths[0]) else None
+    rows = inputs.rows(args, data, needed[0], data.max_samples).only(needed) if inputs.is_rows(data.dataset) else None
     if rows is None:
-        demo.ensure_demo(data.dataset)
-        samples = load_samples(data.dataset, data.split, data.max_samples)
+        samples = inputs.text(data)
     else:
-        samples = store.text_of(rows, checkpoint.sha256, data.max_samples)
+        samples = store.text_of(rows, checkpoint.identity, checkpoint.sha256)
         data = dataclasses.replace(data, split=str(rows.about.get("split")), padding=rows.about["padding"])
+    require(
+        bool(samples.damaged.any()) or not (args.ablate or args.clamp),
+        "--ablate and --clamp need damaged characters to restore, got text that has none",
+    )
     whole_model = bool(args.ablate or args.clamp or args.html)  # else what comes after the layer is not needed
     model = checkpoint.model(n_layers=None if whole_model else max(layers) + 1)
     del checkpoint
@@ -100,7 +109,18 @@ def main(args: argparse.Namespace) -> None:
         print(f"wrote    {args.html} ({Path(args.html).stat().st_size / 1e6:.1f} MB); open it in a browser")
     if args.json:
         with whole(args.json) as aside:
-            aside.write_text(json.dumps(reports[0] if len(reports) == 1 else reports, indent=1, default=float))
+            aside.write_text(to_json(reports[0] if len(reports) == 1 else reports, indent=1))
+
+
+def check_text(letters: str, vocab_size: int, max_position: int) -> None:
+    """Raise `InputError` where the model cannot read a text."""
+    n = len(letters)
+    require(n <= max_position, f"--text must have at most {max_position} characters (the model's max_position), got {n}")
+    outside = [f"{letter!r} at {at}" for at, letter in enumerate(letters) if ord(letter) >= vocab_size]
+    most = f"U+{vocab_size - 1:04X}"
+    require(
+        not outside, f"--text must have characters of the model's vocabulary (up to {most}), got {listed(outside)}"
+    )
 
 
 def find_files(args: argparse.Namespace) -> dict[str, int | None]:
@@ -130,7 +150,7 @@ def concepts_of(args: argparse.Namespace, data: DataConfig, samples: Samples) ->
     if args.concepts is None and not args.html:
         return spelled
     chosen = spelled + concepts.load_concepts(args.concepts or concepts.BUILT_IN)
-    if Path(data.dataset) == DEMO / "dataset":
+    if inputs.is_demo(data.dataset, "dataset"):
         n = int((samples.mask != 0).sum())
         truth = demo.load_truth(DEMO, data.split).properties()
         chosen += concepts.known({name: has[:n] for name, has in truth.items()})
@@ -162,7 +182,7 @@ def answer(args: argparse.Namespace, of: Inspection, path: str) -> dict[str, Any
             ]
             show_feature(one)
             out["feature"].append(one)
-    if args.text:
+    if args.text is not None:
         out["text"] = dossier.on_text(of, args.text)
         show_text(out["text"])
     settings = [(latent, 0.0) for latent in args.ablate] + args.clamp
@@ -359,7 +379,13 @@ def show_causal(rows: Sequence[dict[str, Any]]) -> None:
 def clamped(text: str) -> tuple[int, float]:
     """`N=VALUE`."""
     latent, _, value = text.partition("=")
-    return int(latent), float(value)
+    try:
+        number, setting = int(latent), float(value)
+    except ValueError:
+        setting = math.nan
+    if not math.isfinite(setting):
+        raise argparse.ArgumentTypeError(f"must be N=VALUE, a feature's number and a finite value, got {text}")
+    return number, setting
 
 
 if __name__ == "__main__":
@@ -388,8 +414,8 @@ if __name__ == "__main__":
     parser.add_argument(
         "--clamp", type=clamped, nargs="+", default=[], metavar="N=VALUE", help="what is restored with it set"
     )
-    parser.add_argument("--html", metavar="OUT", help="all of this as one page to read")
-    parser.add_argument("--json", metavar="OUT", help="also write the figures")
+    parser.add_output("--html", "all of this as one page to read")
+    parser.add_output("--json", "also write the figures; - is standard output")
     cli.add_other_model(parser)
     cli.add_device(parser)
     cli.run(main, parser)

@@ -14,6 +14,7 @@ def main(args: argparse.Namespace) -> None:
     from jaxsae.files import whole
 
     out = Path(args.out_dir).resolve()
+    require(args.seed >= 0, f"--seed must be at least 0, got {args.seed}")
     require(not out.exists(), f"--out_dir must not exist yet, got {out}; remove it or give another name")
     require(Path(args.fragments).is_file(), f"--fragments must be a file, got {args.fragments}, which is none")
     texts = data.read_fragments(args.fragments, args.text_column)

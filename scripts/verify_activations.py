@@ -3,10 +3,9 @@
 
 import argparse
 import dataclasses
-import json
 from pathlib import Path
 
-from jaxsae import cli
+from jaxsae import cli, inputs
 from jaxsae.config import DataConfig, require
 
 
@@ -15,21 +14,19 @@ def main(args: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.table import Table
 
-    from jaxsae.files import whole
+    from jaxsae.files import to_json, whole
 
-    config = cli.config_from(args, DataConfig)
+    config = inputs.data_config(args, max_samples=args.samples)
     require(args.samples >= 1, f"samples must be at least 1, got {args.samples}")
     cli.select_device("cpu")  # PyTorch's side runs there too
     from convert import read_checkpoint
     from convert.verify import cross_check
-    from jaxsae import demo, load_samples
 
     checkpoint = read_checkpoint(config.checkpoint)
     layers = cli.layers_of(args.layer, range(checkpoint.config.n_layers))
     for layer in layers:
         checkpoint.config.check_layer(layer)
-    demo.ensure_demo(config.dataset)
-    samples = load_samples(config.dataset, config.split, args.samples)
+    samples = inputs.text(config)
     if args.reference:
         print(f"running your own code: {args.reference}")
     checks = cross_check(checkpoint.model(), checkpoint, samples, layers, config.padding, args.reference)
@@ -65,7 +62,7 @@ def main(args: argparse.Namespace) -> int:
         layers_json = [{**dataclasses.asdict(check), "passed": check.passed} for check in checks]
         report = {"layers": layers_json, "passed": passed, "padding": config.padding, "samples": len(samples)}
         with whole(Path(args.json)) as aside:
-            aside.write_text(json.dumps(report, indent=2))
+            aside.write_text(to_json(report, indent=2))
     return 0 if passed else 1
 
 
@@ -77,5 +74,5 @@ if __name__ == "__main__":
     parser.add_argument(
         "--reference", metavar="FILE.py", help="your own RestorationConfig and RestorationModel; this RUNS the file"
     )
-    parser.add_argument("--json", metavar="OUT", help="also write the table as JSON")
+    parser.add_output("--json", "also write the table as JSON; - is standard output")
     cli.run(main, parser)

@@ -244,7 +244,7 @@ def test_json_lines_and_parquet_give_the_same_samples(script, tmp_path):
     ("name", "content", "says"),
     [
         ("a.jsonl", b'{"atf": "a-na"}\n{"atf": ', "a.jsonl: line 2 must be JSON in UTF-8"),
-        ("a.jsonl", b'{"atf": "a-na"}\n\xff\n', "a.jsonl: line 2 must be JSON in UTF-8"),
+        ("a.jsonl", b'{"atf": "a-na"}\n\xff\n', "a.jsonl: must be JSON in UTF-8, got invalid start byte in line 2"),
         ("a.jsonl", b'{"atf": "x", "atf": "y"}', "line 1 must be JSON in UTF-8: keys of a JSON object must differ"),
         ("a.jsonl", b"[1]", "must be a JSON list of fragments"),
         ("a.jsonl", b'{"atf": 3}', "atf must be a string or null, got another type in fragment 0"),

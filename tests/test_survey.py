@@ -199,8 +199,10 @@ def test_bins_hold_what_lies_between_their_edges(signed):
         np.where(rng.random(5000) < 0.5, -1, 1) if signed else 1
     )
     values = values.astype(np.float32)
-    levels = Levels(1, 1, float(np.abs(values).max()), signed)
+    levels = Levels(1, 1, signed)
+    levels.add(*np.zeros((2, 5000), int), values, np.zeros(1, int), np.ones((1, 1), bool))
     edges, of = levels.edges(), levels.of(values)
+    assert 2.0 ** (levels.top - 1) <= np.abs(values).max() < 2.0**levels.top
     assert (np.diff(edges) > 0).all()
     inside = np.abs(values) >= edges[-surveys.BINS]
     up = inside & (values > 0)
@@ -212,6 +214,30 @@ def test_bins_hold_what_lies_between_their_edges(signed):
     assert (np.diff(of[order]) >= 0).all()
 
 
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize("first", [0.0, 1e-30, 1e-3, 1e4])
+def test_bins_do_not_depend_on_what_comes_first(signed, first):
+    """Where nothing fires in the first batch, or little, later values were once all counted as the largest."""
+    rng = np.random.default_rng(0)
+    values = np.exp(rng.normal(0, 2, 3000)).astype(np.float32)
+    values = np.append(values * (rng.choice([-1, 1], 3000) if signed else 1), np.full(3, first)).astype(np.float32)
+    values = values[values != 0]
+    column, half = rng.integers(0, 4, len(values)), np.arange(len(values)) % 2
+    groups = np.stack([np.ones(len(values), bool), rng.random(len(values)) < 0.3])
+
+    def counted(parts):
+        levels = Levels(2, 4, signed)
+        for part in parts:
+            levels.add(np.arange(len(part)), column[part], values[part], half[part], groups[:, part])
+        return levels
+
+    at_once, order = counted([np.arange(len(values))]), np.argsort(np.abs(values))
+    for parts in (np.array_split(order, 7), np.array_split(order[::-1], 5), [order[:0], order]):
+        again = counted(parts)
+        assert again.top == at_once.top
+        np.testing.assert_array_equal(again.counts, at_once.counts)
+
+
 def test_a_planted_teller_is_found_and_scored_on_the_other_half():
     """Column 3 fires on nine of ten of the concept's rows, and on one of a hundred others; column 0 on many."""
     rng = np.random.default_rng(1)
@@ -220,7 +246,7 @@ def test_a_planted_teller_is_found_and_scored_on_the_other_half():
     latents = np.where(rng.random((n, 6)) < 0.2, rng.random((n, 6)), 0).astype(np.float32)
     latents[:, 3] = np.where(has, rng.random(n) < 0.9, rng.random(n) < 0.01) * rng.uniform(1, 3, n)
     latents[:, 0] += 0.5
-    levels = Levels(2, 6, float(latents.max()))
+    levels = Levels(2, 6)
     flat = np.flatnonzero(latents)
     row, column = np.divmod(flat, 6)
     groups = np.stack([np.ones(n, bool), has])
@@ -242,7 +268,7 @@ def test_random_directions_may_tell_by_being_small():
     has, half = rng.random(n) < 0.3, np.arange(n) % 2
     values = rng.standard_normal((n, 3)).astype(np.float32)
     values[has, 1] -= 3
-    levels = Levels(2, 3, float(np.abs(values).max()), signed=True)
+    levels = Levels(2, 3, signed=True)
     row, column = np.divmod(np.arange(values.size), 3)
     groups = np.stack([np.ones(n, bool), has])
     levels.add(row, column, values.reshape(-1), half, groups)
