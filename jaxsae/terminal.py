@@ -19,8 +19,8 @@ NEVER_RAISES = ("backslashreplace", "replace", "ignore", "xmlcharrefreplace", "n
 ENDLESS = 2**20
 """Columns of what is no terminal."""
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-FIGURE = re.compile(r"[*<>]?[+-]?\.?\d|-?$|[+-]?(nan|inf)$")
-"""How a cell begins that is one figure or several; `-` and nothing stand for one that is not there."""
+FIGURE = re.compile(r"([*]?[+-]?(\d([\d,.e+-]*\d)?|nan|inf)%?( \S+){0,2})?|-")
+"""A cell of one figure, with a few words at most; `-` and nothing stand for one that is not there."""
 
 
 def prepare_streams() -> None:
@@ -94,18 +94,17 @@ def _console(file: TextIO, **options: Any) -> Any:
     )
 
 
-def print_listed(title: str, items: Sequence[str], *, indent: int, file: TextIO | None = None) -> None:
-    """Print items after a title, parted by commas; on a terminal wrapped beside it.
+def print_wrapped(text: str, *, indent: int = 0, file: TextIO | None = None) -> None:
+    """Print a line; on a terminal wrapped at words.
 
     Args:
-      title: what they are; takes the first `indent` columns.
-      items: shown as they are.
-      indent: where they begin.
+      text: shown as it is.
+      indent: where the lines after the first begin.
       file: standard output, if not given.
     """
     file = file or sys.stdout
-    line = f"{title:<{indent}}" + ", ".join(printable(item, file) for item in items)
-    if (width := _width(file)) and width > 2 * indent:
+    line, width = printable(text, file), _width(file)
+    if width and width > 2 * indent:
         line = textwrap.fill(line, width, subsequent_indent=" " * indent, break_on_hyphens=False)
     file.write(line + "\n")
 
@@ -124,7 +123,7 @@ class _Column(NamedTuple):
 def _column(title: str, cells: list[str], room: int | None) -> _Column:
     from rich.cells import cell_len
 
-    figures = all(FIGURE.match(cell) for cell in cells)
+    figures = all(FIGURE.fullmatch(cell) for cell in cells)
     natural = max(map(cell_len, [title, *cells]))
     # a long name stays whole up to half of the room; sentences get a quarter
     words = max(map(cell_len, [*title.split(), *([] if figures else " ".join(cells).split())]), default=0)

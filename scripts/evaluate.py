@@ -69,12 +69,15 @@ def main(args: argparse.Namespace) -> None:
         for report in reports
     ]
     terminal.print_table(effect, ["SAE", "layer", *columns], rows)
-    print("dead: fires on none of these; dense: on more than a tenth.", end=" " if source.model else "\n")
+    terminal.print_wrapped("dead: fires on none of these; dense: on more than a tenth.")
     if source.model:
-        print("rec.: share of the cross-entropy that")
-        print("setting the layer to zero, or to its mean, loses and the SAE keeps.")
+        terminal.print_wrapped(
+            "rec.: share of the cross-entropy that setting the layer to zero, or to its mean, loses and the SAE keeps."
+        )
     else:
-        print("These rows do not say what model and text they are of: what is restored with an SAE cannot be told.")
+        terminal.print_wrapped(
+            "These rows do not say what model and text they are of: what is restored with an SAE cannot be told."
+        )
     if args.json:
         with whole(Path(args.json)) as aside:
             aside.write_text(json.dumps(reports, indent=2))

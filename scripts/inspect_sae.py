@@ -199,9 +199,10 @@ def strongest(report: dict[str, Any], count: int) -> list[dict[str, Any]]:
 
 def show_overview(report: dict[str, Any]) -> None:
     """The whole SAE."""
-    print(
+    terminal.print_wrapped(
         f"sae      {report['sae']}: layer {report['layer']}, {report['architecture']}, {report['d_sae']:,} features; "
-        f"{report['l0']:.1f} fire on a character, {report['dead']:.1%} never, {report['dense']:.1%} on more than a tenth"
+        f"{report['l0']:.1f} fire on a character, {report['dead']:.1%} never, {report['dense']:.1%} on more than a tenth",
+        indent=9,
     )
     counts, edges = report["density_histogram"], report["density_edges"]
     full, most = terminal.ramp()[-1], max(*counts, 1)
@@ -232,9 +233,9 @@ def show_concepts(table: Sequence[dict[str, Any]], left_out: Sequence[dict[str, 
         ))  # fmt: skip
     terminal.print_table("Chosen on texts of even number, scored on those of odd number", columns, rows)
     for concept in left_out:
-        terminal.print_listed("left out", [f"{concept['name']}: {concept['reason']}"], indent=10)
-    print("chance: the best of 256 random directions, chosen and scored alike. *: clearly better by F1. Concepts are")
-    print(
+        terminal.print_wrapped(f"left out  {concept['name']}: {concept['reason']}", indent=10)
+    terminal.print_wrapped(
+        "chance: the best of 256 random directions, chosen and scored alike. *: clearly better by F1. Concepts are "
         "spellings, not a scholar's labels, but for damage, which the data knows, and those with =, known of the demo."
     )
 
@@ -261,7 +262,9 @@ def show_pattern(of: Inspection, pattern: str, table: Sequence[dict[str, Any]]) 
         figures = (f"{told[key]:.3f}" for key in ("auroc", "chance", "precision", "recall", "f1"))
         rows.append((told["feature"], told["on"], *figures, f"{of.survey.rate[told['feature']]:.2%} of all"))
     terminal.print_table("On held-out texts", columns, rows, key=2)
-    print("chosen on texts of even number, scored on those of odd number; chance: the best of 256 random directions")
+    terminal.print_wrapped(
+        "chosen on texts of even number, scored on those of odd number; chance: the best of 256 random directions"
+    )
     return {"occurrences": n, "features": ranked}
 
 
@@ -301,7 +304,7 @@ def show_feature(one: dict[str, Any]) -> None:
 
     def listed(title: str, rows: Sequence[dict[str, Any]], how: Any) -> None:
         if rows:
-            terminal.print_listed(f"  {title}", [how(row) for row in rows], indent=14)
+            terminal.print_wrapped(f"  {title:<12}" + ", ".join(how(row) for row in rows), indent=14)
 
     listed(
         "fires on", one["by_character"], lambda r: f"{r['name']!r} {r['of_firings']:.0%} (on {r['rate']:.1%} of them)"
@@ -319,7 +322,8 @@ def show_text(rows: Sequence[dict[str, Any]]) -> None:
     shown = []
     for row in rows:
         strong = "  ".join(f"{f['feature']} ({f['value']:.3g})" for f in row["features"])
-        shown.append((row["character"], row["l0"], strong))
+        visible = row["character"] if row["character"].strip() else repr(row["character"])
+        shown.append((visible, row["l0"], strong))
     terminal.print_table("On the text given", ("character", "fire", "strongest features (value)"), shown)
 
 
@@ -340,8 +344,9 @@ def show_causal(rows: Sequence[dict[str, Any]]) -> None:
     terminal.print_table("Restorations with a feature set, the rest of the stream kept", columns, shown, key=3)
     print("guesses that changed most")
     for row in rows:
-        swaps = [f"{a!r} {to} {b!r} {n} x" for a, b, n in row["swaps"]] or ["none changed"]
-        terminal.print_listed(f"  {row['feature']} set to {row['value']:g}", swaps, indent=24)
+        swaps = ", ".join(f"{a!r} {to} {b!r} {n} x" for a, b, n in row["swaps"])
+        set_to = f"{row['feature']} set to {row['value']:g}"
+        terminal.print_wrapped(f"  {set_to:<20}  {swaps or 'none changed'}", indent=24)
 
 
 def clamped(text: str) -> tuple[int, float]:

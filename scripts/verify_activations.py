@@ -32,8 +32,8 @@ def main(args: argparse.Namespace) -> int:
     checks = cross_check(checkpoint.model(), checkpoint, samples, layers, config.padding, args.reference)
 
     title = f"JAX and PyTorch over {checks[0].positions:,} real positions, padding {config.padding}"
-    columns = ["layer", "verdict", "max |J - P|", "RMS J - P", "RMS J - f64", "RMS P - f64", "RMS ratio"]
-    columns += ["max J - f64", "max P - f64", "max ratio"]
+    columns = ["layer", "verdict", "max |J-P|", "RMS J-P", "RMS J-f64", "RMS P-f64", "RMS ratio"]
+    columns += ["max J-f64", "max P-f64", "max ratio"]
     rows = []
     for check in checks:
         pairs = [
