@@ -78,8 +78,12 @@ def _console(file: TextIO, **options: Any) -> Any:
     """A rich console that takes from the stream alone whether it is a terminal, and text as it is."""
     from rich.console import Console
 
+    class Plain(Console):
+        def on_broken_pipe(self) -> None:
+            raise  # as it came: the scripts end there in their own way
+
     terminal = file.isatty()
-    return Console(
+    return Plain(
         file=file,
         force_terminal=terminal,
         force_interactive=terminal,
@@ -189,24 +193,21 @@ def print_table(
     lines = [[printable(cell, file) for cell in row] for row in (columns, *rows)]
     table = [_column(name, cells, room) for name, *cells in zip(*lines, strict=True)]
     parts = _parts(table, key, room)
-    # rendered first, then written: rich has its own way to end the process at a pipe that is closed
-    with console.capture() as rendered:
-        if title:
-            console.print(Text(printable(title, file), "italic", overflow="fold"))
-        for part in parts or []:
-            grid = Table()
-            for column, width in zip(part, _widths(part, room), strict=True):
-                grid.add_column(
-                    Text(column.title), width=width, justify="right" if column.figures else "left", overflow="fold"
-                )
-            for cells in zip(*(column.cells for column in part), strict=True):
-                grid.add_row(*map(Text, cells))
-            console.print(grid)
-        for line in [] if parts else lines[1:]:
-            for name, cell in zip(lines[0], line, strict=True):
-                console.print(Text.assemble((f"{name}: " if name else "", "bold"), cell, overflow="fold"))
-            console.print()
-    file.write(rendered.get())
+    if title:
+        console.print(Text(printable(title, file), "italic", overflow="fold"))
+    for part in parts or []:
+        grid = Table()
+        for column, width in zip(part, _widths(part, room), strict=True):
+            grid.add_column(
+                Text(column.title), width=width, justify="right" if column.figures else "left", overflow="fold"
+            )
+        for cells in zip(*(column.cells for column in part), strict=True):
+            grid.add_row(*map(Text, cells))
+        console.print(grid)
+    for line in [] if parts else lines[1:]:
+        for name, cell in zip(lines[0], line, strict=True):
+            console.print(Text.assemble((f"{name}: " if name else "", "bold"), cell, overflow="fold"))
+        console.print()
 
 
 class Progress:

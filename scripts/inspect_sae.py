@@ -272,7 +272,7 @@ def marked(context: dict[str, Any]) -> tuple[str, str]:
     """(the text, below it how strongly each character fires)."""
     top, ramp = max(context["values"]) or 1, terminal.ramp()
     return (
-        "".join(context["text"]),
+        "".join(terminal.shown(character, "?") for character in context["text"]),  # one for one: marks stand below
         "".join(ramp[round(8 * v / top) or 1] if v > 0 else " " for v in context["values"]),
     )
 
