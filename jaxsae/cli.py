@@ -1,4 +1,4 @@
-"""What the scripts share: flags made from the config dataclasses, one-line errors, progress, quiet libraries.
+"""What the scripts share: flags made from the config dataclasses, one-line errors, quiet libraries.
 
 Imports neither JAX nor torch, so that `--help` is free.
 """
@@ -13,7 +13,6 @@ import resource
 import signal
 import sys
 import threading
-import time
 import types
 import typing
 import warnings
@@ -21,6 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn, TypeVar
 
 from jaxsae.config import DEMO, InputError, require
+from jaxsae.terminal import prepare_streams
 
 T = TypeVar("T")
 SUPPRESS: Any = argparse.SUPPRESS
@@ -170,6 +170,7 @@ def stop_later() -> Iterator[Callable[[], bool]]:
 
 def run(main: Callable[[argparse.Namespace], int | None], parser: Parser) -> NoReturn:
     """Parse the command line, run `main` and exit with its status; what the user can mend is one line, status 2."""
+    prepare_streams()
     args = parser.parse_args()
     quiet_libraries()
     try:
@@ -322,54 +323,3 @@ def peak_memory() -> int:
     """The most memory that this process has held so far, in bytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
-
-
-class Progress:
-    """A bar on a terminal; elsewhere a line now and then, so that a log stays readable. Goes to standard error."""
-
-    def __init__(self, title: str, total: int, unit: str, quiet: bool, every: float = 10.0) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
-        from rich.progress import Progress as Bar
-
-        self.title, self.total, self.unit, self.every = title, total, unit, every
-        self.console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TaskProgressColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
-        )
-        self.bar = Bar(*columns, console=self.console, transient=True, disable=quiet or not self.console.is_terminal)
-        self.done, self.skipped, self.note = 0, 0, ""
-        self.began = self.said = time.monotonic()
-
-    @property
-    def rate(self) -> float:
-        """Units a second since the start."""
-        return (self.done - self.skipped) / max(time.monotonic() - self.began, 1e-9)
-
-    def skip(self, units: int) -> None:
-        """So many were done before: they do not count in the rate."""
-        self.done += units
-        self.skipped += units
-
-    def advance(self, by: int = 1, note: str | None = None) -> None:
-        """Say that `by` more units are done; `note` stands behind the bar until the next one."""
-        self.done += by
-        self.note = self.note if note is None else note
-        self.bar.update(self.task, completed=self.done, note=f"{self.rate:,.0f} {self.unit}/s  {self.note}")
-        if self.bar.disable and time.monotonic() - self.said >= self.every:
-            self.said = time.monotonic()
-            share = f"{100 * self.done / self.total:.0f} %"
-            self.console.print(
-                f"{self.title}  {share}  {self.rate:,.0f} {self.unit}/s  {self.note}".rstrip(), markup=False
-            )
-
-    @contextlib.contextmanager
-    def shown(self) -> Iterator["Progress"]:
-        """Show it while the block runs."""
-        with self.bar:
-            self.task = self.bar.add_task(self.title, total=self.total, note="")
-            yield self

@@ -16,6 +16,8 @@ from jaxsae.survey import AFTER, BEFORE, DAMAGED, PLACES, Contexts, Subject, Sur
 
 CLEAR_MARGIN, CLEAR_F1 = 0.05, 0.3
 """A latent tells a concept clearly with an F1 so far above the best random direction's, and of at least so much."""
+LEAST = 10
+"""Characters with a concept in each half of the texts, from which on something is told of it."""
 LEVELS = (0.75, 0.5, 0.25)
 """Of a latent's largest value: about there contexts of weaker firing are shown."""
 
@@ -176,6 +178,31 @@ def _told(told: Told) -> dict[str, Any]:
     }
 
 
+def _why_left_out(with_it: np.ndarray, every: np.ndarray) -> str | None:
+    """Why nothing can be told of a concept; None: it can.
+
+    Args:
+      with_it: the characters that have it, in each half of the texts.
+      every: all characters, in each half.
+    """
+    if (with_it < LEAST).any():
+        each = " and ".join(f"{n:,}" for n in with_it)
+        return f"{int(with_it.sum()):,} characters ({each}), at least {LEAST} in each half of the texts are needed"
+    if (with_it == every).any():
+        return "every character of half of the texts has it, some without it are needed"
+    return None
+
+
+def left_out(of: Inspection) -> list[dict[str, str]]:
+    """The concepts that `concept_table` leaves out: the name of each, what it is about, and the reason."""
+    reasons = [_why_left_out(of.survey.of_group[:, 1 + i], of.survey.of_group[:, 0]) for i in range(len(of.concepts))]
+    return [
+        {"name": concept.name, "about": concept.about, "reason": reason}
+        for concept, reason in zip(of.concepts, reasons, strict=True)
+        if reason
+    ]
+
+
 def concept_table(of: Inspection, count: int = 5) -> list[dict[str, Any]]:
     """For each concept that both halves of the text have: what tells it.
 
@@ -196,7 +223,7 @@ def concept_table(of: Inspection, count: int = 5) -> list[dict[str, Any]]:
             "characters": int(group.sum()),
             "share": float(group.sum() / of_group[:, 0].sum()),
         }
-        if (group < 10).any() or (group == of_group[:, 0]).any():
+        if _why_left_out(group, of_group[:, 0]):
             continue
         best, best_f1 = (features.tellers(levels, of_group, number, count, by) for by in ("auroc", "f1"))
         by_chance = [features.tellers(chance, of_group, number, 1, by)[0] for by in ("auroc", "f1")]

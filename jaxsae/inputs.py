@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jaxsae import cli
+from jaxsae import cli, terminal
 from jaxsae.config import DEMO, DataConfig, require
 
 if TYPE_CHECKING:
@@ -25,17 +26,18 @@ def data_config(args: argparse.Namespace, **defaults: Any) -> DataConfig:
     """
     missing = [name for name in GUIDE if not hasattr(args, name)]
     here = [name for name in missing if Path(GUIDE[name]).exists()]
+    say = functools.partial(terminal.print_wrapped, indent=9)
     flags = " and ".join(f"--{name}" for name in missing)
     if missing and here == missing:
         defaults |= {name: GUIDE[name] for name in here}
-        print(f"note     no {flags} given: {' and '.join(GUIDE[name] for name in here)} of this folder", flush=True)
+        say(f"note     no {flags} given: {' and '.join(GUIDE[name] for name in here)} of this folder")
     elif len(missing) == 2:
         only = f" (this folder has {GUIDE[here[0]]} alone)" if here else ""
-        print(f"note     no {flags} given: this is the embedded demo, not your model{only}", flush=True)
+        say(f"note     no {flags} given: this is the embedded demo, not your model{only}")
     elif missing == ["dataset"] and not is_demo(args.checkpoint, "best_model.pt"):
-        print("note     no --dataset given: the text is the embedded demo's, not that of your model", flush=True)
+        say("note     no --dataset given: the text is the embedded demo's, not that of your model")
     elif missing == ["checkpoint"] and not is_demo(args.dataset, "dataset") and not is_rows(args.dataset):
-        print("note     no --checkpoint given: the model is the embedded demo's, not yours", flush=True)
+        say("note     no --checkpoint given: the model is the embedded demo's, not yours")
     return cli.config_from(args, DataConfig, **defaults)
 
 

@@ -193,6 +193,45 @@ class Keeper(Protocol):
         """They are trained, and the caller has taken them."""
 
 
+class Part(NamedTuple):
+    """Members that train as one batched step."""
+
+    members: tuple[int, ...]
+    """Their numbers."""
+    steps: int
+    """Batched steps until the last of them has trained, where it does not stop early."""
+
+
+def planned(rows: Mapping[int, AnyRows], members: Sequence[Member]) -> list[list[Part]]:
+    """In what parts `training` trains the members, in order; those listed together share a compiled step.
+
+    Args:
+      rows: as `training`.
+      members: those to train.
+
+    Raises:
+      InputError: fewer rows than a batch, or k above d_sae.
+    """
+    groups: dict[tuple, list[int]] = {}
+    shapes: dict[tuple, SAEConfig] = {}
+    for number, (layer, config) in enumerate(members):
+        n, d_in = rows[layer].shape
+        enough = n >= config.batch_size
+        require(enough, f"rows must be at least a batch, got {n} rows and --batch-size {config.batch_size}")
+        free = {"seed": 0, "l1_coef": 0, "target_l0": config.target_l0 is None}
+        alike = dataclasses.asdict(config) | free | {"k": config.sae(d_in).k, "n": n}
+        groups.setdefault(tuple(alike.items()), []).append(number)
+        shapes[tuple(alike.items())] = config.sae(d_in)
+    out = []
+    for alike_all, numbers in groups.items():
+        at_once = members_at_once(shapes[alike_all])
+        layer, config = members[numbers[0]]
+        steps = config.epochs * (rows[layer].shape[0] // config.batch_size)
+        starts = range(0, len(numbers), at_once)
+        out.append([Part(tuple(numbers[start : start + at_once]), steps) for start in starts])
+    return out
+
+
 def training(
     rows: Mapping[int, AnyRows],
     members: Sequence[Member],
@@ -200,6 +239,7 @@ def training(
     keeper: Keeper | None = None,
     on_step: Callable[[int], None] = lambda steps: None,
     on_epoch: Callable[[int, Epoch], None] = lambda member, epoch: None,
+    on_part: Callable[[Part], None] = lambda part: None,
 ) -> Iterator[tuple[int, Trained]]:
     """Train SAEs, and give each with its number as soon as it is trained.
 
@@ -212,33 +252,27 @@ def training(
         Members that were through, or had stopped when it was saved, are not given again.
       on_step: called with the number of steps of the epoch handed to the device so far; of each batch of members.
       on_epoch: called with a member's number and its epoch, at the end of each.
+      on_part: called with each part of `planned` that is trained, or that was through; fewer steps than planned may
+        have been handed to the device, where members were through or have stopped early.
 
     Raises:
       InputError: as `train_sae`.
     """
-    groups: dict[tuple, list[int]] = {}
-    shapes: dict[tuple, SAEConfig] = {}
-    for number, (layer, config) in enumerate(members):
-        n, d_in = rows[layer].shape
-        enough = n >= config.batch_size
-        require(enough, f"rows must be at least a batch, got {n} rows and --batch-size {config.batch_size}")
-        free = {"seed": 0, "l1_coef": 0, "target_l0": config.target_l0 is None}
-        alike = dataclasses.asdict(config) | free | {"k": config.sae(d_in).k, "n": n}
-        groups.setdefault(tuple(alike.items()), []).append(number)
-        shapes[tuple(alike.items())] = config.sae(d_in)
-    for alike_all, numbers in groups.items():
-        at_once = members_at_once(shapes[alike_all])
-        parts = [numbers[start : start + at_once] for start in range(0, len(numbers), at_once)]
-        todo = [part for part in parts if keeper is None or not keeper.is_through(part)]
+    for parts in planned(rows, members):
+        todo = [part for part in parts if keeper is None or not keeper.is_through(part.members)]
+        for part in parts:
+            if part not in todo:
+                on_part(part)
         if not todo:
             continue
-        run = _Run(rows, {i: members[i] for part in todo for i in part})
+        run = _Run(rows, {i: members[i] for part in todo for i in part.members})
         for part in todo:
-            yield from run.train(part, keeper, on_step, on_epoch)
+            yield from run.train(part.members, keeper, on_step, on_epoch)
             if keeper is not None:
                 if keeper.stopping():
                     return
-                keeper.through(part)
+                keeper.through(part.members)
+            on_part(part)
 
 
 class _Run:

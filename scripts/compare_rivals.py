@@ -19,7 +19,7 @@ import time
 from collections import defaultdict
 from pathlib import Path
 
-from jaxsae import cli
+from jaxsae import cli, terminal
 from jaxsae.config import DataConfig, TrainConfig, require
 
 HERE = Path(__file__).resolve().parent
@@ -82,7 +82,7 @@ def main(args: argparse.Namespace) -> None:
         else:
             train_rival(run, rows, args.rival_python, target)
     rate(data, args.layer, folder)
-    print(table(folder))
+    show(folder)
 
 
 def make_rows(data: DataConfig, layer: int, target: Path) -> None:
@@ -94,7 +94,7 @@ def make_rows(data: DataConfig, layer: int, target: Path) -> None:
     from jaxsae.files import whole
 
     samples = load_samples(data.dataset, data.split, data.max_samples)
-    with cli.Progress("extract ", int(samples.mask.sum()), "rows", quiet=False).shown() as progress:
+    with terminal.Progress("extract ", int(samples.mask.sum()), "rows", quiet=False).shown() as progress:
         rows = extract(load_restoration_model(data.checkpoint), samples, [layer], on_rows=progress.advance)
     with whole(target) as aside:
         np.save(aside, np.asarray(rows.values[layer]))
@@ -146,8 +146,8 @@ def rate(data: DataConfig, layer: int, folder: Path) -> None:
         store.write_text(json.dumps(rated, indent=1))
 
 
-def table(folder: Path) -> str:
-    """Markdown: a row for each library, architecture, L0 and learning rate; seeds as mean and spread."""
+def show(folder: Path) -> None:
+    """A row of the table for each library, architecture, L0 and learning rate; seeds as mean and spread."""
     from convert import load_sae
 
     reports = json.loads((folder / "rated.json").read_text())
@@ -158,7 +158,7 @@ def table(folder: Path) -> str:
             key = (run.architecture, run.l0 or 1000 * run.l0_coef, run.library, run.lr_factor)
             seeds[key].append(reports[run.name] | {"seconds": seconds})
     titles = ("architecture", "library", "lr", "L0", "FVU", "dead", "CE recovered", "top-1, points", "seeds", "seconds")
-    lines = [" | ".join(titles), " | ".join("---" for _ in titles)]
+    rows = []
 
     def of(some: list[dict], key: str, how: str) -> str:
         values = [report[key] for report in some]
@@ -181,8 +181,8 @@ def table(folder: Path) -> str:
             str(len(some)),
             of(some, "seconds", ".0f"),
         ]
-        lines.append(" | ".join(cells))
-    return "\n".join(f"| {line} |" for line in lines)
+        rows.append(cells)
+    terminal.print_table("Beside each other: mean (spread over seeds)", titles, rows, key=3)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jaxsae import cli, inputs
+from jaxsae import cli, inputs, terminal
 from jaxsae.config import DataConfig, note, require
 
 if TYPE_CHECKING:  # heavy: loaded by the functions that use them
@@ -42,9 +42,6 @@ def main(args: argparse.Namespace) -> None:
     """One row of the table for each file."""
     data = inputs.data_config(args, split="test")
     cli.select_device(args.device)
-    from rich.console import Console
-    from rich.table import Table
-
     from convert import check_model, layer_of, load_sae
     from jaxsae.files import to_json, whole
 
@@ -69,20 +66,21 @@ def main(args: argparse.Namespace) -> None:
         print(f"model    {first['positions']:,} of them damaged: cross-entropy {first['ce_clean']:.4f}, ", end="")
         print(f"restored right {first['top1_clean']:.1%} at the first guess, {first['top5_clean']:.1%} within five")
     effect = "With the SAE in place of the layer's residual stream, at damaged positions" if restores else None
-    table = Table("SAE", "layer", title=effect)
     columns = {title: (key, how) for title, (key, how) in COLUMNS.items() if key in first}
-    for title in columns:
-        table.add_column(title, justify="right", no_wrap=True)
-    for report in reports:
-        cells = [format(report[key], how) for key, how in columns.values()]
-        table.add_row(short_name(report["sae"], args.sae), str(report["layer"]), *cells)
-    Console(width=None if Console().is_terminal else 160).print(table)
-    print("dead: fires on none of these; dense: on more than a tenth.", end=" " if restores else "\n")
+    rows = [
+        [short_name(report["sae"], args.sae), report["layer"], *(format(report[k], how) for k, how in columns.values())]
+        for report in reports
+    ]
+    terminal.print_table(effect, ["SAE", "layer", *columns], rows)
+    terminal.print_wrapped("dead: fires on none of these; dense: on more than a tenth.")
     if restores:
-        print("rec.: share of the cross-entropy that")
-        print("setting the layer to zero, or to its mean, loses and the SAE keeps.")
+        terminal.print_wrapped(
+            "rec.: share of the cross-entropy that setting the layer to zero, or to its mean, loses and the SAE keeps."
+        )
     elif not source.model:
-        print("These rows do not say what model and text they are of: what is restored with an SAE cannot be told.")
+        terminal.print_wrapped(
+            "These rows do not say what model and text they are of: what is restored with an SAE cannot be told."
+        )
     if args.json:
         with whole(Path(args.json)) as aside:
             aside.write_text(to_json(reports, indent=2))

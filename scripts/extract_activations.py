@@ -10,7 +10,7 @@ import argparse
 import time
 from pathlib import Path
 
-from jaxsae import cli, inputs
+from jaxsae import cli, inputs, terminal
 from jaxsae.config import DataConfig, require
 
 
@@ -43,7 +43,7 @@ def main(args: argparse.Namespace) -> None:
         f"rows     {total:,} of {len(layers)} layers, of width {shape.d_model}: {gigabytes:.2f} GB on disk", flush=True
     )
     began = time.monotonic()
-    with cli.Progress("extract ", total, "rows", args.quiet).shown() as progress:
+    with terminal.Progress("extract ", total, "rows", args.quiet).shown() as progress:
         store.write(
             Path(args.output), checkpoint.model(), samples, layers, data.padding, about, on_rows=progress.advance
         )

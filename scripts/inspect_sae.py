@@ -12,7 +12,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jaxsae import cli, inputs
+from jaxsae import cli, inputs, terminal
 from jaxsae.config import DEMO, DataConfig, listed, require
 
 if TYPE_CHECKING:  # heavy: loaded by the functions that use them
@@ -22,7 +22,6 @@ if TYPE_CHECKING:  # heavy: loaded by the functions that use them
     from jaxsae.data import Samples
     from jaxsae.dossier import Inspection
 
-BARS = " ▁▂▃▄▅▆▇█"
 MAX_PATTERN = 40
 
 
@@ -83,7 +82,7 @@ def main(args: argparse.Namespace) -> None:
         surveys.Subject(layer, file.sae, file.config.k) for layer, file in zip(layers, loaded.values(), strict=True)
     ]
     n = int(kept_positions(samples, data.padding).sum())
-    with cli.Progress("read    ", n, "characters", quiet=False).shown() as progress:
+    with terminal.Progress("read    ", n, "characters", quiet=False).shown() as progress:
         surveyed = surveys.survey(
             of_text, samples, subjects, marks(chosen, samples) if chosen else None, on_rows=progress.advance
         )
@@ -164,11 +163,15 @@ def answer(args: argparse.Namespace, of: Inspection, path: str) -> dict[str, Any
 
     out: dict[str, Any] = {}
     table = dossier.concept_table(of) if of.concepts else []
+    left_out = dossier.left_out(of)
     if args.pattern:
         readings = [row for row in table if row["about"] == "spelling"]
         out["pattern"] = {"pattern": args.pattern, "readings": readings} | show_pattern(of, args.pattern, readings)
     if args.concepts is not None:
-        show_concepts([row for row in table if row["about"] != "spelling"])
+        others = [row for row in left_out if row["about"] != "spelling"]
+        show_concepts([row for row in table if row["about"] != "spelling"], others)
+    if of.concepts:
+        out["concepts_left_out"] = [{key: row[key] for key in ("name", "reason")} for row in left_out]
     if table:
         out["concepts"] = [{key: value for key, value in row.items() if key != "aurocs"} for row in table]
     if args.feature:
@@ -213,59 +216,51 @@ def strongest(report: dict[str, Any], count: int) -> list[dict[str, Any]]:
     return sorted(sparse, key=lambda row: -row["mean"])[:count]
 
 
-def print_table(table: Any) -> None:
-    """On the terminal's width; elsewhere wide enough that nothing is cut."""
-    from rich.console import Console
-
-    Console(width=None if Console().is_terminal else 160, highlight=False).print(table)
-
-
 def show_overview(report: dict[str, Any]) -> None:
     """The whole SAE."""
-    from rich.table import Table
-
-    print(
+    terminal.print_wrapped(
         f"sae      {report['sae']}: layer {report['layer']}, {report['architecture']}, {report['d_sae']:,} features; "
-        f"{report['l0']:.1f} fire on a character, {report['dead']:.1%} never, {report['dense']:.1%} on more than a tenth"
+        f"{report['l0']:.1f} fire on a character, {report['dead']:.1%} never, {report['dense']:.1%} on more than a tenth",
+        indent=9,
     )
     counts, edges = report["density_histogram"], report["density_edges"]
-    table = Table("a feature fires on", *(f"up to {edge:g}" for edge in edges[1:]), title="Features by firing rate")
-    table.add_row("features", *map(str, counts))
-    table.add_row("", *(BARS[round(8 * count / max(*counts, 1))] * 6 for count in counts))
-    print_table(table)
-    table = Table("feature", "fires on", "mean", "max", title="Largest mean among those that fire on at most a tenth")
-    for row in strongest(report, 10):
-        table.add_row(str(row["feature"]), f"{row['firing_rate']:.2%}", f"{row['mean']:.4g}", f"{row['max']:.4g}")
-    print_table(table)
+    full, most = terminal.ramp()[-1], max(*counts, 1)
+    rows: list[Sequence[object]] = [
+        (f"up to {100 * edge:g}%", f"{count:,}", full * math.ceil(30 * count / most))
+        for edge, count in zip(edges[1:], counts, strict=True)
+    ]
+    terminal.print_table("Features by firing rate", ("a feature fires on", "features", ""), rows)
+    rows = [
+        (row["feature"], f"{row['firing_rate']:.2%}", f"{row['mean']:.4g}", f"{row['max']:.4g}")
+        for row in strongest(report, 10)
+    ]
+    title = "Largest mean among those that fire on at most a tenth"
+    terminal.print_table(title, ("feature", "fires on", "mean", "max"), rows)
 
 
-def show_concepts(rows: Sequence[dict[str, Any]]) -> None:
-    """Concept by concept: the best latent and chance."""
-    from rich.table import Table
-
-    table = Table(
-        "concept", "of the text", "best by AUROC", "AUROC", "chance", "best by F1", "F1", "chance", "precision", "recall",
-        title="Chosen on texts of even number, scored on those of odd number",
-    )  # fmt: skip
-    for row in rows:
+def show_concepts(table: Sequence[dict[str, Any]], left_out: Sequence[dict[str, str]]) -> None:
+    """Concept by concept: the best latent and chance; then those of which nothing can be told, and why."""
+    columns = ["concept", "of the text", "best by AUROC", "AUROC", "chance AUROC"]
+    columns += ["best by F1", "F1", "chance F1", "precision", "recall"]
+    rows = []
+    for row in table:
         auroc, f1 = row["best"][0], row["best_f1"][0]
-        table.add_row(
-            row["name"], f"{row['share']:.2%}", str(auroc["feature"]), f"{auroc['auroc']:.3f}",
+        rows.append((
+            row["name"], f"{row['share']:.2%}", auroc["feature"], f"{auroc['auroc']:.3f}",
             f"{row['chance']['auroc']:.3f}", f"{'*' if row['clear'] else ''}{f1['feature']}", f"{f1['f1']:.2f}",
             f"{row['chance']['f1']:.2f}", f"{f1['precision']:.2f}", f"{f1['recall']:.2f}",
-        )  # fmt: skip
-    print_table(table)
-    print("chance: the best of 256 random directions, chosen and scored alike. *: clearly better by F1. Concepts are")
-    print(
+        ))  # fmt: skip
+    terminal.print_table("Chosen on texts of even number, scored on those of odd number", columns, rows)
+    for concept in left_out:
+        terminal.print_wrapped(f"left out  {concept['name']}: {concept['reason']}", indent=10)
+    terminal.print_wrapped(
+        "chance: the best of 256 random directions, chosen and scored alike. *: clearly better by F1. Concepts are "
         "spellings, not a scholar's labels, but for damage, which the data knows, and those with =, known of the demo."
     )
 
 
 def show_pattern(of: Inspection, pattern: str, table: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The latents that tell the pattern's characters best, and some occurrences."""
-    from rich.markup import escape
-    from rich.table import Table
-
     from jaxsae.concepts import true_text
 
     texts = [true_text(of.samples, i)[0] for i in range(len(of.samples))]
@@ -280,25 +275,24 @@ def show_pattern(of: Inspection, pattern: str, table: Sequence[dict[str, Any]]) 
     if not ranked:
         print("         too few to choose features on half of the texts and score them on the other half")
         return {"occurrences": n, "features": []}
-    shown = Table(
-        "feature", "on", "AUROC", "chance", "precision", "recall", "F1", "fires on", title="On held-out texts"
-    )
+    columns = ("feature", "on", "AUROC", "chance", "precision", "recall", "F1", "fires on")
+    rows = []
     for told in ranked:
         figures = (f"{told[key]:.3f}" for key in ("auroc", "chance", "precision", "recall", "f1"))
-        shown.add_row(
-            str(told["feature"]), escape(told["on"]), *figures, f"{of.survey.rate[told['feature']]:.2%} of all"
-        )
-    print_table(shown)
-    print("chosen on texts of even number, scored on those of odd number; chance: the best of 256 random directions")
+        rows.append((told["feature"], told["on"], *figures, f"{of.survey.rate[told['feature']]:.2%} of all"))
+    terminal.print_table("On held-out texts", columns, rows, key=2)
+    terminal.print_wrapped(
+        "chosen on texts of even number, scored on those of odd number; chance: the best of 256 random directions"
+    )
     return {"occurrences": n, "features": ranked}
 
 
 def marked(context: dict[str, Any]) -> tuple[str, str]:
     """(the text, below it how strongly each character fires)."""
-    top = max(context["values"]) or 1
+    top, ramp = max(context["values"]) or 1, terminal.ramp()
     return (
-        "".join(context["text"]),
-        "".join(BARS[round(8 * v / top) or 1] if v > 0 else " " for v in context["values"]),
+        "".join(terminal.shown(character, "?") for character in context["text"]),  # one for one: marks stand below
+        "".join(ramp[round(8 * v / top) or 1] if v > 0 else " " for v in context["values"]),
     )
 
 
@@ -311,8 +305,8 @@ def show_feature(one: dict[str, Any]) -> None:
     if not one["fired"]:
         print("  it never fires on this text")
         return
-    counts = one["histogram"]["counts"]
-    bars = "".join(BARS[max(1, round(8 * count / max(counts)))] if count else " " for count in counts)
+    counts, ramp = one["histogram"]["counts"], terminal.ramp()
+    bars = "".join(ramp[max(1, round(8 * count / max(counts)))] if count else " " for count in counts)
     low = one["histogram"]["edges"][0]
     print(f"  values      {low:.3g} {bars} {one['max']:.3g}  (eight bars an octave)")
     level = None
@@ -321,7 +315,7 @@ def show_feature(one: dict[str, Any]) -> None:
             level = context["level"]
             print(f"  {level}")
         text, marks = marked(context)
-        left, right = ("…" if cut else " " for cut in context["cut"])
+        left, right = (terminal.shown("…", "~") if cut else " " for cut in context["cut"])
         place = f"{context['sample']:>5}:{context['position']:<4}"
         indent = " " * (30 - context["at"])
         print(f"    {place} {indent}{left}{text}{right}  {max(context['values']):.3g}")
@@ -329,7 +323,7 @@ def show_feature(one: dict[str, Any]) -> None:
 
     def listed(title: str, rows: Sequence[dict[str, Any]], how: Any) -> None:
         if rows:
-            print(f"  {title:<12}" + ", ".join(how(row) for row in rows))
+            terminal.print_wrapped(f"  {title:<12}" + ", ".join(how(row) for row in rows), indent=14)
 
     listed(
         "fires on", one["by_character"], lambda r: f"{r['name']!r} {r['of_firings']:.0%} (on {r['rate']:.1%} of them)"
@@ -344,36 +338,34 @@ def show_feature(one: dict[str, Any]) -> None:
 
 def show_text(rows: Sequence[dict[str, Any]]) -> None:
     """Character by character."""
-    from rich.table import Table
-
-    table = Table("", "fire", "strongest features (value)", title="On the text given")
+    shown = []
     for row in rows:
         strong = "  ".join(f"{f['feature']} ({f['value']:.3g})" for f in row["features"])
-        table.add_row(row["character"], str(row["l0"]), strong)
-    print_table(table)
+        visible = row["character"] if row["character"].strip() else repr(row["character"])
+        shown.append((visible, row["l0"], strong))
+    terminal.print_table("On the text given", ("character", "fire", "strongest features (value)"), shown)
 
 
 def show_causal(rows: Sequence[dict[str, Any]]) -> None:
     """What setting latents does."""
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table(
-        "feature", "set to", "damaged characters", "n", "top-1", "p(true)", "KL", "guesses changed",
-        title="Restorations with a feature set, the rest of the stream kept",
-    )  # fmt: skip
+    to = terminal.shown("→", "->")
+    columns = ("feature", "set to", "damaged characters", "n", "top-1", "p(true)", "KL", "guesses changed")
+    shown = []
     for row in rows:
         for where in ("where it fires", "elsewhere"):
             r = row[where]
-            table.add_row(
-                str(row["feature"]), f"{row['value']:g}", where, f"{r['positions']:,}",
-                f"{r['top1_before']:.1%} → {r['top1_after']:.1%}",
-                f"{r['probability_before']:.4f} → {r['probability_after']:.4f}",
-                f"{r['kl']:.4f}", str(r["guesses_changed"]),
-            )  # fmt: skip
-        swaps = ", ".join(f"{a!r} → {b!r} {n} x" for a, b, n in row["swaps"])
-        table.add_row("", "", escape(f"most changed: {swaps}" if swaps else "no guess changed"))
-    print_table(table)
+            shown.append((
+                row["feature"], f"{row['value']:g}", where, f"{r['positions']:,}",
+                f"{r['top1_before']:.1%} {to} {r['top1_after']:.1%}",
+                f"{r['probability_before']:.4f} {to} {r['probability_after']:.4f}",
+                f"{r['kl']:.4f}", r["guesses_changed"],
+            ))  # fmt: skip
+    terminal.print_table("Restorations with a feature set, the rest of the stream kept", columns, shown, key=3)
+    print("guesses that changed most")
+    for row in rows:
+        swaps = ", ".join(f"{a!r} {to} {b!r} {n} x" for a, b, n in row["swaps"])
+        set_to = f"{row['feature']} set to {row['value']:g}"
+        terminal.print_wrapped(f"  {set_to:<20}  {swaps or 'none changed'}", indent=24)
 
 
 def clamped(text: str) -> tuple[int, float]:

@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jaxsae import cli
+from jaxsae import cli, terminal
 from jaxsae.config import DEMO, require
 
 if TYPE_CHECKING:  # heavy: loaded by the functions that use them
@@ -30,9 +30,6 @@ def main(args: argparse.Namespace) -> None:
     """Two tables, or one for each SAE; with --json, the same figures."""
     folder = Path(args.folder)
     cli.select_device(args.device)
-    from rich.console import Console
-    from rich.table import Table
-
     from convert import read_checkpoint
     from jaxsae import demo, extract, load_samples
 
@@ -47,26 +44,34 @@ def main(args: argparse.Namespace) -> None:
         write_json(args.json, {path: latents(path, model, samples, truth) for path in args.sae})
         return
     rows = {split: extract(model, samples[split], [*LAYERS, last]).values for split in truth}
-    console = Console(width=None if Console().is_terminal else 100)
 
     restored = restoration(model, rows["test"][last], samples, truth["test"])
-    table = Table("damaged characters of the test split", title="Restored right at the first guess")
-    for column in ("characters", "most frequent", f"two-sided {ORDER}-gram", "model"):
-        table.add_column(column, justify="right")
-    for name, row in restored.items():
-        table.add_row(name, f"{row['characters']:,}", *(f"{row[k]:.1%}" for k in ("majority", "ngram", "model")))
-    console.print(table)
+    columns = (
+        "damaged characters of the test split",
+        "characters",
+        "most frequent",
+        f"two-sided {ORDER}-gram",
+        "model",
+    )
+    terminal.print_table(
+        "Restored right at the first guess",
+        columns,
+        [
+            (name, f"{row['characters']:,}", *(f"{row[k]:.1%}" for k in ("majority", "ngram", "model")))
+            for name, row in restored.items()
+        ],
+    )
 
     probed = probes(rows, samples, truth)
-    table = Table("characters within words", title="Linear probe on a layer's rows: AUROC on the test split")
-    table.add_column("share", justify="right")
-    for where in ("all", "damaged"):
-        for layer in LAYERS:
-            table.add_column(f"{where} {layer}", justify="right")
-    for name, row in probed.items():
-        cells = [f"{row[where][str(layer)]:.3f}" for where in ("all", "damaged") for layer in LAYERS]
-        table.add_row(name, f"{row['share']:.1%}", *cells)
-    Console(width=None if Console().is_terminal else 140).print(table)
+    places = [(where, layer) for where in ("all", "damaged") for layer in LAYERS]
+    terminal.print_table(
+        "Linear probe on a layer's rows: AUROC on the test split",
+        ("characters within words", "share", *(f"{where} {layer}" for where, layer in places)),
+        [
+            (name, f"{row['share']:.1%}", *(f"{row[where][str(layer)]:.3f}" for where, layer in places))
+            for name, row in probed.items()
+        ],
+    )
     write_json(args.json, {"restoration": restored, "probes": probed})
 
 
@@ -135,8 +140,6 @@ def latents(path: str, model: RestorationModel, samples: dict[str, Samples], tru
     """Property -> what tells it how well: chosen on the validation split's characters, scored on the test's."""
     import jax.numpy as jnp
     import numpy as np
-    from rich.console import Console
-    from rich.table import Table
 
     from convert import load_sae
     from jaxsae import encode, extract, features
@@ -166,16 +169,14 @@ def latents(path: str, model: RestorationModel, samples: dict[str, Samples], tru
         "best latent": features.best(*both("latents"), 1),
         "best five": features.best(*both("latents"), 5),
     }
-    table = Table("characters within words", title=f"{path}: AUROC and F1 on the test split")
-    for what in ("share", *told, "latents"):
-        table.add_column(what, justify="right")
-    out = {}
+    out, shown = {}, []
     for i, name in enumerate(names):
         share = float(halves["rows"]["test"].properties[i].mean())
         cells = [f"{told[what][i].auroc:.3f} {told[what][i].f1:.2f}" for what in told]
-        table.add_row(name, f"{share:.1%}", *cells, ", ".join(map(str, told["best five"][i].columns)))
+        shown.append((name, f"{share:.1%}", *cells, ", ".join(map(str, told["best five"][i].columns))))
         out[name] = {"share": share, **{what: told[what][i]._asdict() for what in told}}
-    Console(width=None if Console().is_terminal else 140).print(table)
+    columns = ("characters within words", "share", *told, "latents")
+    terminal.print_table(f"{path}: AUROC and F1 on the test split", columns, shown)
     return out
 
 

@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from jaxsae import cli
+from jaxsae import cli, terminal
 from jaxsae.config import TrainConfig, require
 
 SETS: dict[str, dict[str, Any]] = {
@@ -24,7 +24,7 @@ THEIRS = ("topk", "batchtopk")
 
 
 def main(args: argparse.Namespace) -> None:
-    """A line of the table for each set, library and architecture; what is in the folder is not trained again."""
+    """A row of the table for each set, library and architecture; what is in the folder is not trained again."""
     import jax.numpy as jnp
     import numpy as np
 
@@ -35,8 +35,7 @@ def main(args: argparse.Namespace) -> None:
     folder = Path(args.folder)
     folder.mkdir(parents=True, exist_ok=True)
     found: dict[str, dict] = {}
-    print("| rows | library | architecture | mean max cosine | precision | recall | shrinkage |")
-    print("|---|---|---|---|---|---|---|")
+    shown = []
     for title, how in SETS.items():
         planted, path = plant(**how), folder / f"rows-{how['features']}.npy"
         if not path.exists():
@@ -44,6 +43,7 @@ def main(args: argparse.Namespace) -> None:
         runs = [("jaxsae", architecture) for architecture in OURS]
         runs += [(library, a) for library in ("saelens", "dictionary_learning") for a in THEIRS if args.rival_python]
         for library, architecture in runs:
+            print(f"{title}: {library}, {architecture}", flush=True)
             target = folder / f"{library}_{architecture}_{how['features']}.pt"
             if not target.exists() and library == "jaxsae":
                 config = TrainConfig.modern(
@@ -64,8 +64,9 @@ def main(args: argparse.Namespace) -> None:
             file = load_sae(target)
             result = recovery(file.sae, file.config.k, planted)
             found[target.stem] = result._asdict()
-            cells = [title, library, architecture, *(f"{figure:.3f}" for figure in result)]
-            print("| " + " | ".join(cells) + " |", flush=True)
+            shown.append((title, library, architecture, *(f"{figure:.3f}" for figure in result)))
+    columns = ("rows", "library", "architecture", "mean max cosine", "precision", "recall", "shrinkage")
+    terminal.print_table("Known directions, found again", columns, shown, key=3)
     if args.json:
         Path(args.json).write_text(json.dumps(found, indent=2))
 

@@ -20,7 +20,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jaxsae import cli
+from jaxsae import cli, terminal
 from jaxsae.config import LOGGERS, MODERN, THRESHOLDED, DataConfig, InputError, TrainConfig, require
 
 if TYPE_CHECKING:  # heavy: loaded by the functions that use them
@@ -134,14 +134,16 @@ def train_and_write(
     from jaxsae import score
     from jaxsae.journal import Journal
     from jaxsae.keeper import FolderKeeper
-    from jaxsae.train import Epoch, Member, Position, training
+    from jaxsae.train import Epoch, Member, Part, Position, planned, training
 
     rows, scored, rows_scored = loaded
     config, n = runs[0].config, len(rows[runs[0].layer])
-    ks = len({run.config.k_sparse for run in runs})  # one batched step for each k
+    members = [Member(run.layer, run.config) for run in runs]
     steps = n // config.batch_size
-    progress = cli.Progress("train   ", ks * config.epochs * steps, "steps", args.quiet)
+    total = sum(part.steps for parts in planned(rows, members) for part in parts)
+    progress = terminal.Progress("train   ", total, "steps", args.quiet)
     reports = {}
+    behind = 0  # steps of the parts that are trained, had none of their members stopped early
 
     def taken_up(at: Position) -> None:
         say(f"resumed  epoch {at.epoch}, step {at.done + 1}")
@@ -160,15 +162,21 @@ def train_and_write(
         progress.advance(0, f"epoch {epoch.number}  loss {epoch.loss:.5f}  L0 {epoch.l0:.1f}")
         journal.epoch(runs[number].target, epoch, epoch.number * steps)
 
+    def part_ended(part: Part) -> None:
+        nonlocal behind
+        behind += part.steps
+        progress.skip(behind - progress.done)  # what was through, or has stopped early
+
     with contextlib.closing(journal), cli.stop_later() as stopping, progress.shown():
         keeper = FolderKeeper(settings, done, args.save_every, stopping, taken_up, began)
         try:
             for number, one in training(
                 rows,
-                [Member(run.layer, run.config) for run in runs],
+                members,
                 keeper=keeper,
                 on_step=stepped,
                 on_epoch=epoch_ended,
+                on_part=part_ended,
             ):
                 run = runs[number]
                 cli.give_back_memory()  # the training's, then the scoring's
@@ -233,17 +241,15 @@ def say_one(run: Run, report: dict, rate: float, rows_scored: str) -> None:
 
 def say_all(runs: list[Run], reports: list[dict], rate: float, rows_scored: str) -> None:
     """The last lines of a run of several: a table, and a picture of error over sparsity."""
-    from rich.console import Console
-    from rich.table import Table
-
     from jaxsae.figures import pareto_figure
     from jaxsae.files import whole
 
-    table = Table("SAE", "epochs", "final loss", "L0", "FVU", "dead", title=f"Scored on: {rows_scored}")
+    columns = ("SAE", "epochs", "final loss", "L0", "FVU", "dead")
+    rows = []
     for run, r in zip(runs, reports, strict=True):
-        figures = (str(r["epochs"]), f"{r['final_loss']:.5f}", f"{r['l0']:.1f}", f"{r['fvu']:.5f}", f"{r['dead']:.1%}")
-        table.add_row(run.target.name, *figures)
-    Console(width=None if Console().is_terminal else 120, highlight=False).print(table)
+        figures = (f"{r['final_loss']:.5f}", f"{r['l0']:.1f}", f"{r['fvu']:.5f}", f"{r['dead']:.1%}")
+        rows.append((run.target.name, r["epochs"], *figures))
+    terminal.print_table(f"Scored on: {rows_scored}", columns, rows)
     picture = runs[0].target.parent / "sae_pareto.png"
     with whole(picture) as png:
         pareto_figure(png, [(r["layer"], r["l0"], r["fvu"]) for r in reports], rows_scored)
@@ -365,7 +371,7 @@ class FromText:
         from jaxsae.files import aside
 
         args, data, layers, total, needed = self.args, self.data, self.layers, self.total, self.needed
-        with cli.Progress("extract ", total, "rows", args.quiet).shown() as progress:
+        with terminal.Progress("extract ", total, "rows", args.quiet).shown() as progress:
             if not self.origin["streamed"]:
                 given = (model, self.samples, layers, data.padding)
                 rows = extract(*given, on_rows=progress.advance).values

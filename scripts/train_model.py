@@ -9,7 +9,7 @@ import time
 from functools import partial
 from pathlib import Path
 
-from jaxsae import cli
+from jaxsae import cli, terminal
 from jaxsae.config import DataConfig, ModelConfig, PretrainConfig, require
 
 SAVE_EVERY = 60.0
@@ -85,7 +85,7 @@ def train(args: argparse.Namespace, recipe: PretrainConfig, dataset: str, output
         saved = time.monotonic()
 
     left = chars * (recipe.epochs - at.epoch + 1)
-    with cli.stop_later() as stopping, cli.Progress("train   ", left, "chars", args.quiet).shown() as progress:
+    with cli.stop_later() as stopping, terminal.Progress("train   ", left, "chars", args.quiet).shown() as progress:
 
         def pause() -> bool:
             return stopping() or time.monotonic() - saved > SAVE_EVERY

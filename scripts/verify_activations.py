@@ -5,15 +5,12 @@ import argparse
 import dataclasses
 from pathlib import Path
 
-from jaxsae import cli, inputs
+from jaxsae import cli, inputs, terminal
 from jaxsae.config import DataConfig, require
 
 
 def main(args: argparse.Namespace) -> int:
     """Prints a table; status 1 where a layer fails."""
-    from rich.console import Console
-    from rich.table import Table
-
     from jaxsae.files import to_json, whole
 
     config = inputs.data_config(args, max_samples=args.samples)
@@ -31,21 +28,10 @@ def main(args: argparse.Namespace) -> int:
         print(f"running your own code: {args.reference}")
     checks = cross_check(checkpoint.model(), checkpoint, samples, layers, config.padding, args.reference)
 
-    table = Table(
-        "layer", title=f"JAX and PyTorch over {checks[0].positions:,} real positions, padding {config.padding}"
-    )
-    for title in (
-        "max |J - P|",
-        "RMS J - P",
-        "RMS J - f64",
-        "RMS P - f64",
-        "ratio",
-        "max J - f64",
-        "max P - f64",
-        "ratio",
-    ):
-        table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("")
+    title = f"JAX and PyTorch over {checks[0].positions:,} real positions, padding {config.padding}"
+    columns = ["layer", "verdict", "max |J-P|", "RMS J-P", "RMS J-f64", "RMS P-f64", "RMS ratio"]
+    columns += ["max J-f64", "max P-f64", "max ratio"]
+    rows = []
     for check in checks:
         pairs = [
             (check.ours_to_float64, check.torch_to_float64),
@@ -54,8 +40,8 @@ def main(args: argparse.Namespace) -> int:
         cells = [f"{x:.2e}" for x in (check.max_abs, check.rms)]
         for ours, theirs in pairs:
             cells += [f"{ours:.2e}", f"{theirs:.2e}", f"{ours / theirs:.2f}" if theirs else "-"]
-        table.add_row(str(check.layer), *cells, "ok" if check.passed else "FAILED")
-    Console(width=None if Console().is_terminal else 120).print(table)
+        rows.append([check.layer, "ok" if check.passed else "FAILED", *cells])
+    terminal.print_table(title, columns, rows, key=2)
     passed = all(check.passed for check in checks)
     print("passed" if passed else "failed", "(limits: 3 x PyTorch's own distance from float64 in RMS, 4 x in maximum)")
     if args.json:
