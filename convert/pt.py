@@ -41,7 +41,7 @@ EXPANDED = 2**24
 """Elements that a tensor may have beyond those of its storage (`expand` repeats them without storing them again)."""
 RUNS = {"os", "posix", "nt", "subprocess", "sys", "io", "_io", "runpy", "importlib", "shutil", "socket", "pty", "code"}
 RUNS_BY_NAME = {"eval", "exec", "compile", "open", "getattr", "setattr", "delattr", "__import__", "input", "breakpoint"}
-"""Modules, and functions of `builtins`, that no state of a training script names: a file that does means to run them."""
+"""Modules, and functions of `builtins`, that no state of a training names: a file that does means to run them."""
 
 
 class Skipped:
@@ -57,6 +57,7 @@ class Skipped:
         pass
 
     def __call__(self, *args: Any, **more: Any) -> "Skipped":
+        """As a function's."""
         return self
 
     def __setstate__(self, state: Any) -> None:
@@ -114,7 +115,20 @@ class _DType:
 
     def numpy(self) -> np.dtype | None:
         """None: of no number."""
-        known = isinstance(self.code, str) and self.code in ("f2", "f4", "f8", "b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8")
+        known = isinstance(self.code, str) and self.code in (
+            "f2",
+            "f4",
+            "f8",
+            "b1",
+            "i1",
+            "i2",
+            "i4",
+            "i8",
+            "u1",
+            "u2",
+            "u4",
+            "u8",
+        )
         return np.dtype(self.code).newbyteorder(self.order) if known and self.order in ("<", ">", "|", "=") else None
 
 

@@ -91,7 +91,9 @@ def load_pt(path: str | Path) -> SAEFile:
     extra = place(path, said["layer"], said["hook_name"])
     for fields in (config, content):
         extra |= pass_over(fields)
-    sae = SAE(*map(jnp.asarray, arrays), threshold=None if threshold is None else jnp.asarray(threshold))
+    sae = SAE(*map(jnp.asarray, arrays))
+    if threshold is not None:
+        sae = sae._replace(threshold=jnp.asarray(threshold))
     shape = SAEConfig(d_in, d_sae, float(l1_coef), numbers["k"], architecture, numbers["target_l0"])
     return SAEFile(sae, shape, losses, extra)
 
@@ -195,7 +197,9 @@ def _losses(path: str | Path, content: pt.Fields) -> list[float]:
     except (InputError, TypeError, ValueError):
         kept, unread = [], 1
     if unread:
-        note(f"{path}: {name} must be a list of numbers to be read; what is not is left out, the features do not need it")
+        note(
+            f"{path}: {name} must be a list of numbers to be read; what is not is left out, the features do not need it"
+        )
     return kept
 
 

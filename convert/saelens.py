@@ -22,7 +22,7 @@ BIASES = {
 
 
 def read(path: Path) -> SAEFile:
-    """An SAE of the kinds in `BIASES`; what is reshaped on the way in is refused, and what is scaled by no known factor."""
+    """An SAE of the kinds in `BIASES`; rows that are reshaped are refused, and rows scaled by a factor not known."""
     given = folders.read_config(path / CONFIG)
     metadata = folders.inner(given, "metadata")
     architecture, k = str(given.take("architecture", "standard")), given.take("k")
@@ -79,7 +79,7 @@ def _scale(path: Path, normalize: Any) -> float:
     known = isinstance(normalize, str | bool | None) and normalize in wanted
     require(known, f"{path}: must be on plain rows, got normalize_activations {normalize!r}, which is not known here")
     require(not (path / WHITENING).exists(), f"{path}: must be on plain rows, got {WHITENING}, which is not known here")
-    factor = None
+    factor: Any = None
     if (path / SCALER).exists():
         scaler = folders.read_config(path / SCALER)
         factor = scaler.take("scaling_factor")
@@ -94,7 +94,7 @@ def _scale(path: Path, normalize: Any) -> float:
         f"{path}: must have the scaling_factor of its rows in {SCALER}, got {factor}: a checkpoint from during training, "
         "whose weights are of scaled rows; give the folder of the finished run",
     )
-    return float(factor)  # type: ignore[arg-type]
+    return float(factor)
 
 
 def write(path: Path, file: SAEFile) -> None:

@@ -78,7 +78,7 @@ def _write(
 
 
 def check_samples(samples: Samples, vocab_size: int, max_position: int) -> None:
-    """Raise `InputError` unless all ids and labels are in the vocabulary, and every sample short enough for the model."""
+    """Raise `InputError` unless ids and labels are in the vocabulary, and samples are short enough for the model."""
     width = samples.ids.shape[1]
     require(width <= max_position, f"samples must have at most {max_position} positions (max_position), got {width}")
     for what, numbers in (("token ids", samples.ids), ("labels", np.where(samples.damaged, samples.labels, 0))):

@@ -34,14 +34,16 @@ def four(inspections: Sequence[Inspection], tables: Sequence[Table], matches: Se
             numbers += [f["feature"]] if f["feature"] not in numbers else []
     effects = {}
     for of in inspections:
-        for row in dossier.causal(of, [(n, 0.0) for n in wanted.get(of.subject.layer, [])]):
+        settings = [(n, 0.0) for n in wanted.get(of.subject.layer, [])] if of.samples.damaged.any() else []
+        for row in dossier.causal(of, settings):
             effects[of.subject.layer, row["feature"]] = {
                 "layer": of.subject.layer,
                 "feature": row["feature"],
                 **{key: value if value == value else None for key, value in row["where it fires"].items()},
             }
     for answer in out:
-        answer["causal"] = [effects[f["layer"], f["feature"]] for f in answer["features"]]
+        named = [(f["layer"], f["feature"]) for f in answer["features"]]
+        answer["causal"] = [effects[one] for one in named if one in effects]
     return out
 
 

@@ -12,14 +12,16 @@ import os
 import resource
 import signal
 import sys
+import tempfile
 import threading
 import types
 import typing
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from jaxsae.config import DEMO, InputError, require
+from jaxsae.config import DEMO, InputError, InputNote, require
 from jaxsae.terminal import prepare_streams
 
 T = TypeVar("T")
@@ -35,11 +37,22 @@ class Parser(argparse.ArgumentParser):
             description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False
         )
         self._texts: set[str] = set()
+        self.outputs: list[str] = []
+        """Names of the flags of `add_output`."""
         self.add_argument("--debug", action="store_true", help="show the traceback of an error")
 
     def error(self, message: str) -> NoReturn:
         """Status 2 and one line."""
-        self.exit(2, f"error: {message}; see {self.prog} --help\n")
+        self.exit(2, one_line(f"error: {message}; see {self.prog} --help"))
+
+    def add_output(self, flag: str, what: str) -> None:
+        """Add a flag for a file to write; before the work begins it is seen that it can be, see `run`.
+
+        Args:
+          what: for the help.
+        """
+        self.outputs.append(flag.removeprefix("--").replace("-", "_"))
+        self.add_argument(flag, metavar="OUT", help=what)
 
     def add_text(self, flag: str, **options: Any) -> None:
         """Add a flag whose value may begin with a hyphen, such as `--pattern -ak`."""
@@ -174,7 +187,7 @@ def run(main: Callable[[argparse.Namespace], int | None], parser: Parser) -> NoR
     args = parser.parse_args()
     quiet_libraries()
     try:
-        with _signals(_raise):
+        with _signals(_raise), _outputs(args, parser.outputs):
             status = main(args) or 0
             sys.stdout.flush()
     except (InputError, OSError, MemoryError) as error:
@@ -187,7 +200,7 @@ def run(main: Callable[[argparse.Namespace], int | None], parser: Parser) -> NoR
         cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
         if getattr(cause, "errno", None) in NO_ROOM:
             message = f"what is written must find room on the disk, got {error}; make room and run it again"
-        parser.exit(2, f"error: {' '.join(message.split())}\n")
+        parser.exit(2, one_line(f"error: {message}"))
     except KeyboardInterrupt as error:
         if args.debug:
             raise
@@ -196,12 +209,61 @@ def run(main: Callable[[argparse.Namespace], int | None], parser: Parser) -> NoR
     sys.exit(status)
 
 
+def one_line(message: str, most: int = 300) -> str:
+    """A message as one line of at most so many characters; of a longer one the middle, which names things, is cut."""
+    message = " ".join(message.split())
+    if len(message) >= most:
+        half = (most - 5) // 2
+        message = f"{message[:half]} ... {message[-half:]}"
+    return f"{message}\n"
+
+
+@contextlib.contextmanager
+def _outputs(args: argparse.Namespace, names: Sequence[str]) -> Iterator[None]:
+    """See that the files which flags name can be written; `-` is standard output, which then gets nothing else.
+
+    Raises:
+      InputError: one cannot be written, or two are the same.
+    """
+    from jaxsae.files import check_output
+
+    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    require(len(set(given.values())) == len(given), f"--{' and --'.join(given)} must be different files")
+    read = [value for name, value in vars(args).items() if name not in names]
+    inputs = [one for value in read for one in (value if isinstance(value, list) else [value]) if isinstance(one, str)]
+    with contextlib.ExitStack() as stack:
+        for name, path in given.items():
+            if path != "-":
+                check_output(path, f"--{name.replace('_', '-')}", inputs)
+                continue
+            folder = stack.enter_context(tempfile.TemporaryDirectory())
+            out, made = sys.stdout, os.path.join(folder, name)
+            setattr(args, name, made)
+            stack.callback(_copy_text, made, out)
+            stack.enter_context(contextlib.redirect_stdout(sys.stderr))
+        yield
+
+
+def _copy_text(path: str, stream: Any) -> None:
+    if os.path.exists(path):
+        with open(path, encoding="utf-8") as file:
+            stream.write(file.read())
+        stream.write("\n")
+        stream.flush()
+
+
 def quiet_libraries() -> None:
     """Keep the chatter of JAX, Orbax, torch and matplotlib off the terminal: only what the user can act on is shown."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     for name in ("absl", "jax", "orbax", "matplotlib", "torch"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.simplefilter("ignore")
+    warnings.simplefilter("always", InputNote)
+    warnings.showwarning = _show_note
+
+
+def _show_note(message: Warning | str, *about: Any, **more: Any) -> None:
+    sys.stderr.write(one_line(f"note: {message}"))
 
 
 def add_device(parser: Parser) -> None:
@@ -222,6 +284,9 @@ def select_device(name: str) -> None:
     import jax
 
     keep_compiled()
+    # what an environment asks of JAX is for other programs: these compute in float32, and optax mixes types
+    for setting, usual in (("jax_enable_x64", False), ("jax_numpy_dtype_promotion", "standard")):
+        jax.config.update(setting, usual)
     if name != "auto":
         jax.config.update("jax_platforms", "cuda" if name == "gpu" else name)
     try:
@@ -317,6 +382,33 @@ def give_back_memory() -> None:
 
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def memory_of_machine(root: Path = Path("/")) -> int:
+    """What this process may use, in bytes: the machine's memory, or less where its container or its user limits it.
+
+    Args:
+      root: where the system's files are.
+    """
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), resource.getrlimit(resource.RLIMIT_AS)[0]]
+    groups = root / "sys/fs/cgroup"
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        lines = []
+    for line in lines:
+        _, controllers, own = [*line.split(":", 2), "", ""][:3]
+        # of version 2 there is one hierarchy, without controllers' names; of version 1 one for memory
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        base, name = (groups / "memory", "memory.limit_in_bytes") if controllers else (groups, "memory.max")
+        place = base / own.strip("/")
+        for folder in (place, *place.parents):  # a group has no more than those it is in; from inside, its own is `/`
+            with contextlib.suppress(OSError, ValueError):
+                limits.append(int((folder / name).read_text()))
+            if folder == base:
+                break
+    return min(limit for limit in limits if limit > 0)
 
 
 def peak_memory() -> int:

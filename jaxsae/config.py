@@ -29,7 +29,7 @@ def require(holds: bool, message: str) -> None:
 
 
 class InputNote(UserWarning):
-    """What was given is used, but not as one might think: says how, in one line. The commands print it as `note: ...`."""
+    """What was given is used, but not as one might think: says how, in one line. Commands print it as `note: ...`."""
 
 
 def note(message: str) -> None:

@@ -60,8 +60,8 @@ def load_samples(path: str | Path, split: str = "validation", max_samples: int |
     """Read the first `max_samples` samples of a split, in order; all where there are fewer, or with None.
 
     Args:
-      path: a `save_to_disk` folder (of a DatasetDict, or of one split), or a file of `read_fragments`, which is prepared
-        with seed 42.
+      path: a `save_to_disk` folder (of a DatasetDict, or of one split), or a file of `read_fragments`, which is
+        prepared with seed 42.
       split: `train`, `validation`, `test`, or what else the folder has. A split that was saved alone and does not say
         which it is, is taken for any.
 
@@ -81,9 +81,7 @@ def load_samples(path: str | Path, split: str = "validation", max_samples: int |
     return as_samples(columns, path)
 
 
-def load_several(
-    paths: Sequence[str | Path], split: str = "validation", max_samples: int | None = None
-) -> Samples:
+def load_several(paths: Sequence[str | Path], split: str = "validation", max_samples: int | None = None) -> Samples:
     """`load_samples` of each, one after another; at most `max_samples` of each."""
     return joined([load_samples(path, split, max_samples) for path in paths])
 
@@ -163,7 +161,11 @@ def _folder_of(path: Path, split: str) -> Path:
     state = _json(path / "state.json")
     name = state.get("_split") if isinstance(state, dict) else None
     above = path.resolve().parent
-    if not isinstance(name, str) and (above / "dataset_dict.json").is_file() and path.resolve().name in split_names(above):
+    if (
+        not isinstance(name, str)
+        and (above / "dataset_dict.json").is_file()
+        and path.resolve().name in split_names(above)
+    ):
         name = path.resolve().name
     require(
         not isinstance(name, str) or name == split,
@@ -240,7 +242,9 @@ def _as_fragments(path: Path, rows: Mapping[str, list[Any]], column: str) -> lis
             try:
                 of_one = sorted(of_one, key=lambda n: tuple(values[n] for values in order))
             except TypeError:
-                raise InputError(f"{path}: rows of one fragment must have places that can be ordered, got others") from None
+                raise InputError(
+                    f"{path}: rows of one fragment must have places that can be ordered, got others"
+                ) from None
         else:
             together = of_one[-1] - of_one[0] == len(of_one) - 1
             require(together, f"{path}: rows of one fragment must stand together, got those of {one[-1]!r} apart")
@@ -309,10 +313,8 @@ def _json(path: Path) -> Any:
         raise InputError(f"a save_to_disk folder must have {path.name}, got {path.parent} without it") from None
 
 
-STATE = (
-    "_data_files _indices_files _indices_data_files _fingerprint _format_columns _format_kwargs _format_type _indexes "
-    "_output_all_columns _split _info _inplace_history _inplace_transforms"
-).split()
+STATE = {"_data_files", "_indices_files", "_indices_data_files", "_fingerprint", "_format_columns", "_format_kwargs"}
+STATE |= {"_format_type", "_indexes", "_output_all_columns", "_split", "_info", "_inplace_history"}
 """What `datasets` of any version writes into a state.json. Which columns it would show, and as what type, does not
 matter here: the ones needed are read."""
 Entry = tuple[str, int, int | None]
@@ -327,7 +329,7 @@ def _named(folder: Path) -> dict[str, list[Entry]]:
     """
     state = _json(folder / "state.json")
     require(isinstance(state, dict), f"{folder}: state.json must name its _data_files, got none")
-    unknown = sorted(map(str, set(state) - set(STATE)))
+    unknown = sorted(map(str, set(state) - STATE))
     require(not unknown, f"{folder}: state.json may have what is known here, got {listed(unknown)}")
     out: dict[str, list[Entry]] = {"data": [], "indices": []}
     # `_indices_data_files`: of versions before 1.2
@@ -378,7 +380,7 @@ def _rows(column: pa.ChunkedArray, name: str, path: Path) -> np.ndarray:
             or pa.types.is_fixed_size_list(chunk.type)
         )
         ok = is_list and (pa.types.is_integer(chunk.type.value_type) or pa.types.is_boolean(chunk.type.value_type))
-        require(ok, f"{path}: column {name} must hold lists of whole numbers, got {str(chunk.type):.60}")
+        require(ok, f"{path}: column {name} must hold lists of whole numbers, got {chunk.type!s:.60}")
         values = chunk.flatten()
         if pa.types.is_boolean(values.type):
             values = values.cast(pa.int8())
@@ -401,13 +403,13 @@ def load_columns(
     named = _named(folder)
     if not named["data"]:  # of no rows, as newer versions write it
         return {name: np.zeros((0, 0), np.int8) for name in names or ()}
-    table = _joined([_arrow_table(folder / name, *part) for name, *part in named["data"]], folder)
+    table = _joined([_arrow_table(folder / name, skip, take) for name, skip, take in named["data"]], folder)
     names = table.column_names if names is None else names
     missing = [name for name in names if name not in table.column_names]
     require(not missing, f"{folder}: must have columns {listed(names)}, got none named {listed(missing)}")
     table = table.select(names)
     if named["indices"]:  # rows were selected or shuffled without being rewritten
-        indices = _joined([_arrow_table(folder / name, *part) for name, *part in named["indices"]], folder)
+        indices = _joined([_arrow_table(folder / name, skip, take) for name, skip, take in named["indices"]], folder)
         try:
             table = table.take(indices["indices"].slice(0, max_samples))
         except (pa.ArrowException, KeyError, IndexError) as error:

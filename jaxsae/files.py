@@ -45,8 +45,13 @@ def whole(path: str | Path) -> Iterator[Path]:
 
 
 def is_special(path: Path) -> bool:
-    """Whether it is there, and neither a file nor a folder; or a name by which the system gives what is open already."""
-    if len(path.parts) > 2 and path.parts[0] == "/" and path.parts[1] in ("dev", "proc") and path.parts[2:3] != ("shm",):
+    """Whether it is there, and neither a file nor a folder; or a name by which the system gives what is open."""
+    if (
+        len(path.parts) > 2
+        and path.parts[0] == "/"
+        and path.parts[1] in ("dev", "proc")
+        and path.parts[2:3] != ("shm",)
+    ):
         return path.exists()  # `/dev/stdout` may well be a file, but not one to put another in place of
     try:
         mode = path.stat().st_mode
@@ -218,8 +223,17 @@ def _differing(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def to_json(content: Any, indent: int | None = None) -> str:
-    """JSON as every reader takes it: a number that is not finite, for which JSON has no word, is null."""
-    return json.dumps(_finite(content), indent=indent, allow_nan=False)
+    """JSON as every reader takes it: a number that is not finite, for which JSON has no word, is null.
+
+    What is neither a number, a text, a list nor an object is written as text.
+    """
+    return json.dumps(_finite(content), indent=indent, allow_nan=False, default=str)
+
+
+def write_json(path: str | Path, content: Any, indent: int | None = 2) -> None:
+    """Write `to_json` of something; the file appears whole or not at all."""
+    with whole(path) as aside:
+        aside.write_text(to_json(content, indent), encoding="utf-8")
 
 
 def _finite(value: Any) -> Any:
@@ -239,7 +253,7 @@ def sha256(path: str | Path) -> str:
 
 
 def sha256_of(parts: Iterable[tuple[str, str | Path]]) -> str:
-    """Fingerprint of (what it is called, file) pairs, hexadecimal; links are followed, for it is the content that counts."""
+    """Fingerprint of (what it is called, file) pairs, hexadecimal. Links are followed: the content counts."""
     digest = hashlib.sha256()
     for name, path in parts:
         digest.update(f"{name}\0{sha256(path)}\n".encode())

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from jaxsae.store import Store
 
 GUIDE = {"checkpoint": "models/torso_restoration/best_model.pt", "dataset": "data/restoration_dataset"}
-"""Where the original scripts' guide has the user's model and text, seen from the folder that its commands are run in."""
+"""Where the original scripts' guide has the user's model and text, seen from the folder in which it is run."""
 
 
 def data_config(args: argparse.Namespace, **defaults: Any) -> DataConfig:

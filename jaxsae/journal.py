@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from jaxsae.files import to_json
 from jaxsae.train import Epoch
 
 
@@ -52,7 +53,7 @@ class Journal:
     def _say(self, target: Path, figures: Mapping[str, float], step: int) -> None:
         line: dict[str, Any] = {"sae": target.name, "time": round(time.time(), 3), "step": step, **figures}
         with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+            file.write(to_json(line) + "\n")
         if self.kind:
             if target not in self.loggers:
                 make = _TensorBoard if self.kind == "tensorboard" else _WandB

@@ -218,7 +218,9 @@ def _open_array(path: str, layer: int, max_samples: int | None = None) -> Store:
         )
         real = _load(mask) if mask else array
         ok = real.shape == array.shape[:2] and real.dtype.kind in "iub" and bool(np.isin(real, (0, 1)).all())
-        require(ok, f"{mask}: must hold 0 or 1 for each of {list(array.shape[:2])}, got {real.dtype} {list(real.shape)}")
+        require(
+            ok, f"{mask}: must hold 0 or 1 for each of {list(array.shape[:2])}, got {real.dtype} {list(real.shape)}"
+        )
         array = array[real != 0]
     return Store({layer: RowsOnDisk([_checked(array, Path(path))])}, {}, [])
 

@@ -112,7 +112,9 @@ class Levels:
             return
         wanted = max(int(np.frexp(largest)[1]), -140)  # largest < 2 ** wanted; below, float32 has few bits
         if self.top is not None and wanted > self.top:
-            up, down = (self.counts[..., BINS:], self.counts[..., :BINS][..., ::-1]) if self.signed else (self.counts, None)
+            up, down = (
+                (self.counts[..., BINS:], self.counts[..., :BINS][..., ::-1]) if self.signed else (self.counts, None)
+            )
             for half in (up, down) if down is not None else (up,):
                 shift = min(PER_OCTAVE * (wanted - self.top), BINS - 1)
                 lowest = half[..., : shift + 1].sum(axis=-1)

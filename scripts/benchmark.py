@@ -14,7 +14,6 @@ import argparse
 import contextlib
 import importlib.util
 import io
-import json
 import os
 import statistics
 import subprocess
@@ -93,10 +92,9 @@ def main(args: argparse.Namespace) -> None:
         if "many" in args.part:
             measure_many(table, args, data, samples, Path(folder))
     if args.json:
-        from jaxsae.files import whole
+        from jaxsae.files import write_json
 
-        with whole(Path(args.json)) as out:
-            out.write_text(json.dumps({"command": sys.argv, "lines": table.lines}, indent=1))
+        write_json(args.json, {"command": sys.argv, "lines": table.lines}, indent=1)
 
 
 def synthetic(folder: Path) -> DataConfig:
@@ -361,5 +359,5 @@ if __name__ == "__main__":
     parser.add_argument("--samples", type=int, default=40, help="that are extracted")
     parser.add_argument("--epochs", type=int, help="of whole runs, where not their own number")
     cli.add_device(parser)
-    parser.add_argument("--json", metavar="OUT", help="also write every figure as JSON")
+    parser.add_output("--json", "also write every figure as JSON; - is standard output")
     cli.run(main, parser)

@@ -43,7 +43,7 @@ def main(args: argparse.Namespace) -> None:
     data = inputs.data_config(args, split="test")
     cli.select_device(args.device)
     from convert import check_model, layer_of, load_sae
-    from jaxsae.files import to_json, whole
+    from jaxsae.files import write_json
 
     require(len(set(args.sae)) == len(args.sae), "--sae must name different files, got one twice")
     files = {path: load_sae(path) for path in args.sae}
@@ -82,8 +82,7 @@ def main(args: argparse.Namespace) -> None:
             "These rows do not say what model and text they are of: what is restored with an SAE cannot be told."
         )
     if args.json:
-        with whole(Path(args.json)) as aside:
-            aside.write_text(to_json(reports, indent=2))
+        write_json(args.json, reports)
 
 
 @dataclasses.dataclass(frozen=True)

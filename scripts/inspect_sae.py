@@ -38,7 +38,7 @@ def main(args: argparse.Namespace) -> None:
     from jaxsae.activations import kept_positions, stored, stream
     from jaxsae.concepts import marks
     from jaxsae.dossier import Inspection, overview
-    from jaxsae.files import to_json, whole
+    from jaxsae.files import whole, write_json
 
     files = find_files(args)
     loaded = {path: load_sae(path) for path in files}
@@ -50,16 +50,16 @@ def main(args: argparse.Namespace) -> None:
         require(d_in == width, f"{path}: d_in must be {width} (the model's d_model), got {d_in}")
         check_model(path, file, checkpoint.identity, checkpoint.sha256, args.other_model)
     several = len(files) > 1
-    alone = [flag for flag in ("feature", "pattern", "text", "ablate", "clamp") if getattr(args, flag) not in (None, [])]
+    alone = [
+        flag for flag in ("feature", "pattern", "text", "ablate", "clamp") if getattr(args, flag) not in (None, [])
+    ]
     require(
         not several or not alone, f"--{(alone or ['feature'])[0]} takes one SAE, got {len(files)}; give one --layer"
     )
     for (path, file), layer in zip(loaded.items(), layers, strict=True):
         for latent in [*args.feature, *args.ablate, *(latent for latent, _ in args.clamp)]:
             most = file.config.d_sae - 1
-            require(
-                0 <= latent <= most, f"feature must be in 0..{most}, those of {path} (layer {layer}), got {latent}"
-            )
+            require(0 <= latent <= most, f"feature must be in 0..{most}, those of {path} (layer {layer}), got {latent}")
     if args.text:
         check_text(args.text, checkpoint.config.vocab_size, checkpoint.config.max_position)
     needed = sorted(set(layers))
@@ -107,19 +107,18 @@ def main(args: argparse.Namespace) -> None:
             aside.write_text(page.build(inspections, list(files), surveyed.between, what), encoding="utf-8")
         print(f"wrote    {args.html} ({Path(args.html).stat().st_size / 1e6:.1f} MB); open it in a browser")
     if args.json:
-        with whole(args.json) as aside:
-            aside.write_text(to_json(reports[0] if len(reports) == 1 else reports, indent=1))
+        write_json(args.json, reports[0] if len(reports) == 1 else reports, indent=1)
 
 
 def check_text(letters: str, vocab_size: int, max_position: int) -> None:
     """Raise `InputError` where the model cannot read a text."""
     n = len(letters)
-    require(n <= max_position, f"--text must have at most {max_position} characters (the model's max_position), got {n}")
+    require(
+        n <= max_position, f"--text must have at most {max_position} characters (the model's max_position), got {n}"
+    )
     outside = [f"{letter!r} at {at}" for at, letter in enumerate(letters) if ord(letter) >= vocab_size]
     most = f"U+{vocab_size - 1:04X}"
-    require(
-        not outside, f"--text must have characters of the model's vocabulary (up to {most}), got {listed(outside)}"
-    )
+    require(not outside, f"--text must have characters of the model's vocabulary (up to {most}), got {listed(outside)}")
 
 
 def find_files(args: argparse.Namespace) -> dict[str, int | None]:
@@ -354,12 +353,14 @@ def show_causal(rows: Sequence[dict[str, Any]]) -> None:
     for row in rows:
         for where in ("where it fires", "elsewhere"):
             r = row[where]
-            shown.append((
-                row["feature"], f"{row['value']:g}", where, f"{r['positions']:,}",
+            figures = (
                 f"{r['top1_before']:.1%} {to} {r['top1_after']:.1%}",
                 f"{r['probability_before']:.4f} {to} {r['probability_after']:.4f}",
                 f"{r['kl']:.4f}", r["guesses_changed"],
-            ))  # fmt: skip
+            )  # fmt: skip
+            none = ("-",) * len(figures)  # of no characters there is nothing to tell
+            first = (row["feature"], f"{row['value']:g}", where, f"{r['positions']:,}")
+            shown.append((*first, *(figures if r["positions"] else none)))
     terminal.print_table("Restorations with a feature set, the rest of the stream kept", columns, shown, key=3)
     print("guesses that changed most")
     for row in rows:

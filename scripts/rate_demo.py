@@ -7,7 +7,6 @@ With --sae: what single latents of SAE files tell instead, beside the probe and 
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,6 +31,7 @@ def main(args: argparse.Namespace) -> None:
     cli.select_device(args.device)
     from convert import read_checkpoint
     from jaxsae import demo, extract, load_samples
+    from jaxsae.files import write_json
 
     checkpoint = read_checkpoint(args.checkpoint)
     last = checkpoint.config.n_layers - 1
@@ -41,7 +41,9 @@ def main(args: argparse.Namespace) -> None:
     samples = {split: load_samples(folder / "dataset", split) for split in ("train", "validation", "test")}
     truth = {split: demo.load_truth(folder, split) for split in ("validation", "test")}
     if args.sae:
-        write_json(args.json, {path: latents(path, model, samples, truth) for path in args.sae})
+        found: dict = {path: latents(path, model, samples, truth) for path in args.sae}
+        if args.json:
+            write_json(args.json, found)
         return
     rows = {split: extract(model, samples[split], [*LAYERS, last]).values for split in truth}
 
@@ -72,16 +74,8 @@ def main(args: argparse.Namespace) -> None:
             for name, row in probed.items()
         ],
     )
-    write_json(args.json, {"restoration": restored, "probes": probed})
-
-
-def write_json(path: str | None, figures: dict) -> None:
-    """If it is asked for."""
-    from jaxsae.files import whole
-
-    if path:
-        with whole(path) as aside:
-            aside.write_text(json.dumps(figures, indent=2))
+    if args.json:
+        write_json(args.json, {"restoration": restored, "probes": probed})
 
 
 def restoration(model: RestorationModel, stream: Array, samples: dict[str, Samples], truth: Truth) -> dict[str, dict]:
@@ -190,6 +184,6 @@ if __name__ == "__main__":
     parser.add_argument("--checkpoint", default=str(DEMO / "best_model.pt"), help="the model to rate")
     parser.add_argument("--folder", default=str(DEMO), help="holds the demo's dataset and truth")
     parser.add_argument("--sae", nargs="+", default=[], metavar="FILE", help="rate the latents of these instead")
-    parser.add_argument("--json", metavar="OUT", help="also write the figures as JSON")
+    parser.add_output("--json", "also write the figures as JSON; - is standard output")
     cli.add_device(parser)
     cli.run(main, parser)

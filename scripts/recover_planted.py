@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -68,7 +67,9 @@ def main(args: argparse.Namespace) -> None:
     columns = ("rows", "library", "architecture", "mean max cosine", "precision", "recall", "shrinkage")
     terminal.print_table("Known directions, found again", columns, shown, key=3)
     if args.json:
-        Path(args.json).write_text(json.dumps(found, indent=2))
+        from jaxsae.files import write_json
+
+        write_json(args.json, found)
 
 
 if __name__ == "__main__":
@@ -77,5 +78,5 @@ if __name__ == "__main__":
     parser.add_argument(
         "--rival-python", metavar="FILE", help="that has the rivals (see compare_rivals.py); else only ours"
     )
-    parser.add_argument("--json", metavar="OUT", help="also write the figures as JSON")
+    parser.add_output("--json", "also write the figures as JSON; - is standard output")
     cli.run(main, parser)

@@ -20,8 +20,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jaxsae import cli, terminal
-from jaxsae.config import LOGGERS, MODERN, THRESHOLDED, DataConfig, InputError, TrainConfig, require
+from jaxsae import cli, inputs, terminal
+from jaxsae.config import LOGGERS, MODERN, THRESHOLDED, DataConfig, TrainConfig, require
 
 if TYPE_CHECKING:  # heavy: loaded by the functions that use them
     from collections.abc import Callable, Mapping
@@ -38,6 +38,8 @@ if TYPE_CHECKING:  # heavy: loaded by the functions that use them
 PACKAGES = ("jaxsae", "jax", "jaxlib", "flax", "optax", "numpy", "torch")
 LISTS = {"l1_coef": "l1-", "k_sparse": "k-", "target_l0": "l0-", "seed": "seed"}
 """Flags that take several values; what stands before a value in the names of files, where there are several."""
+SHORT = LISTS | {"max_samples": "samples-", "batch_size": "batch-", "architecture": "", "recipe": "", "precision": ""}
+"""What stands before a setting in the name of an older file that differs in it."""
 HELD_OUT_SAMPLES = 20
 """Samples of the test split that the printed figures are measured on."""
 
@@ -58,7 +60,8 @@ class Run:
 def main(args: argparse.Namespace) -> int:
     """Load, cross-check, extract, train, score, write; one pass through the model for all SAEs."""
     began = time.monotonic()
-    data, tags = check_flags(args)
+    tags = check_flags(args)
+    data = inputs.data_config(args)
     if args.log:
         package = LOGGERS[args.log]
         installed = importlib.util.find_spec(package) is not None
@@ -68,14 +71,13 @@ def main(args: argparse.Namespace) -> int:
     cli.lean_memory()
     cli.select_device(args.device)
     from jaxsae.files import claimed
-    from jaxsae.store import is_store
 
     def say(line: str) -> None:
         if not args.quiet:
             print(line, flush=True)
 
-    paths = data.dataset.split(",")
-    source = FromStores(args, paths) if is_store(paths[0]) else FromText(args, data, paths)
+    paths = inputs.paths_of(data.dataset)
+    source = FromStores(args, data, paths) if inputs.is_rows(data.dataset) else FromText(args, data, paths)
     runs = [
         Run(layer, config, Path(args.output) / f"sae_layer{layer}_optimized{tag}.pt")
         for layer in source.layers
@@ -94,23 +96,27 @@ def main(args: argparse.Namespace) -> int:
         loaded = source.load(say, cleanup)
         if loaded is None:
             return 1
+        made_from = source.checkpoint_sha256
         del source
         cli.give_back_memory()  # the model's
-        return train_and_write(args, runs, settings, done, loaded, say, began)
+        return train_and_write(args, runs, settings, done, loaded, made_from, say, began)
 
 
 def ready(args: argparse.Namespace, settings: dict[Path, dict]) -> set[Path]:
     """Those of the files that an earlier run has made of the same settings, with --resume; else none.
 
     Raises:
-      InputError: something is there that would be lost.
+      InputError: what is there is of another model or text, or of a run that is not through.
     """
     from jaxsae.files import remove
     from jaxsae.keeper import state_folder
 
     for target, its in settings.items():
-        if not args.overwrite:
-            check_overwrite(target, its)
+        older = made_of(target)
+        if older is not None and not args.overwrite:
+            differ = [name for name in ("model_sha256", "dataset_sha256") if older.get(name, its[name]) != its[name]]
+            named = " and ".join({"model_sha256": "model", "dataset_sha256": "dataset"}[name] for name in differ)
+            require(not differ, f"{target} exists, made of another {named}; give --overwrite or another --output")
         state = state_folder(target)
         if state.exists() and not args.resume:
             require(
@@ -121,12 +127,38 @@ def ready(args: argparse.Namespace, settings: dict[Path, dict]) -> set[Path]:
     return {target for target, its in settings.items() if args.resume and made_of(target) == its}
 
 
+def keep_older(target: Path, settings: dict) -> None:
+    """Give an SAE that other settings made another name, which says in what it differs, with its figures and picture.
+
+    Nothing is renamed where the same settings made it: it is replaced by the same.
+    """
+    older = made_of(target)
+    if not target.exists() or older == settings:
+        return
+    differ = [] if older is None else [name for name in settings if older.get(name) != settings[name]]
+    words = [
+        f"{SHORT.get(name, name.replace('_', '-') + '-')}{older[name]}"
+        for name in differ
+        if older and older.get(name) is not None
+    ]
+    tag = "_".join(words)[:100] or "older"
+    kept = target.with_name(f"{target.stem}_{tag}.pt")
+    number = 2
+    while kept.exists():
+        kept, number = target.with_name(f"{target.stem}_{tag}_{number}.pt"), number + 1
+    for kind in (".png", ".json", ".pt"):  # the SAE last: with it the others are known to be its
+        if target.with_suffix(kind).exists():
+            os.replace(target.with_suffix(kind), kept.with_suffix(kind))
+    print(f"kept     the older {target.name}, of other settings, as {kept.name}", flush=True)
+
+
 def train_and_write(
     args: argparse.Namespace,
     runs: list[Run],
     settings: dict[Path, dict],
     done: set[Path],
     loaded: Loaded,
+    made_from: str | None,
     say: Callable[[str], None],
     began: float,
 ) -> int:
@@ -200,12 +232,16 @@ def train_and_write(
                     "d_in": one.config.d_in,
                     "d_sae": one.config.d_sae,
                     "seed": run.config.seed,
-                    "checkpoint_sha256": settings[run.target]["checkpoint_sha256"],
+                    "model_sha256": settings[run.target]["model_sha256"],
+                    "checkpoint_sha256": made_from,
                     "settings": settings[run.target],
                     "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
                     "versions": {name: version(name) for name in PACKAGES},
                 }
+                reports[number]["l0_of_relu_alone"] = plain_l0(one, scored[run.layer], result.l0)
                 cli.give_back_memory()
+                if not args.overwrite:
+                    keep_older(run.target, settings[run.target])
                 write_results(run.target, one, result, reports[number], rows_scored)
                 found = {"scored_l0": result.l0, "scored_fvu": result.fvu, "scored_dead": result.dead}
                 journal.scored(run.target, found, len(one.epochs) * steps)
@@ -237,6 +273,32 @@ def say_one(run: Run, report: dict, rate: float, rows_scored: str) -> None:
             "note     dense features: over a tenth of them fire on each row. Try --recipe modern --k-sparse 20, "
             "or --target-l0 20 with any architecture."
         )
+    if report["dead"] > 0.5:
+        instead = "more text, or a smaller --expansion" if run.config.recipe == "modern" else "--recipe modern as well"
+        print(f"note     dead latents: {report['dead']:.1%} of them fire on none of these rows. Try {instead}.")
+    say_unaware([report])
+
+
+def say_unaware(reports: list[dict]) -> None:
+    """Which files programs misread that know only the plain formula."""
+    worst = max(reports, key=lambda report: report["l0_of_relu_alone"] / max(report["l0"], 1e-9))
+    if worst["l0_of_relu_alone"] > 1.01 * worst["l0"]:
+        print(
+            f"note     a program that applies relu alone, as the original's inspector does, sees "
+            f"{worst['l0_of_relu_alone']:.1f} latents a row in such a file, not {worst['l0']:.1f}: "
+            f"config says what else to apply ({'k' if worst['architecture'] == 'topk' else 'threshold'})."
+        )
+
+
+def plain_l0(trained: Trained, rows: AnyRows, l0: float) -> float:
+    """Latents a row that the plain formula gives, without what else the file says; `l0` is the SAE's own."""
+    import jax.numpy as jnp
+
+    from jaxsae import score
+
+    if trained.config.architecture == "relu":
+        return l0
+    return score(trained.sae._replace(threshold=None), None, jnp.asarray(rows[:SCORED_ROWS])).l0
 
 
 def say_all(runs: list[Run], reports: list[dict], rate: float, rows_scored: str) -> None:
@@ -257,10 +319,11 @@ def say_all(runs: list[Run], reports: list[dict], rate: float, rows_scored: str)
     print(f"trained  {len(runs)} SAEs, {rate:,.0f} steps/s")
     print(f"took     {last['seconds']:.1f} s, peak memory {last['peak_memory_bytes'] / 2**20:,.0f} MiB")
     print(f"wrote    {len(runs)} x .pt, .json, .png in {picture.parent}, and {picture.name}")
+    say_unaware(reports)
 
 
-def check_flags(args: argparse.Namespace) -> tuple[DataConfig, dict[str, TrainConfig]]:
-    """The data, and what is to be trained on each layer by what its file's name tells of it.
+def check_flags(args: argparse.Namespace) -> dict[str, TrainConfig]:
+    """What is to be trained on each layer, by what its file's name tells of it.
 
     What can be wrong before anything is loaded is found here.
     """
@@ -290,7 +353,7 @@ def check_flags(args: argparse.Namespace) -> tuple[DataConfig, dict[str, TrainCo
         tag = "".join(f"_{LISTS[name]}{typed}" for name, (typed, _) in values.items() if len(lists[name]) > 1)
         flags = argparse.Namespace(**given | {name: value for name, (_, value) in values.items()})
         configs[tag] = cli.config_from(flags, TrainConfig, **implied)
-    return cli.config_from(args, DataConfig), configs
+    return configs
 
 
 def passes_cross_check(
@@ -321,26 +384,28 @@ class FromText:
 
     def __init__(self, args: argparse.Namespace, data: DataConfig, paths: list[str]) -> None:
         from convert import read_checkpoint
-        from jaxsae import demo, load_samples
-        from jaxsae.activations import kept_positions
-        from jaxsae.data import joined
-        from jaxsae.files import sha256
+        from jaxsae import load_samples
+        from jaxsae.activations import check_samples, kept_positions
+        from jaxsae.data import fingerprint, has_samples
 
         self.args, self.data, self.paths = args, data, paths
         self.checkpoint = read_checkpoint(data.checkpoint)
         shape = self.checkpoint.config
+        self.checkpoint_sha256: str | None = self.checkpoint.sha256
         self.d_in, self.layers = shape.d_model, cli.layers_of(args.layer, list(range(shape.n_layers)))
         for layer in self.layers:
             shape.check_layer(layer)
-        for path in paths:
-            demo.ensure_demo(path)
-        self.samples = joined([load_samples(path, data.split, data.max_samples) for path in paths])
+        self.samples = inputs.text(data)
+        # what can be wrong with the text that figures are measured on is found before the work
+        self.held_out = load_samples(paths[0], "test", HELD_OUT_SAMPLES) if has_samples(paths[0], "test") else None
+        for samples in (self.samples, self.held_out or self.samples):
+            check_samples(samples, shape.vocab_size, shape.max_position)
         self.origin = {
             "split": data.split,
             "max_samples": len(self.samples),
             "padding": data.padding,
-            "checkpoint_sha256": self.checkpoint.sha256,
-            "dataset_sha256": ",".join(map(sha256, paths)),
+            "model_sha256": self.checkpoint.identity,
+            "dataset_sha256": ",".join(map(fingerprint, paths)),
         }
         self.total = int(kept_positions(self.samples, data.padding).sum())
         self.needed = 4 * self.total * self.d_in * len(self.layers)
@@ -366,8 +431,7 @@ class FromText:
         return self._extract(model, say, cleanup)
 
     def _extract(self, model: RestorationModel, say: Callable[[str], None], cleanup: contextlib.ExitStack) -> Loaded:
-        from jaxsae import extract, load_samples, store
-        from jaxsae.data import split_names
+        from jaxsae import extract, store
         from jaxsae.files import aside
 
         args, data, layers, total, needed = self.args, self.data, self.layers, self.total, self.needed
@@ -382,30 +446,51 @@ class FromText:
                 rows = store.open_stores([str(folder)], layers[0]).layers
         of = f" of {len(layers)} layers" if len(layers) > 1 else ""
         say(f"rows     {total:,}{of}, of width {self.d_in}, padding {data.padding}, {progress.rate:,.0f} rows/s")
-        if "test" not in split_names(self.paths[0]):
+        if self.held_out is None:
             return rows, rows, "training rows"
-        held_out = load_samples(self.paths[0], "test", HELD_OUT_SAMPLES)
-        scored = extract(model, held_out, layers, data.padding).values
-        return rows, scored, f"test split, first {len(held_out)} samples"
+        scored = extract(model, self.held_out, layers, data.padding).values
+        return rows, scored, f"test split, first {len(self.held_out)} samples"
 
 
 class FromStores:
     """Rows that were extracted before, or come from elsewhere."""
 
-    def __init__(self, args: argparse.Namespace, paths: list[str]) -> None:
-        from jaxsae import store
-        from jaxsae.files import sha256
+    def __init__(self, args: argparse.Namespace, data: DataConfig, paths: list[str]) -> None:
+        from jaxsae.store import fingerprint, model_of
 
         self.args, self.paths = args, paths
         # `all`, or a layer that is not there, is told after what there is
         named = [0] if args.layer == "all" else cli.layers_of(args.layer, [])
-        found = store.open_stores(paths, named[0])
+        found = inputs.rows(args, data, named[0])
         self.layers = cli.layers_of(args.layer, sorted(found.layers))
         self.found, self.d_in = found.only(self.layers).layers, found.d_in
-        self.origin = {key: found.about.get(key) for key in ("split", "max_samples", "padding", "checkpoint_sha256")}
-        self.origin["dataset_sha256"] = ",".join(map(sha256, paths))
+        self.origin = {key: found.about.get(key) for key in ("split", "max_samples", "padding")}
+        if found.max_samples is not None:
+            self.origin["max_samples"] = found.max_samples
+        self.origin["model_sha256"] = model_of(found.about)
+        self.checkpoint_sha256 = found.about.get("checkpoint_sha256")
+        if hasattr(args, "checkpoint"):
+            self._of(data.checkpoint)
+        self.origin["dataset_sha256"] = ",".join(fingerprint(path, self.layers) for path in paths)
         self.needed = sum(rows.nbytes for rows in self.found.values())
         self.origin["streamed"] = self.needed > args.memory_limit
+
+    def _of(self, path: str) -> None:
+        """Take it that the rows are of this checkpoint, where they do not say another."""
+        from convert import read_checkpoint
+
+        checkpoint, said = read_checkpoint(path), self.origin["model_sha256"]
+        ok = said in (None, checkpoint.identity, checkpoint.sha256)
+        require(
+            ok,
+            f"--checkpoint must be the one that the rows are of ({str(said)[:12]}...), got {path} "
+            f"({checkpoint.identity[:12]}...); leave it out, or give theirs",
+        )
+        width = checkpoint.config.d_model
+        require(
+            self.d_in == width, f"--checkpoint must be of the rows' width {self.d_in}, got d_model {width} in {path}"
+        )
+        self.origin["model_sha256"], self.checkpoint_sha256 = checkpoint.identity, checkpoint.sha256
 
     def load(self, say: Callable[[str], None], cleanup: contextlib.ExitStack) -> Loaded:
         """Into memory where they fit."""
@@ -441,28 +526,23 @@ def size(text: str) -> int:
     return int(float(number) * units[unit])
 
 
-def half_of_memory() -> int:
-    """Of this machine's, in bytes."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
-
-
 def write_results(target: Path, trained: Trained, result: Score, report: dict, rows_scored: str) -> None:
     """The SAE, its figures and its picture."""
     from convert import save_sae
     from jaxsae.figures import training_figure
-    from jaxsae.files import sha256, whole
+    from jaxsae.files import sha256, to_json, whole
 
     config, layer = trained.config, report["layer"]
     size = f"{config.d_sae:,} latents, L0 {result.l0:.1f}, FVU {result.fvu:.3g}"
     title = f"Layer {layer}: {config.architecture}, {size}"
-    extra = {"layer": layer, "hook_name": f"blocks.{layer}.hook_resid_post"}
-    extra["checkpoint_sha256"] = report["checkpoint_sha256"]
+    extra: dict[str, object] = {"layer": layer, "hook_name": f"blocks.{layer}.hook_resid_post"}
+    extra |= {name: report[name] for name in ("model_sha256", "checkpoint_sha256") if report[name] is not None}
     # all are written before the first takes its name, the SAE the last
     with whole(target) as pt, whole(target.with_suffix(".json")) as text, whole(target.with_suffix(".png")) as png:
         save_sae(pt, trained.sae, config, report["losses"], extra)
         training_figure(png, title, report["losses"], result.density, rows_scored)
         # by its fingerprint the figures are known to be of this very SAE
-        text.write_text(json.dumps(report | {"sae_sha256": sha256(pt)}, indent=2))
+        text.write_text(to_json(report | {"sae_sha256": sha256(pt)}, indent=2))
 
 
 def made_of(target: Path) -> dict | None:
@@ -474,18 +554,6 @@ def made_of(target: Path) -> dict | None:
         return report["settings"] if report["sae_sha256"] == sha256(target) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def check_overwrite(target: Path, settings: dict) -> None:
-    """Refuse to replace what other settings made."""
-    if not target.exists():
-        return
-    older = made_of(target)
-    instead = "give --overwrite or another --output"
-    if older is None:
-        raise InputError(f"{target} exists and what made it is not known; {instead}")
-    differ = [name for name in settings if older.get(name) != settings[name]]
-    require(not differ, f"{target} exists, made with another {', '.join(differ)}; {instead}")
 
 
 if __name__ == "__main__":
@@ -501,9 +569,9 @@ if __name__ == "__main__":
     parser.add_argument(
         "--memory-limit",
         type=size,
-        default=half_of_memory(),
+        default=cli.memory_of_machine() // 2,
         metavar="SIZE",
-        help="rows that take more, such as 2GB, stay on disk; default: half of what this machine has",
+        help="rows that take more, such as 2GB, stay on disk; default: half of what there is for this process",
     )
     cli.add_device(parser)
     parser.add_argument(

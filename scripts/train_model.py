@@ -36,8 +36,8 @@ def train(args: argparse.Namespace, recipe: PretrainConfig, dataset: str, output
 
     from convert.restoration import write_checkpoint
     from convert.table import to_torch
-    from jaxsae import checkpoint, demo, load_samples, pretrain
-    from jaxsae.files import sha256, whole
+    from jaxsae import checkpoint, data, demo, load_samples, pretrain
+    from jaxsae.files import write_json
 
     demo.ensure_demo(dataset)
     train, validation = (load_samples(dataset, split) for split in ("train", "validation"))
@@ -48,7 +48,7 @@ def train(args: argparse.Namespace, recipe: PretrainConfig, dataset: str, output
     meta = {
         "config": dataclasses.asdict(config),
         "recipe": dataclasses.asdict(recipe),
-        "dataset_sha256": sha256(dataset),
+        "dataset_sha256": data.fingerprint(dataset),
     }
 
     characters = pretrain.Characters.of(train, validation)
@@ -97,8 +97,7 @@ def train(args: argparse.Namespace, recipe: PretrainConfig, dataset: str, output
             else:
                 # first whose the folder is, last the state: killed in between, the epoch is done again
                 history.append({**result._asdict(), "seconds": time.monotonic() - began})
-                with whole(output / "training.json") as aside:
-                    aside.write_text(json.dumps({**meta, "epochs": history}, indent=2))
+                write_json(output / "training.json", {**meta, "epochs": history})
                 params = pretrain.to_params(state.parts, config, characters)
                 tensors = to_torch({path: p.astype(dtype) for path, p in params.items()}, config)
                 write_checkpoint(output / "last_model.pt", config, tensors)

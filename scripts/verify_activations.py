@@ -3,7 +3,6 @@
 
 import argparse
 import dataclasses
-from pathlib import Path
 
 from jaxsae import cli, inputs, terminal
 from jaxsae.config import DataConfig, require
@@ -11,7 +10,7 @@ from jaxsae.config import DataConfig, require
 
 def main(args: argparse.Namespace) -> int:
     """Prints a table; status 1 where a layer fails."""
-    from jaxsae.files import to_json, whole
+    from jaxsae.files import write_json
 
     config = inputs.data_config(args, max_samples=args.samples)
     require(args.samples >= 1, f"samples must be at least 1, got {args.samples}")
@@ -47,8 +46,7 @@ def main(args: argparse.Namespace) -> int:
     if args.json:
         layers_json = [{**dataclasses.asdict(check), "passed": check.passed} for check in checks]
         report = {"layers": layers_json, "passed": passed, "padding": config.padding, "samples": len(samples)}
-        with whole(Path(args.json)) as aside:
-            aside.write_text(to_json(report, indent=2))
+        write_json(args.json, report)
     return 0 if passed else 1
 
 
