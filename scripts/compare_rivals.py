@@ -182,7 +182,7 @@ def show(folder: Path) -> None:
             of(some, "seconds", ".0f"),
         ]
         rows.append(cells)
-    terminal.print_table("Beside each other: mean (spread over seeds)", titles, rows, key=3)
+    terminal.print_table("Beside each other: mean (spread over seeds)", titles, rows, key=4)
 
 
 if __name__ == "__main__":

@@ -124,6 +124,22 @@ def test_concepts_and_the_picture(inspect, folder, tmp_path):
     assert [row["name"] for row in json.loads((tmp_path / "c.json").read_text())["concepts"]] == ["own"]
 
 
+def test_a_concept_that_cannot_be_told_is_named_with_the_reason(inspect, tmp_path):
+    own = tmp_path / "own.toml"
+    told = {"[/]": "a", "rare [x]": "zzz", "all": "(?s)."}
+    own.write_text("".join(f'["{name}"]\nabout = "writing"\npattern = "{p}"\n' for name, p in told.items()))
+    ran = inspect("--concepts", own, "--json", tmp_path / "c.json")
+    assert ran.status == 0, ran
+    report = json.loads((tmp_path / "c.json").read_text())
+    assert [row["name"] for row in report["concepts"]] == ["[/]"]
+    reasons = {row["name"]: row["reason"] for row in report["concepts_left_out"]}
+    assert reasons["rare [x]"] == "0 characters (0 and 0), at least 10 in each half of the texts are needed"
+    assert list(reasons) == ["rare [x]", "all"]
+    assert "│ [/] " in ran.out
+    for name, reason in reasons.items():
+        assert f"left out  {name}: {reason}\n" in ran.out
+
+
 def test_what_is_wrong_is_one_line(inspect, script, folder, tiny_pt, tmp_path):
     assert_one_line_error(inspect("--feature", 60), "feature must be in 0..59, got 60")
     assert_one_line_error(inspect(layer=2), "sae_layer2_optimized.pt", "no such file")
