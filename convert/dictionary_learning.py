@@ -34,7 +34,7 @@ SUBTRACTS = ("AutoEncoder", "AutoEncoderTopK", "BatchTopKSAE", "MatryoshkaBatchT
 def read(path: Path) -> SAEFile:
     """Any of its classes; the latents are those of its `encode` as it computes without being asked otherwise."""
     config = folders.read_config(path / CONFIG)
-    trainer, buffer = folders.inner(config, "trainer"), folders.inner(config, "buffer")
+    trainer, buffer = config.inner("trainer"), config.inner("buffer")
     kind = str(trainer.take("dict_class"))
     require(kind in CLASSES, f"{path}: config.json must have trainer.dict_class of {', '.join(CLASSES)}, got {kind!r}")
     stored = pt.read_pt(path / WEIGHTS, "the ae.pt that its trainer saves")

@@ -31,13 +31,6 @@ def read_config(path: Path) -> pt.Fields:
     return pt.Fields(content, str(path))
 
 
-def inner(fields: pt.Fields, word: str) -> pt.Fields:
-    """An object within another, likewise; an empty one where there is none."""
-    value = fields.take(word)
-    require(isinstance(value, dict | None), f"{fields.where}: {word} must be an object, got {value!r:.60}")
-    return pt.Fields(value or {}, f"{fields.where}: {word}")
-
-
 def take_sizes(fields: pt.Fields, weights: Weights, d_in: str, d_sae: str) -> None:
     """Take the words of a config for the widths; where they are said, they must be the weights'."""
     for word, size in zip((d_in, d_sae), weights["W_enc"].shape, strict=True):

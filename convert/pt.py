@@ -260,6 +260,19 @@ class Fields:
             give = f"; give {self.instead}" if self.instead else ""
             raise InputError(f"{self.where}: {key}: {error}{give}") from None
 
+    def inner(self, key: str) -> "Fields":
+        """The dict under a key, to be taken key by key; an empty one where there is none.
+
+        Raises:
+          InputError: it is something else.
+        """
+        value = self._left.pop(key, None)
+        require(
+            isinstance(value, dict | None),
+            f"{self.where}: {key} must be a dict (an object), got {type(value).__name__}",
+        )
+        return Fields(value or {}, f"{self.where}: {key}", self.instead)
+
     def drop(self, *keys: str) -> None:
         """Take keys without looking at what they hold."""
         for key in keys:

@@ -64,10 +64,7 @@ def load_pt(path: str | Path) -> SAEFile:
     )
     # Older files are float32 too; half precision is widened.
     arrays = [pt.floating(content.take(name), f"{path}: {name}").astype(np.float32) for name in TENSORS]
-    given = content.take("config")
-    require(isinstance(given, dict), f"{path}: config must be a dict, got {type(given).__name__}")
-    config = pt.Fields(given, f"{path}: config")
-
+    config = content.inner("config")
     losses = _losses(path, content)
     said = {name: _said(str(path), name, (config, content)) for name in words.APPLIED}
     d_in, d_sae = (whole_number(said[name]) for name in ("d_in", "d_sae"))

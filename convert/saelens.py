@@ -24,7 +24,7 @@ BIASES = {
 def read(path: Path) -> SAEFile:
     """An SAE of the kinds in `BIASES`; rows that are reshaped are refused, and rows scaled by a factor not known."""
     given = folders.read_config(path / CONFIG)
-    metadata = folders.inner(given, "metadata")
+    metadata = given.inner("metadata")
     architecture, k = str(given.take("architecture", "standard")), given.take("k")
     # Before version 6: the activation function by name, and the hook at top level
     activation = given.take("activation_fn_str", given.take("activation_fn", "relu"))

@@ -181,7 +181,7 @@ WRONG = {
     "k": ({"architecture": "topk", "k": 2.5}, {}, "k must be a whole number of at least 1, got 2.5"),
     "k too large": ({"architecture": "topk", "k": 12}, {}, "k must be in 1..11 (d_sae), got 12"),
     "note": ({"metadata": {"jaxsae": {"losses": "x"}}}, {}, "what jaxsae noted in it must be as it writes it"),
-    "metadata": ({"metadata": 3}, {}, "cfg.json: metadata must be an object, got 3"),
+    "metadata": ({"metadata": 3}, {}, "cfg.json: metadata must be a dict (an object), got int"),
     "transposed": ({}, {"W_enc": np.zeros((D_SAE, D_IN), np.float32)}, "shapes must fit W_enc [d_in, d_sae]"),
     "not finite": ({}, {"b_dec": np.full(D_IN, np.nan, np.float32)}, "b_dec must be finite"),
     "whole numbers": ({}, {"b_dec": np.zeros(D_IN, np.int32)}, "b_dec must hold dense floating-point numbers"),
