@@ -53,7 +53,7 @@ class TrainState(NamedTuple):
     penalty: Float[Array, " members"]
     """The weight of sparsity in the loss; ReLU's moves where there is a target L0."""
     aim: Float[Array, " members"]
-    """The target L0; that of a penalty begins at a third of d_sae and sinks to the target in half of the run."""
+    """The target L0; that of a penalty begins higher and sinks to the target in half of the run."""
     idle: Int[Array, "members d_sae"]
     """Steps since each latent last fired."""
     loss_sum: Float[Array, " members"]

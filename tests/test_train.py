@@ -14,6 +14,7 @@ from jaxsae import sae as sae_lib
 from jaxsae import train
 from jaxsae.config import THRESHOLDED, Architecture, InputError, SAEConfig, TrainConfig
 from jaxsae.metrics import score
+from jaxsae.planted import plant
 from jaxsae.sae import SAE
 from jaxsae.step import Members, Stepper, TrainState, optimizer
 from jaxsae.train import Epoch, Member, batches, train_sae, train_saes
@@ -410,6 +411,20 @@ def test_a_target_l0_is_reached(recipe, architecture):
     np.testing.assert_allclose(np.linalg.norm(trained.sae.W_dec, axis=1), 1, atol=1e-5)
     assert (trained.sae.threshold is not None) == (architecture in THRESHOLDED)
     assert (trained.config.l1_coef > 0) == (architecture == "relu")
+
+
+def test_a_jumprelu_of_a_narrow_stream_keeps_its_latents():
+    """512 directions in 32 dimensions, too many for 8 latents a row to tell apart: the error stays large, and training
+    itself must reach the L0. Brought there by a factor at its end from 17.5, thresholds silenced 57 % of 256 latents.
+    """
+    planted = plant(512, 32, active=8, power=0.5, noise=0.05)
+    rows = planted.rows(8192, seed=1)
+    trained = train_sae(rows, TrainConfig.modern(architecture="jumprelu", target_l0=8, expansion=8))
+    assert trained.epochs[-1].l0 < 8 * 1.25
+    for of in (rows, planted.rows(8192, seed=2)):
+        result = score(trained.sae, None, of)
+        assert result.dead <= 0.05
+        np.testing.assert_allclose(result.l0, 8, rtol=0.05)
 
 
 def test_the_modern_recipe_is_better_than_the_guides_in_a_fifth_of_the_steps():
