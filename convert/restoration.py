@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,12 @@ class Checkpoint:
 
     config: ModelConfig
     tensors: dict[str, np.ndarray]
-    sha256: str
-    """Of the file it was read from, to know that again; of a converted folder, that of the file it was made from."""
+    fingerprint: Callable[[], str]
+
+    @functools.cached_property
+    def sha256(self) -> str:
+        """Of the file it was read from, to know that again; of a converted folder, that of the file it came from."""
+        return self.fingerprint()
 
     @functools.cached_property
     def identity(self) -> str:
@@ -65,7 +70,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     path = Path(path)
     if path.is_dir():
         config, params, provenance = checkpoint.load_model(path)
-        return Checkpoint(config, table.to_torch(params, config), provenance["sha256"])
+        return Checkpoint(config, table.to_torch(params, config), lambda: provenance["sha256"])
     content = pt.read_pt(path, INSTEAD)
     both = all(key in content for key in ("model_state_dict", "config"))
     require(
@@ -88,7 +93,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     table.to_flax(state, config, str(path))  # shapes first: a tensor may be declared larger than its file
     tensors = {name: pt.floating(tensor, f"{path}: {name}") for name, tensor in state.items()}
     pt.forget(tensors.values())
-    return Checkpoint(config, tensors, sha256(path))
+    return Checkpoint(config, tensors, lambda: sha256(path))
 
 
 def load_restoration_model(path: str | Path) -> RestorationModel:

@@ -201,7 +201,7 @@ def _losses(path: str | Path, content: pt.Fields) -> list[float]:
 
 
 _OUTPUT = re.compile(
-    r"blocks\.(\d+)\.hook_resid_post|(?:.*\.)?(?:layers?|h|blocks?)\.(\d+)|resid(?:ual)?_post(?:_layer)?[._](\d+)"
+    r"blocks\.(\d+)\.hook_resid_post|(?:.*\.)?(?:layers?|h|blocks?)(?:\.(\d+)|\[(\d+)\])|resid(?:ual)?_post(?:_layer)?[._](\d+)"
 )
 _INPUT = re.compile(r"blocks\.(\d+)\.hook_resid_pre|resid(?:ual)?_pre(?:_layer)?[._](\d+)")
 _OF_ANY_LAYER = ("resid_post", "hook_resid_post", "residual", "residual_stream", "resid")
@@ -213,7 +213,7 @@ def placed(hook: Any) -> dict[str, Any]:
         return {}
     output, of_input = _OUTPUT.fullmatch(hook), _INPUT.fullmatch(hook)
     groups = (output or of_input).groups() if output or of_input else ()  # type: ignore[union-attr]
-    layer = int(next(n for n in groups if n)) - bool(of_input) if groups else -1
+    layer = int(next(n for n in groups if n is not None)) - bool(of_input) if groups else -1
     return {"layer": layer, "hook_name": f"blocks.{layer}.hook_resid_post"} if layer >= 0 else {"hook_name": hook}
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from jaxsae.config import InputError, ModelConfig, require
-from jaxsae.files import check_room, remove, whole
+from jaxsae.files import check_room, read_json, remove, whole
 from jaxsae.model import param_shapes
 
 FORMAT, STATE_FORMAT = 1, 1
@@ -42,8 +42,8 @@ def load_model(folder: str | Path) -> tuple[ModelConfig, dict[str, np.ndarray], 
     """(config, parameters in their stored types, provenance) of a converted model."""
     folder = Path(folder).resolve()
     try:
-        meta = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError):
+        meta = read_json(folder / "config.json")
+    except (OSError, InputError):
         raise InputError(
             f"{folder}: must be a folder made by convert_weights.py, got one without a config.json of its"
         ) from None

@@ -13,6 +13,7 @@ from jaxtyping import Bool
 from jaxsae import text
 from jaxsae.config import InputError, require
 from jaxsae.data import Samples
+from jaxsae.files import read_text
 
 BUILT_IN = Path(__file__).with_name("concepts.toml")
 ABOUT = ("damage", "language", "morphology", "writing", "formula")
@@ -70,8 +71,8 @@ def load_concepts(path: str | Path = BUILT_IN) -> list[Concept]:
     path = Path(path)
     require(path.is_file(), f"{path}: must be a TOML file of concepts, got no such file")
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        tables = tomllib.loads(read_text(path, "TOML"))
+    except tomllib.TOMLDecodeError as error:
         raise InputError(f"{path}: must be TOML in UTF-8, got: {error}") from None
     require(bool(tables), f"{path}: must have at least one concept, got none")
     return [_concept(path, name, table) for name, table in tables.items()]

@@ -147,9 +147,10 @@ def script(monkeypatch):
 
 
 def assert_one_line_error(ran: Ran, *parts: str) -> None:
-    """Status 2, one line, which has all `parts`."""
+    """Status 2, one line of at most 300 characters, which has all `parts`."""
     assert ran.status == 2, ran
     assert ran.err.startswith("error: "), ran.err
     assert ran.err.count("\n") == 1, ran.err
+    assert len(ran.err) <= 301, ran.err
     for part in parts:
         assert part in ran.err, (part, ran.err)

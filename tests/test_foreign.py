@@ -294,6 +294,8 @@ ELSEWHERE = {
     "feed-forward, dictionary_learning": (lambda p: dictionary(p, submodule_name="mlp_out_layer_1"), None),
     "the next block's input": (lambda p: saelens(p, metadata={"hook_name": "blocks.2.hook_resid_pre"}), 1),
     "the stream, dictionary_learning": (lambda p: dictionary(p, submodule_name="resid_post_layer_1"), 1),
+    "a block in brackets": (lambda p: dictionary(p, submodule_name="model.gpt_neox.layers[1]"), 1),
+    "a module in brackets": (lambda p: dictionary(p, submodule_name="model.gpt_neox.layers[1].mlp"), None),
     "a block by its module": (lambda p: sparsify(p.with_name("model.layers.1")), 1),
 }
 
