@@ -195,3 +195,19 @@ def test_the_demos_planted_properties_are_found(script, tmp_path):
     # a pattern's share is what the generator knows
     np.testing.assert_allclose(rows["logogram"]["share"], rows["=logogram"]["share"], rtol=0.1)
     assert (ROOT / "checkpoints/demo/truth").is_dir()
+
+
+def test_the_demo_by_another_path_keeps_what_is_known_of_it(script, tmp_path, monkeypatch):
+    from jaxsae import demo
+    from jaxsae.config import DEMO
+
+    demo.ensure_demo(DEMO / "dataset")
+    (tmp_path / "linked").symlink_to(DEMO / "dataset")
+    monkeypatch.chdir(DEMO)
+    flags = ["--layer", 8, "--max-samples", 60, "--epochs", 1, "--quiet", "--output", tmp_path / "out"]
+    assert script("train", *flags).status == 0
+    sae = tmp_path / "out" / "sae_layer8_optimized.pt"
+    for path in ("dataset", "../demo/dataset", tmp_path / "linked"):
+        ran = script("inspect_sae", "--sae", sae, "--dataset", path, "--num-samples", 40, "--concepts")
+        assert ran.status == 0, ran
+        assert "=logogram" in ran.out
