@@ -13,7 +13,7 @@ import mmap
 import pickle
 import struct
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -228,8 +228,10 @@ def _plain(value: Any, done: dict[int, Any] | None = None, depth: int = 0) -> An
     return done[id(value)]
 
 
-class Fields:
-    """A dict of a file, key by key: each is taken once, and what nobody took can be told in the end.
+class Fields(Mapping[Any, Any]):
+    """A dict of a file, key by key: what is taken is gone, and what nobody took can be told in the end.
+
+    As a mapping it is of what is left, and looks at a value where it is asked for.
 
     Args:
       content: as it was read; what is not taken may hold anything.
@@ -246,6 +248,16 @@ class Fields:
     def __iter__(self) -> Iterator[Any]:
         return iter(list(self._left))
 
+    def __len__(self) -> int:
+        return len(self._left)
+
+    def __getitem__(self, key: Any) -> Any:
+        try:
+            return _plain(self._left[key])
+        except InputError as error:
+            give = f"; give {self.instead}" if self.instead else ""
+            raise InputError(f"{self.where}: {key}: {error}{give}") from None
+
     def take(self, key: str, default: Any = None) -> Any:
         """What stands under a key, or `default`.
 
@@ -254,11 +266,9 @@ class Fields:
         """
         if key not in self._left:
             return default
-        try:
-            return _plain(self._left.pop(key))
-        except InputError as error:
-            give = f"; give {self.instead}" if self.instead else ""
-            raise InputError(f"{self.where}: {key}: {error}{give}") from None
+        value = self[key]
+        del self._left[key]
+        return value
 
     def inner(self, key: str) -> "Fields":
         """The dict under a key, to be taken key by key; an empty one where there is none.

@@ -7,6 +7,7 @@
 of a file is applied, known to say nothing of the features (`convert.words`), or refused.
 """
 
+import contextlib
 import math
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -161,10 +162,9 @@ def pass_over(fields: pt.Fields, more: Collection[str] = ()) -> dict[str, Any]:
     kept = {}
     for word in fields:
         if word in words.SILENT or word in more:
-            try:
-                kept[word] = fields.take(word)
-            except InputError:  # of some class that is not known
-                continue
+            with contextlib.suppress(InputError):  # of some class that is not known
+                kept[word] = fields[word]
+            fields.drop(word)
         elif word in words.NEUTRAL:
             value, neutral = fields.take(word), words.NEUTRAL[word]
             each = value.reshape(-1).tolist() if isinstance(value, np.ndarray) else [value]

@@ -88,8 +88,8 @@ def check_samples(samples: Samples, vocab_size: int, max_position: int) -> None:
             number = int(numbers[sample, position])
             character = f" ({chr(number)!r})" if 0 <= number <= sys.maxunicode else ""
             raise InputError(
-                f"{what} must be in 0..{vocab_size - 1} (the model's vocabulary), got {number}{character} at position "
-                f"{position} of sample {sample}; {int(outside.sum())} in all are not"
+                f"{what} must be in 0..{vocab_size - 1} (the model's vocabulary), got {numbers.min()}..{numbers.max()}: "
+                f"{number}{character} at position {position} of sample {sample}, and {int(outside.sum()) - 1} more"
             )
 
 

@@ -198,7 +198,7 @@ def read_fragments(path: str | Path, column: str = "atf") -> list[str]:
     """The cleaned texts of a file of fragments, in file order; those without text are left out.
 
     Where several rows have one id, as in a table with a row for each word, they are one fragment: in the order of
-    `ORDER`, or of the file.
+    `ORDER`, or of the file. In JSON an `_id` alone joins nothing: in the original's format every object is a fragment.
 
     Args:
       path: a JSON list of objects, such a list as JSON lines, or a Parquet table; known by content, not by name.
@@ -214,15 +214,16 @@ def read_fragments(path: str | Path, column: str = "atf") -> list[str]:
     raw = rows[column]
     wrong = next((i for i, one in enumerate(raw) if not isinstance(one, str | None)), None)
     require(wrong is None, f"{path}: {column} must be a string or null, got another type in fragment {wrong}")
-    texts = [t for t in (text.clean(one) for one in _as_fragments(path, rows, column) if one) if t]
+    joins = "_id" not in rows or is_parquet
+    texts = [t for t in (text.clean(one) for one in _as_fragments(path, rows, column, joins) if one) if t]
     require(
         bool(texts), f"{path}: must have at least one fragment with text, got none of {len(raw)} in column {column}"
     )
     return texts
 
 
-def _as_fragments(path: Path, rows: Mapping[str, list[Any]], column: str) -> list[str | None]:
-    """The texts, rows of one id joined."""
+def _as_fragments(path: Path, rows: Mapping[str, list[Any]], column: str, joins: bool) -> list[str | None]:
+    """The texts, rows of one id joined; unless `joins`, only those that say their place in it."""
     key = next((name for name in IDS if name in rows), None)
     if key is None or None in rows[key]:
         return rows[column]
@@ -236,6 +237,8 @@ def _as_fragments(path: Path, rows: Mapping[str, list[Any]], column: str) -> lis
     if len(numbers) == len(ids):
         return rows[column]
     order = [rows[name] for name in ORDER if name in rows]
+    if not order and not joins:
+        return rows[column]
     out: list[str | None] = []
     for one, of_one in numbers.items():
         if order:

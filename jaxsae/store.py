@@ -268,7 +268,7 @@ def text_of(stored: Store, identity: str, sha256: str | None = None) -> Samples:
       InputError: rows of another model, or that do not say which characters they are of.
     """
     theirs = model_of(stored.about)
-    given = identity if "model_sha256" in stored.about else sha256
+    given = identity if sha256 is None or "model_sha256" in stored.about else sha256
     require(
         theirs == given,
         f"stored rows must be of the model given ({str(given)[:12]}...), got rows of {str(theirs)[:12]}...; "

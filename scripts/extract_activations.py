@@ -17,7 +17,6 @@ from jaxsae.config import DataConfig, require
 def main(args: argparse.Namespace) -> None:
     """One pass through the model for all layers; nothing is kept in memory but a batch."""
     data = inputs.data_config(args)
-    require(not Path(args.output).exists(), f"the output must not exist, got {args.output}; give another or remove it")
     cli.select_device(args.device)
     from convert import read_checkpoint
     from jaxsae import store
@@ -29,6 +28,7 @@ def main(args: argparse.Namespace) -> None:
     layers = cli.layers_of(args.layer, range(shape.n_layers))
     for layer in layers:
         shape.check_layer(layer)
+    require(not Path(args.output).exists(), f"the output must not exist, got {args.output}; give another or remove it")
     samples = inputs.text(data)
     about = {
         "split": data.split,

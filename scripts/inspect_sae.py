@@ -59,7 +59,10 @@ def main(args: argparse.Namespace) -> None:
     for (path, file), layer in zip(loaded.items(), layers, strict=True):
         for latent in [*args.feature, *args.ablate, *(latent for latent, _ in args.clamp)]:
             most = file.config.d_sae - 1
-            require(0 <= latent <= most, f"feature must be in 0..{most}, those of {path} (layer {layer}), got {latent}")
+            ok = 0 <= latent <= most
+            require(
+                ok, f"feature must be in 0..{most}, got {latent}; {path}, of layer {layer}, has {most + 1} features"
+            )
     if args.text:
         check_text(args.text, checkpoint.config.vocab_size, checkpoint.config.max_position)
     needed = sorted(set(layers))

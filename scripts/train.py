@@ -106,17 +106,15 @@ def ready(args: argparse.Namespace, settings: dict[Path, dict]) -> set[Path]:
     """Those of the files that an earlier run has made of the same settings, with --resume; else none.
 
     Raises:
-      InputError: what is there is of another model or text, or of a run that is not through.
+      InputError: what is there is of another model or text, with --resume of other settings, or of a run not through.
     """
     from jaxsae.files import remove
     from jaxsae.keeper import state_folder
 
     for target, its in settings.items():
         older = made_of(target)
-        if older is not None and not args.overwrite:
-            differ = [name for name in ("model_sha256", "dataset_sha256") if older.get(name, its[name]) != its[name]]
-            named = " and ".join({"model_sha256": "model", "dataset_sha256": "dataset"}[name] for name in differ)
-            require(not differ, f"{target} exists, made of another {named}; give --overwrite or another --output")
+        if target.exists() and not args.overwrite:
+            check_same_run(target, older, its, args.resume)
         state = state_folder(target)
         if state.exists() and not args.resume:
             require(
@@ -125,6 +123,26 @@ def ready(args: argparse.Namespace, settings: dict[Path, dict]) -> set[Path]:
             )
             remove(state)
     return {target for target, its in settings.items() if args.resume and made_of(target) == its}
+
+
+def check_same_run(target: Path, older: dict | None, settings: dict, resume: bool) -> None:
+    """Of an SAE that is there: whether this run may go on with it, or take its name and keep it under another.
+
+    Another model or another text is another project's; and --resume goes on with the same settings or not at all.
+
+    Raises:
+      InputError: it is not the same.
+    """
+    instead = "give --overwrite or another --output"
+    require(older is not None or not resume, f"{target} exists and what made it is not known; {instead}")
+    if older is None:
+        return
+    differ = [name for name in settings if name in older and older[name] != settings[name]]
+    names = {"model_sha256": "model", "dataset_sha256": "dataset"}
+    if not resume:
+        differ = [name for name in differ if name in names]
+    named = ", ".join(names.get(name, name) for name in differ)
+    require(not differ, f"{target} exists, made with another {named}; {instead}")
 
 
 def keep_older(target: Path, settings: dict) -> None:
@@ -487,9 +505,9 @@ class FromStores:
             f"({checkpoint.identity[:12]}...); leave it out, or give theirs",
         )
         width = checkpoint.config.d_model
-        require(
-            self.d_in == width, f"--checkpoint must be of the rows' width {self.d_in}, got d_model {width} in {path}"
-        )
+        if self.d_in != width:
+            print(f"note     rows of width {self.d_in} are not of {path}, whose d_model is {width}: of no known model")
+            return
         self.origin["model_sha256"], self.checkpoint_sha256 = checkpoint.identity, checkpoint.sha256
 
     def load(self, say: Callable[[str], None], cleanup: contextlib.ExitStack) -> Loaded:

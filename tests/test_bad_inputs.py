@@ -355,7 +355,7 @@ SAES = {
         lambda p: sae_file(p, config={"architecture": "jumprelu", "threshold": [0.1, 0.2]}),
         "config.threshold must be a number",
     ),
-    "losses that are words": (lambda p: sae_file(p, losses=["low"]), "losses must be a list of numbers"),
+    "a word that is not known": (lambda p: sae_file(p, config={"gain": 2.0}), "got 'gain'"),
     "a layer that the model has not": (lambda p: sae_file(p, config={"layer": 77}), "layer must be in 0.."),
     "another model's": (
         lambda p: sae_file(p, config={"checkpoint_sha256": "0" * 64}),

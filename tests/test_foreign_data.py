@@ -180,7 +180,7 @@ def test_rows_of_words_are_joined_to_their_fragments(tmp_path):
 
 
 def test_ids_that_name_nothing_do_not_join(tmp_path):
-    for ids in ([{"$oid": "1"}, {"$oid": "1"}], [None, None], ["1", "2"]):
+    for ids in ([{"$oid": "1"}, {"$oid": "1"}], [None, None], ["1", "2"], ["1", "1"]):
         (tmp_path / "a.json").write_text(json.dumps([{"_id": i, "atf": "a-na"} for i in ids]))
         assert data.read_fragments(tmp_path / "a.json") == ["a-na", "a-na"]
 

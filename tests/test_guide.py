@@ -110,7 +110,7 @@ def test_another_model_or_text_is_another_folder_s_business(script, inputs, tmp_
     data.save_splits(other, tiny_splits(seed=5))
     for more in ([], ["--resume"]):
         ran = script("train", *inputs, "--dataset", other, *more)
-        assert_one_line_error(ran, "made of another dataset; give --overwrite or another --output")
+        assert_one_line_error(ran, "made with another dataset; give --overwrite or another --output")
         assert (tmp_path / "out" / "sae_layer1_optimized.pt").read_bytes() == before
     assert script("train", *inputs, "--dataset", other, "--overwrite").status == 0
 

@@ -112,13 +112,16 @@ def test_results_of_other_settings_are_not_replaced(script, small, tmp_path):
     assert script("train", *small).status == 0
     target = tmp_path / "out" / "sae_layer2_optimized.pt"
     before = target.read_bytes()
-    assert_one_line_error(script("train", *small, "--seed", 1), "another seed", "--overwrite")
+    assert_one_line_error(script("train", *small, "--seed", 1, "--resume"), "another seed", "--overwrite")
     assert target.read_bytes() == before
+    assert script("train", *small, "--seed", 1).status == 0
+    assert target.with_stem(f"{target.stem}_seed0").read_bytes() == before
+    assert script("train", *small, "--overwrite").status == 0
     assert script("train", *small).status == 0  # the same settings: without asking
     assert script("train", *small, "--seed", 1, "--overwrite").status == 0
     assert target.read_bytes() != before
     target.with_suffix(".json").unlink()
-    assert_one_line_error(script("train", *small), "what made it is not known")
+    assert_one_line_error(script("train", *small, "--resume"), "what made it is not known")
 
 
 def test_train_stops_where_the_replica_is_wrong(script, small, tmp_path, monkeypatch):
@@ -346,7 +349,7 @@ def test_several_saes_in_one_run(script, tiny_pt, tiny_dataset, tmp_path):
     np.testing.assert_allclose(report["fvu"], single["fvu"], rtol=5e-3)
     np.testing.assert_allclose(report["losses"], single["losses"], rtol=1e-4)
     assert load_sae(tmp_path / "sae_layer3_optimized_l1-2e-2_seed1.pt").extra["layer"] == 3
-    # the same again is replaced, other settings are not
+    # the same again is replaced; with --resume, other settings are refused
     assert (
         script(
             "train", "--layer", "0,3", "--l1-coef", "1e-3,2e-2", "--seed", "0,1", *flags, "--output", tmp_path
@@ -364,6 +367,7 @@ def test_several_saes_in_one_run(script, tiny_pt, tiny_dataset, tmp_path):
         *flags,
         "--epochs",
         3,
+        "--resume",
         "--output",
         tmp_path,
     )
