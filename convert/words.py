@@ -102,6 +102,7 @@ OF_LIBRARIES: dict[str, frozenset[str]] = {
         sae_lens_version save_final_checkpoint scale_sparsity_penalty_by_decoder_norm seqpos_slice
         sequence_separator_token store_batch_size_prompts streaming tokens_per_buffer topk_threshold_lr
         total_training_samples train_batch_size_samples training_tokens use_cached_activations use_chat_formatting
+        use_sparse_activations jumprelu_ste_to_input matryoshka_widths use_matryoshka_aux_loss
         verbose wandb_entity wandb_id wandb_log_frequency b_dec_init_method init_encoder_as_decoder_transpose
         decoder_orthogonal_init decoder_heuristic_init decoder_heuristic_init_norm normalize_sae_decoder
         ghost_grad_coefficient_start hook_point_layer use_ghost_grads log_to_wandb activation_fn_kwargs""".split()

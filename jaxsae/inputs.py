@@ -66,6 +66,9 @@ def text(data: DataConfig) -> Samples:
     from jaxsae.data import load_several
 
     paths = paths_of(data.dataset)
+    require(
+        not is_rows(data.dataset), f"--dataset must be text here, got stored rows in {paths[0]}; give their dataset"
+    )
     for path in paths:
         demo.ensure_demo(path)
     return load_several(paths, data.split, data.max_samples)

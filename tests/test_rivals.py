@@ -4,6 +4,7 @@ Ours are opened by their loaders and give the same latents; theirs, trained for 
 opened by ours and pass through evaluate.py and inspect_sae.py. Their environment is their own, `.venv-rivals`.
 """
 
+import dataclasses
 import json
 
 import pytest
@@ -221,6 +222,18 @@ def made_there(kind, name, rows, folder):
         "GatedAutoEncoder": lambda: trainers.gdm.GatedSAETrainer(**common, lr=1e-3, **ramp),
     }[name]()
     return their_dictionary(rows, folder, trainer)
+
+
+def test_the_words_of_saelens_s_own_configs_are_known():
+    """Those of its runner and of the kinds that are read: what a folder of its may have is not refused for its name."""
+    from convert import words
+
+    known = {word for of in words.APPLIED.values() for word in of} | set(words.SILENT) | set(words.NEUTRAL)
+    known |= words.OF_LIBRARIES["saelens"] | {"metadata", "sae"}
+    kinds = ("Standard", "TopK", "BatchTopK", "MatryoshkaBatchTopK", "JumpReLU", "Gated")
+    configs = [getattr(sae_lens, f"{kind}TrainingSAEConfig") for kind in kinds]
+    for config in (*configs, sae_lens.LanguageModelSAERunnerConfig):
+        assert {field.name for field in dataclasses.fields(config)} <= known, config
 
 
 THERE = [("saelens", name) for name in ("standard", "gated", "topk", "batchtopk", "matryoshka", "jumprelu")]
