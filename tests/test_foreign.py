@@ -466,7 +466,8 @@ def test_tensors_as_they_may_lie_in_a_file(tmp_path):
     parameter = torch.nn.Parameter(state["head.bias"])
     parameter.no_decay = True
     state["head.bias"] = parameter
-    plain = {name: t.detach().clone().contiguous() for name, t in state.items()}
+    state["layers.2.ln1.bias"] = torch._neg_view(state["layers.2.ln1.bias"])  # negated by a bit beside the storage
+    plain = {name: t.detach().resolve_neg().clone().contiguous() for name, t in state.items()}
     path, same = saved(tmp_path / "a.pt", content), saved(tmp_path / "b.pt", content | {"model_state_dict": plain})
     np.testing.assert_array_equal(stream(path), stream(same))
 
