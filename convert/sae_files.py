@@ -131,7 +131,7 @@ def _architecture(where: str, said: Mapping[str, Any], k: int | None, threshold:
     """Which of ours it is by everything that a file says, which must agree."""
     named = {name: said[name] for name in ("architecture", "activation") if said[name] is not None}
     known = {name: words.ARCHITECTURES.get(str(word).lower()) for name, word in named.items()}
-    if threshold is not None and not threshold.any() and "jumprelu" not in known.values():
+    if threshold is not None and not threshold.any() and not {*known.values()} & {*THRESHOLDED}:
         threshold = None  # above 0 every latent fires that fires at all
     if known.get("activation") == "relu" and known.get("architecture", "relu") != "relu":
         del known["activation"]  # what the others do they do to a ReLU's values

@@ -88,6 +88,7 @@ MEANT = {
     ),
     "a threshold of NumPy's": ({"threshold": np.float64(0.5)}, {}, np.where(PRE > 0.5, relu(PRE), 0)),
     "thresholds of 0": ({"threshold": 0.0}, {}, relu(PRE)),
+    "thresholds of 0, by name": ({"architecture": "matryoshka", "threshold": 0.0}, {}, relu(PRE)),
     "what is said twice alike": ({"k": K, "architecture": "topk"}, {"k_sparse": K}, top(PRE, K)),
     "what is not done": (
         {"normalize": False, "input_scale": 1.0, "apply_b_dec_to_input": False},
