@@ -217,11 +217,18 @@ def placed(hook: Any) -> dict[str, Any]:
     return {"layer": layer, "hook_name": f"blocks.{layer}.hook_resid_post"} if layer >= 0 else {"hook_name": hook}
 
 
+def input_of(hook: Any) -> int | None:
+    """The block whose input it is, by its name."""
+    found = _INPUT.fullmatch(hook) if isinstance(hook, str) else None
+    return int(next(n for n in found.groups() if n)) if found else None
+
+
 def place(path: str | Path, layer: Any, hook: Any) -> dict[str, Any]:
     """`layer` and `hook_name`, as far as they are said; the two must agree."""
     layer = whole_number(layer)
     layer = int(layer) if isinstance(layer, str) and layer.isdecimal() else layer
     require(layer is None or (type(layer) is int and layer >= 0), f"{path}: layer must be a number, got {layer!r}")
+    require(isinstance(hook, str | None), f"{path}: hook_name must be a name, got {hook!r:.60}")
     by_hook = placed(hook)
     require(
         None in (layer, by_hook.get("layer")) or layer == by_hook["layer"],

@@ -127,6 +127,7 @@ REFUSED = {
     "a TopK without k": ({"activation": "topk"}, {}, "config must describe relu"),
     "too few thresholds": ({}, {"threshold": torch.ones(3)}, "or 10 (d_sae) of them"),
     "a layer in words": ({"layer": "eight"}, {}, "layer must be a number, got 'eight'"),
+    "a place that is no name": ({"layer": 1, "hook_name": ["mlp"]}, {}, "hook_name must be a name, got ['mlp']"),
     "two layers": ({"layer": 3, "hook_name": "blocks.2.hook_resid_post"}, {}, "layer and hook_name must say the same"),
 }
 
@@ -314,6 +315,48 @@ def test_an_sae_of_another_place_is_refused(tmp_path, name):
         for given in (1, None):
             with pytest.raises(InputError, match="must be of the residual stream after a block"):
                 layer_of(one, load_sae(one), given)
+
+
+CONTRADICTS: dict[str, tuple[dict, str]] = {
+    "a yes that is none": ({"apply_b_dec_to_input": None}, "apply_b_dec_to_input must be true or false, got None"),
+    "a yes in words": ({"apply_b_dec_to_input": "false"}, "apply_b_dec_to_input must be true or false, got 'false'"),
+    "half a yes": ({"apply_b_dec_to_input": 0.5}, "apply_b_dec_to_input must be true or false, got 0.5"),
+    "rescaled in words": (
+        {"architecture": "topk", "k": K, "rescale_acts_by_decoder_norm": "false"},
+        "rescale_acts_by_decoder_norm must be true or false",
+    ),
+    "a topk without k": ({"activation_fn_str": "topk"}, "activation_fn topk must have its k in activation_fn_kwargs"),
+    "two ks": (
+        {"architecture": "topk", "k": K, "activation_fn": "topk", "activation_fn_kwargs": {"k": K + 1}},
+        "activation_fn topk must have its k in activation_fn_kwargs, got {'k': 4}, and k 3",
+    ),
+    "no width": ({"d_in": 0}, "d_in must be that of the weights, 6, got 0"),
+    "two places": ({"hook_name": "blocks.2.hook_resid_post"}, "hooks and layers must be the same in all places"),
+    "a place that is no name": ({"metadata": {"hook_name": ["mlp"]}}, "hook_name must be a name"),
+    "the layer of another input": (
+        {"metadata": {"hook_name": "blocks.2.hook_resid_pre", "hook_layer": 3}},
+        "hook_layer and hook_name must say the same, got 3 and 'blocks.2.hook_resid_pre'",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CONTRADICTS)
+def test_a_folder_of_saelens_that_contradicts_itself_is_refused(tmp_path, name):
+    said, says = CONTRADICTS[name]
+    with pytest.raises(InputError) as error:
+        load_sae(saelens(tmp_path / "a", **said))
+    assert says in str(error.value)
+
+
+def test_the_layer_of_an_input_is_that_of_the_hook(tmp_path):
+    metadata = {"hook_name": "blocks.2.hook_resid_pre", "hook_layer": 2}
+    path = saelens(tmp_path / "a", metadata=metadata, l1_coefficient=5)
+    assert layer_of(path, load_sae(path), None) == 1
+
+
+def test_a_topk_of_before_version_6_has_its_k_beside_its_activation(tmp_path):
+    said = {"activation_fn_str": "topk", "activation_fn_kwargs": {"k": K}}
+    np.testing.assert_allclose(latents(saelens(tmp_path / "a", **said)), top(PRE, K), atol=1e-5)
 
 
 def test_what_a_module_reads_is_not_what_it_gives(tmp_path):
