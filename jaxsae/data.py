@@ -454,6 +454,8 @@ def save_splits(folder: Path, splits: Mapping[str, Mapping[str, np.ndarray]]) ->
         (folder / split / "state.json").write_text(json.dumps(state, indent=2))
         (folder / split / "dataset_info.json").write_text(json.dumps(info, indent=2))
 
+    twice = [name for name in names if table.column_names.count(name) > 1]
+    require(not twice, f"{folder}: columns must differ in name, got several named {listed(twice)}")
 
 def _list_array(column: np.ndarray) -> pa.ListArray:
     offsets = np.arange(0, column.size + 1, column.shape[1], dtype=np.int32)

@@ -130,6 +130,16 @@ def test_a_mask_of_truth_values(folder):
     np.testing.assert_array_equal(load_samples(folder).mask, SPLITS["validation"]["attention_mask"])
 
 
+def test_a_column_twice_is_refused(folder):
+    columns = {name: pa.array(column.tolist()) for name, column in SPLITS["validation"].items()}
+    table = pa.table(columns).append_column("labels", columns["labels"])
+    path = str(folder / "validation" / "data-00000-of-00001.arrow")
+    with pa.OSFile(path, "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    with pytest.raises(InputError, match="columns must differ in name, got several named labels"):
+        load_samples(folder)
+
+
 def test_a_path_that_exists_is_taken_as_it_stands(tmp_path):
     for name in ("Smith, J", "a", "b,c"):
         (tmp_path / name).mkdir()
