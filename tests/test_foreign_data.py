@@ -189,6 +189,49 @@ def test_rows_of_words_are_joined_to_their_fragments(tmp_path):
         data.read_fragments(words_table(tmp_path / "m.parquet", mixed), "value_raw")
 
 
+LINES = [("K.1", "9", 0, "a"), ("K.1", "10", 0, "b"), ("K.1", "10", 1, "c"), ("K.2", "1", 0, "d")]
+
+
+def test_numbers_of_lines_may_be_text(tmp_path):
+    """10 is after 9, however it is written; `10'` is no number, and the order is then that of the file."""
+    joined = ["a b c", "d"]
+    columns = ("fragment_id", "line", "word_idx", "value_raw")
+    path = tmp_path / "w.parquet"
+    with pytest.warns(InputNote, match="by line, word_idx"):
+        assert sorted(data.read_fragments(words_table(path, LINES[::-1], columns), "value_raw")) == ["a b c", "d"]
+    labels = [(i, line if line == "9" else f"{line}'", n, word) for i, line, n, word in LINES]
+    with pytest.warns(InputNote, match="as they stand"):
+        assert data.read_fragments(words_table(path, labels, columns), "value_raw") == joined
+    with pytest.raises(InputError, match="must stand together"):
+        data.read_fragments(words_table(path, [labels[0], labels[3], labels[1]], columns), "value_raw")
+
+
+def test_numbers_that_return_within_a_fragment_do_not_order_it(tmp_path):
+    """As where it has two sides, or where numbers of words begin anew with each line."""
+    sides = [("K.1", 1, 0, "a"), ("K.1", 2, 0, "b"), ("K.1", 1, 0, "c"), ("K.1", 2, 0, "d")]
+    path = tmp_path / "w.parquet"
+    with pytest.warns(InputNote, match="as they stand"):
+        assert data.read_fragments(words_table(path, sides), "value_raw") == ["a b c d"]
+    words = [("K.1", 0, "a"), ("K.1", 1, "b"), ("K.1", 0, "c"), ("K.2", 0, "d")]
+    with pytest.warns(InputNote, match="as they stand"):
+        got = data.read_fragments(words_table(path, words, ("fragment_id", "word_idx", "value_raw")), "value_raw")
+    assert got == ["a b c", "d"]
+    lines = [("K.1", 2, "c"), ("K.1", 1, "a"), ("K.1", 1, "b")]
+    with pytest.warns(InputNote, match="by line_num"):
+        got = data.read_fragments(words_table(path, lines, ("fragment_id", "line_num", "value_raw")), "value_raw")
+    assert got == ["a b c"]
+
+
+def test_a_row_of_a_line_may_have_a_number_of_its_own(tmp_path):
+    rows = [("row 1", "K.1", 1, "b"), ("row 2", "K.1", 0, "a"), ("row 3", "K.2", 0, "c")]
+    path = words_table(tmp_path / "w.parquet", rows, ("_id", "fragment_id", "line_num", "value_raw"))
+    with pytest.warns(InputNote, match="3 rows have 2 different fragment_id"):
+        assert data.read_fragments(path, "value_raw") == ["a b", "c"]
+    bare = [(i, f, text) for i, f, _, text in rows]
+    path = words_table(tmp_path / "b.parquet", bare, ("_id", "fragment_id", "value_raw"))
+    assert data.read_fragments(path, "value_raw") == ["b", "a", "c"]
+
+
 def test_ids_that_name_nothing_do_not_join(tmp_path):
     for ids in ([{"$oid": "1"}, {"$oid": "1"}], [None, None], ["1", "2"], ["1", "1"]):
         (tmp_path / "a.json").write_text(json.dumps([{"_id": i, "atf": "a-na"} for i in ids]))
