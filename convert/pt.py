@@ -154,6 +154,14 @@ class _Array:
         self.value = array.T if by_column else array
 
 
+def _from_buffer(content: Any, dtype: Any, shape: Any, order: Any, *_: Any) -> _Array:
+    """`numpy.core.numeric._frombuffer`, as protocol 5 has arrays."""
+    array = _Array()
+    if order in ("C", "F") and isinstance(content, bytes | bytearray):
+        array.__setstate__((1, shape, dtype, order == "F", bytes(content)))
+    return array
+
+
 def _scalar(dtype: Any, content: Any) -> Any:
     """`numpy.core.multiarray.scalar`: a number."""
     kind = dtype.numpy() if isinstance(dtype, _DType) else None
@@ -174,6 +182,7 @@ _KNOWN: dict[tuple[str, str], Any] = (
     }
     | {(f"numpy.{core}.multiarray", "scalar"): _scalar for core in ("_core", "core")}  # core: of NumPy 1
     | {(f"numpy.{core}.multiarray", "_reconstruct"): _Array for core in ("_core", "core")}
+    | {(f"numpy.{core}.numeric", "_frombuffer"): _from_buffer for core in ("_core", "core")}
     | {("torch", name): np.dtype(dtype) for name, dtype in _STORAGES.items()}
 )
 

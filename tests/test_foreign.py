@@ -109,6 +109,18 @@ def test_an_sae_file_is_read_as_it_means(tmp_path, name):
     np.testing.assert_allclose(latents(sae_pt(tmp_path, config, **more)), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_arrays_by_any_protocol(tmp_path, protocol):
+    """The order of memory, too, is another's: `order="F"`."""
+    tensors = {name: torch.from_numpy(array) for name, array in W.items()}
+    for limits in (LIMITS, np.stack([LIMITS, LIMITS], 1, dtype=np.float64)[:, 0], np.asfortranarray(LIMITS)):
+        content = {**tensors, "config": SHAPE | {"threshold": limits}, "losses": np.asfortranarray(np.ones((3, 2)))}
+        torch.save(content, tmp_path / "sae.pt", pickle_protocol=protocol)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", InputNote)
+            np.testing.assert_allclose(latents(tmp_path / "sae.pt"), np.where(PRE > LIMITS, relu(PRE), 0), atol=1e-5)
+
+
 REFUSED = {
     "an unknown word": ({"gain": 2.0}, {}, "got 'gain'"),
     "an unknown tensor": ({}, {"log_scale": torch.ones(D_SAE)}, "got 'log_scale'"),
