@@ -118,10 +118,11 @@ def _thresholds(path: str | Path, given: Any, d_sae: int) -> np.ndarray | None:
         return None
     what = f"{path}: config.threshold must be a number of at least 0, or {d_sae} (d_sae) of them"
     try:
+        truth = np.asarray(given).dtype == np.bool_
         many = np.asarray(given, np.float64)
     except (TypeError, ValueError):
         raise InputError(f"{what}, got {type(given).__name__}") from None
-    ok = many.size in (1, d_sae) and many.ndim <= 1 and not isinstance(given, bool)
+    ok = many.size in (1, d_sae) and many.ndim <= 1 and not truth
     require(ok, f"{what}, got {type(given).__name__} {list(many.shape) or ''}")
     require(bool(np.isfinite(many).all() and (many >= 0).all()), f"{what}, got {float(many.min()):g}")
     return np.broadcast_to(many.reshape(-1), d_sae).astype(np.float32)

@@ -138,6 +138,12 @@ REFUSED = {
     "k and thresholds": ({"k": K, "threshold": 0.5}, {}, "config must describe relu"),
     "a TopK without k": ({"activation": "topk"}, {}, "config must describe relu"),
     "too few thresholds": ({}, {"threshold": torch.ones(3)}, "or 10 (d_sae) of them"),
+    "thresholds of truth values": (
+        {},
+        {"threshold": torch.ones(D_SAE, dtype=torch.bool)},
+        "threshold must be a number",
+    ),
+    "a threshold that is true": ({"threshold": np.bool_(True)}, {}, "threshold must be a number"),
     "a layer in words": ({"layer": "eight"}, {}, "layer must be a number, got 'eight'"),
     "a place that is no name": ({"layer": 1, "hook_name": ["mlp"]}, {}, "hook_name must be a name, got ['mlp']"),
     "two layers": ({"layer": 3, "hook_name": "blocks.2.hook_resid_post"}, {}, "layer and hook_name must say the same"),
