@@ -422,6 +422,8 @@ def _rows(column: pa.ChunkedArray, name: str, path: Path) -> np.ndarray:
     """A list column as [n, width] of the width that its rows must share."""
     parts = []
     for chunk in column.chunks:
+        if len(chunk) == 0:  # as a file of no rows has it, of no width either
+            continue
         is_list = (
             pa.types.is_list(chunk.type)
             or pa.types.is_large_list(chunk.type)

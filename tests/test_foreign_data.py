@@ -130,6 +130,19 @@ def test_a_mask_of_truth_values(folder):
     np.testing.assert_array_equal(load_samples(folder).mask, SPLITS["validation"]["attention_mask"])
 
 
+def test_a_file_of_no_rows_among_others(folder):
+    path = folder / "validation" / "none.arrow"
+    schema = pa.schema([(name, pa.list_(pa.int32())) for name in SPLITS["validation"]])
+    schema = schema.set(2, pa.field("attention_mask", pa.list_(pa.int8())))
+    none = pa.record_batch([pa.array([], kind) for kind in schema.types], schema=schema)
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
+        writer.write_batch(none)
+    state = json.loads((folder / "validation" / "state.json").read_text())
+    state["_data_files"].insert(0, {"filename": "none.arrow"})
+    (folder / "validation" / "state.json").write_text(json.dumps(state))
+    np.testing.assert_array_equal(load_samples(folder).ids, SPLITS["validation"]["input_ids"])
+
+
 def test_a_column_twice_is_refused(folder):
     columns = {name: pa.array(column.tolist()) for name, column in SPLITS["validation"].items()}
     table = pa.table(columns).append_column("labels", columns["labels"])
