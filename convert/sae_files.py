@@ -107,9 +107,15 @@ def _said(where: str, name: str, places: Sequence[pt.Fields]) -> Any:
     if not values:
         return None
     word, first = values[0]
-    other = next((w for w, v in values if not np.array_equal(np.asarray(v), np.asarray(first))), None)
+    known = np.asarray(first)
+    other = next((w for w, v in values if not _equal(np.asarray(v), known)), None)
     require(other is None, f"{where}: {word} and {other} must say the same, got different ones")
     return first
+
+
+def _equal(a: np.ndarray, b: np.ndarray) -> bool:
+    """In every element; and not only as Python has it, for which True is 1."""
+    return np.array_equal(a, b) and (a.dtype == np.bool_) == (b.dtype == np.bool_)
 
 
 def _thresholds(path: str | Path, given: Any, d_sae: int) -> np.ndarray | None:

@@ -133,6 +133,7 @@ REFUSED = {
     "a bias subtracted": ({"apply_b_dec_to_input": True}, {}, "apply_b_dec_to_input must be"),
     "another activation": ({"activation": "gelu"}, {}, "got activation 'gelu'"),
     "two ks": ({"k": K, "top_k": K + 1}, {}, "k and top_k must say the same"),
+    "a k that is true": ({"k": 1, "top_k": True}, {}, "k and top_k must say the same"),
     "two thresholds": ({"threshold": 0.5}, {"threshold": torch.from_numpy(LIMITS)}, "must say the same"),
     "a ReLU with a threshold": ({"architecture": "relu", "threshold": 0.5}, {}, "config must describe relu"),
     "k and thresholds": ({"k": K, "threshold": 0.5}, {}, "config must describe relu"),
