@@ -35,7 +35,8 @@ def take_sizes(fields: pt.Fields, weights: Weights, d_in: str, d_sae: str) -> No
     """Take the words of a config for the widths; where they are said, they must be the weights'."""
     for word, size in zip((d_in, d_sae), weights["W_enc"].shape, strict=True):
         said = fields.take(word)
-        require(said in (None, 0, size), f"{fields.where}: {word} must be that of the weights, {size}, got {said!r}")
+        ok = said in (None, size) or (said == 0 and word == "num_latents")  # of sparsify: by expansion_factor
+        require(ok, f"{fields.where}: {word} must be that of the weights, {size}, got {said!r}")
 
 
 def read_safetensors(path: Path) -> Weights:

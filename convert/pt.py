@@ -80,7 +80,7 @@ def _skipped(name: str) -> type[Skipped]:
     return type("Skipped", (Skipped,), {"kinds": name})
 
 
-def _tensor(storage: Any, offset: int, size: tuple, stride: tuple, *_: Any) -> Any:
+def _tensor(storage: Any, offset: int, size: tuple, stride: tuple, *more: Any) -> Any:
     """`torch._utils._rebuild_tensor_v2`: a view of its storage, within it."""
     if isinstance(storage, Skipped):
         return storage
@@ -90,7 +90,11 @@ def _tensor(storage: Any, offset: int, size: tuple, stride: tuple, *_: Any) -> A
     ok = whole_numbers and n <= max(storage.size, EXPANDED) and (n == 0 or last < storage.size)
     require(ok, f"a tensor must lie within its storage, got size {size}, stride {stride}, offset {offset}")
     steps = [step * storage.itemsize for step in stride]
-    return np.lib.stride_tricks.as_strided(storage[offset:], size, steps, writeable=False)
+    array = np.lib.stride_tricks.as_strided(storage[offset:], size, steps, writeable=False)
+    bits = more[2] if len(more) > 2 and isinstance(more[2], dict) else {}  # such as {"neg": True}
+    other = [bit for bit, is_set in bits.items() if is_set and bit != "neg"]
+    require(not other, f"a tensor may be marked as negated only, got {listed(other)}")
+    return -array if bits.get("neg") else array
 
 
 def _parameter(tensor: Any, *_: Any) -> Any:
@@ -150,6 +154,14 @@ class _Array:
         self.value = array.T if by_column else array
 
 
+def _from_buffer(content: Any, dtype: Any, shape: Any, order: Any, *_: Any) -> _Array:
+    """`numpy.core.numeric._frombuffer`, as protocol 5 has arrays."""
+    array = _Array()
+    if order in ("C", "F") and isinstance(content, bytes | bytearray):
+        array.__setstate__((1, shape, dtype, order == "F", bytes(content)))
+    return array
+
+
 def _scalar(dtype: Any, content: Any) -> Any:
     """`numpy.core.multiarray.scalar`: a number."""
     kind = dtype.numpy() if isinstance(dtype, _DType) else None
@@ -170,6 +182,7 @@ _KNOWN: dict[tuple[str, str], Any] = (
     }
     | {(f"numpy.{core}.multiarray", "scalar"): _scalar for core in ("_core", "core")}  # core: of NumPy 1
     | {(f"numpy.{core}.multiarray", "_reconstruct"): _Array for core in ("_core", "core")}
+    | {(f"numpy.{core}.numeric", "_frombuffer"): _from_buffer for core in ("_core", "core")}
     | {("torch", name): np.dtype(dtype) for name, dtype in _STORAGES.items()}
 )
 

@@ -107,9 +107,15 @@ def _said(where: str, name: str, places: Sequence[pt.Fields]) -> Any:
     if not values:
         return None
     word, first = values[0]
-    other = next((w for w, v in values if not np.array_equal(np.asarray(v), np.asarray(first))), None)
+    known = np.asarray(first)
+    other = next((w for w, v in values if not _equal(np.asarray(v), known)), None)
     require(other is None, f"{where}: {word} and {other} must say the same, got different ones")
     return first
+
+
+def _equal(a: np.ndarray, b: np.ndarray) -> bool:
+    """In every element; and not only as Python has it, for which True is 1."""
+    return np.array_equal(a, b) and (a.dtype == np.bool_) == (b.dtype == np.bool_)
 
 
 def _thresholds(path: str | Path, given: Any, d_sae: int) -> np.ndarray | None:
@@ -118,10 +124,11 @@ def _thresholds(path: str | Path, given: Any, d_sae: int) -> np.ndarray | None:
         return None
     what = f"{path}: config.threshold must be a number of at least 0, or {d_sae} (d_sae) of them"
     try:
+        truth = np.asarray(given).dtype == np.bool_
         many = np.asarray(given, np.float64)
     except (TypeError, ValueError):
         raise InputError(f"{what}, got {type(given).__name__}") from None
-    ok = many.size in (1, d_sae) and many.ndim <= 1 and not isinstance(given, bool)
+    ok = many.size in (1, d_sae) and many.ndim <= 1 and not truth
     require(ok, f"{what}, got {type(given).__name__} {list(many.shape) or ''}")
     require(bool(np.isfinite(many).all() and (many >= 0).all()), f"{what}, got {float(many.min()):g}")
     return np.broadcast_to(many.reshape(-1), d_sae).astype(np.float32)
@@ -131,7 +138,7 @@ def _architecture(where: str, said: Mapping[str, Any], k: int | None, threshold:
     """Which of ours it is by everything that a file says, which must agree."""
     named = {name: said[name] for name in ("architecture", "activation") if said[name] is not None}
     known = {name: words.ARCHITECTURES.get(str(word).lower()) for name, word in named.items()}
-    if threshold is not None and not threshold.any() and "jumprelu" not in known.values():
+    if threshold is not None and not threshold.any() and not {*known.values()} & {*THRESHOLDED}:
         threshold = None  # above 0 every latent fires that fires at all
     if known.get("activation") == "relu" and known.get("architecture", "relu") != "relu":
         del known["activation"]  # what the others do they do to a ReLU's values
@@ -217,11 +224,18 @@ def placed(hook: Any) -> dict[str, Any]:
     return {"layer": layer, "hook_name": f"blocks.{layer}.hook_resid_post"} if layer >= 0 else {"hook_name": hook}
 
 
+def input_of(hook: Any) -> int | None:
+    """The block whose input it is, by its name."""
+    found = _INPUT.fullmatch(hook) if isinstance(hook, str) else None
+    return int(next(n for n in found.groups() if n)) if found else None
+
+
 def place(path: str | Path, layer: Any, hook: Any) -> dict[str, Any]:
     """`layer` and `hook_name`, as far as they are said; the two must agree."""
     layer = whole_number(layer)
     layer = int(layer) if isinstance(layer, str) and layer.isdecimal() else layer
     require(layer is None or (type(layer) is int and layer >= 0), f"{path}: layer must be a number, got {layer!r}")
+    require(isinstance(hook, str | None), f"{path}: hook_name must be a name, got {hook!r:.60}")
     by_hook = placed(hook)
     require(
         None in (layer, by_hook.get("layer")) or layer == by_hook["layer"],

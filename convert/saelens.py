@@ -4,9 +4,9 @@ import math
 from pathlib import Path
 from typing import Any
 
-from convert import folders, sae_files, words
+from convert import folders, pt, sae_files, words
 from convert.sae_files import SAEFile, is_number
-from jaxsae.config import require
+from jaxsae.config import listed, require, whole_number
 
 WEIGHTS, CONFIG = "sae_weights.safetensors", "cfg.json"
 SCALER, WHITENING = "activation_scaler.json", "activation_whitening.safetensors"
@@ -30,7 +30,12 @@ def read(path: Path) -> SAEFile:
     activation = given.take("activation_fn_str", given.take("activation_fn", "relu"))
     if activation == "topk":
         its = given.take("activation_fn_kwargs")
-        architecture, k = "topk", its.get("k") if isinstance(its, dict) else None
+        its_k = its.get("k") if isinstance(its, dict) else None
+        agree = its_k is not None and k in (None, its_k)
+        require(
+            agree, f"{path}: activation_fn topk must have its k in activation_fn_kwargs, got {its!r:.60}, and k {k!r}"
+        )
+        architecture, k = "topk", its_k
     for holds, what in (
         (architecture in BIASES, f"architecture {architecture!r}"),
         (activation in ("relu", "topk"), f"activation_fn {activation!r}"),
@@ -46,27 +51,48 @@ def read(path: Path) -> SAEFile:
     names = ("W_enc", "W_dec", "b_dec", *BIASES[architecture])
     weights = folders.as_weights(path, tensors, {name: name for name in names})
     folders.take_sizes(given, weights, "d_in", "d_sae")
-    subtracts = bool(given.take("apply_b_dec_to_input", True))
+    subtracts = _is_true(given, "apply_b_dec_to_input", True)
     if architecture == "gated":
         weights = folders.without_gate(weights, subtracts)
     elif subtracts:
         weights = folders.nothing_subtracted(weights)
     if architecture == "topk":
         k = folders.whole_number(path / CONFIG, "k", 100 if k is None else k)  # its default
-    if given.take("rescale_acts_by_decoder_norm") and architecture == "topk":
+    if _is_true(given, "rescale_acts_by_decoder_norm", False) and architecture == "topk":
         weights = folders.unit_rows(weights)
     weights = folders.for_scaled_rows(weights, factor)
-    hooks = [fields.take(word) for fields in (metadata, given) for word in ("hook_name", "hook_point")]
-    hook, note = next((one for one in hooks if one is not None), None), metadata.take("jaxsae")
+    hook = _agreed(path, [fields.take(word) for fields in (metadata, given) for word in ("hook_name", "hook_point")])
+    note = metadata.take("jaxsae")
     head = [fields.take("hook_head_index") for fields in (metadata, given)]
     require(head == [None, None], f"{path}: must be of the whole residual stream, got hook_head_index {head}")
     out = metadata.take("hook_name_out", hook)
     require(out in (None, hook), f"{path}: must reconstruct what it reads, got a transcoder from {hook} to {out}")
-    layers = [fields.take("hook_layer") for fields in (metadata, given)]
-    layer = next((one for one in layers if one is not None), given.take("hook_point_layer"))
+    words_of_layer = [(metadata, "hook_layer"), (given, "hook_layer"), (given, "hook_point_layer")]
+    layer = whole_number(_agreed(path, [fields.take(word) for fields, word in words_of_layer]))
+    reads = sae_files.input_of(hook)
+    if reads is not None:  # its layer is that of the hook; the stream is the output of the block before
+        same = layer is None or (type(layer) is int and layer == reads)
+        require(same, f"{path}: hook_layer and hook_name must say the same, got {layer!r} and {hook!r}")
+        layer = None
     # what else it says of model and text is free, by its own rules
     sae_files.pass_over(given, words.OF_LIBRARIES["saelens"])
-    return folders.as_file(path, weights, k, note, sae_files.place(path, None if "_pre" in str(hook) else layer, hook))
+    return folders.as_file(path, weights, k, note, sae_files.place(path, layer, hook))
+
+
+def _is_true(fields: pt.Fields, word: str, default: bool) -> bool:
+    """A word that says yes or no."""
+    value = fields.take(word, default)
+    ok = isinstance(value, int) and value in (0, 1)
+    require(ok, f"{fields.where}: {word} must be true or false, got {value!r:.60}")
+    return bool(value)
+
+
+def _agreed(path: Path, said: list[Any]) -> Any:
+    """What a folder says in several places, which must be the same; None: nothing."""
+    given = [one for one in said if one is not None]
+    same = all(one == given[0] for one in given)
+    require(same, f"{path / CONFIG}: hooks and layers must be the same in all places, got {listed(map(repr, given))}")
+    return given[0] if given else None
 
 
 def _scale(path: Path, normalize: Any) -> float:

@@ -94,7 +94,7 @@ OF_LIBRARIES: dict[str, frozenset[str]] = {
         dead_feature_threshold dead_feature_window disable_concat_sequences eval_batch_size_prompts
         eval_every_n_wandb_logs exclude_special_tokens feature_sampling_window from_pretrained_path hook_eval
         is_dataset_tokenized jumprelu_init_threshold jumprelu_sparsity_loss_mode jumprelu_tanh_scale
-        l1_coefficient_schedule llm_compilation_mode llm_device log_activations_store_to_wandb
+        l1_coefficient l1_coefficient_schedule llm_compilation_mode llm_device log_activations_store_to_wandb
         log_optimizer_state_to_wandb log_to_wandb log_weights_to_wandb logger lr_decay_steps lr_warm_up_steps
         model_from_pretrained_kwargs model_kwargs mse_loss_normalization n_batches_for_norm_estimate
         n_batches_in_buffer n_checkpoints n_eval_batches neuronpedia_id noise_scale output_path pre_act_loss_coefficient

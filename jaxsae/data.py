@@ -5,6 +5,7 @@ not looked at, and is no part of its fingerprint.
 """
 
 import hashlib
+import itertools
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -189,8 +190,10 @@ def fingerprint(path: str | Path) -> str:
     return sha256_of((name, file) for name, file in parts if file.exists())
 
 
-ORDER = ("line_num", "line", "line_number", "word_idx", "word_index", "word")
-"""Columns that say where in its fragment a row stands, where a table has a row for each line or word."""
+PLACES = (("line_num", "line_number", "line"), ("word_idx", "word_index", "word"))
+"""Columns that say where in its fragment a row stands, where a table has a row for each line or word: the line, and the
+word in the line. Of each, the first that holds numbers counts; `line` and `word` may as well hold text."""
+ORDER = tuple(name for names in PLACES for name in names)
 IDS = ("_id", "fragment_id", "id")
 
 
@@ -224,7 +227,11 @@ def read_fragments(path: str | Path, column: str = "atf") -> list[str]:
 
 def _as_fragments(path: Path, rows: Mapping[str, list[Any]], column: str, joins: bool) -> list[str | None]:
     """The texts, rows of one id joined; unless `joins`, only those that say their place in it."""
-    key = next((name for name in IDS if name in rows), None)
+    found = [name for name in IDS if name in rows]
+    has_places = any(name in rows for name in ORDER)
+    if has_places:  # beside a number of its own, a row of a line may have its fragment's
+        found.sort(key=lambda name: len(set(map(str, rows[name]))) == len(rows[name]))
+    key = next(iter(found), None)
     if key is None or None in rows[key]:
         return rows[column]
     try:
@@ -236,25 +243,63 @@ def _as_fragments(path: Path, rows: Mapping[str, list[Any]], column: str, joins:
         return rows[column]
     if len(numbers) == len(ids):
         return rows[column]
-    order = [rows[name] for name in ORDER if name in rows]
-    if not order and not joins:
+    if not has_places and not joins:
         return rows[column]
+    order = _places(path, rows)
     out: list[str | None] = []
+    told = bool(order)
     for one, of_one in numbers.items():
-        if order:
-            try:
-                of_one = sorted(of_one, key=lambda n: tuple(values[n] for values in order))
-            except TypeError:
-                raise InputError(
-                    f"{path}: rows of one fragment must have places that can be ordered, got others"
-                ) from None
-        else:
+        ordered = _ordered(of_one, list(order.values()))
+        if ordered is None:
             together = of_one[-1] - of_one[0] == len(of_one) - 1
             require(together, f"{path}: rows of one fragment must stand together, got those of {one[-1]!r} apart")
-        out.append(" ".join(part for n in of_one if (part := rows[column][n])))
-    by = f"by {listed(name for name in ORDER if name in rows)}" if order else "as they stand"
+            told = False
+        out.append(" ".join(part for n in ordered or of_one if (part := rows[column][n])))
+    by = f"by {listed(order)}" if told else "as they stand"
     note(f"{path}: {len(ids):,} rows have {len(numbers):,} different {key}; rows of one are joined, {by}")
     return out
+
+
+def _places(path: Path, rows: Mapping[str, list[Any]]) -> dict[str, list[float]]:
+    """The columns that rows of one fragment can be put in order by -> their numbers, of 2, 2.0 or "2".
+
+    None where the line is said in words alone (`obv. 3'`): numbers of words begin anew with each line.
+
+    Raises:
+      InputError: a column has numbers in some rows, and neither numbers nor text in others.
+    """
+    out: dict[str, list[float]] = {}
+    for names in PLACES:
+        given = {name: rows[name] for name in names if name in rows and any(v is not None for v in rows[name])}
+        for name, values in given.items():
+            numbers = [float(v) for v in values if _is_number(v)]
+            words = len(numbers) < len(values)
+            ok = not words or not numbers or all(isinstance(v, str) for v in values)
+            require(ok, f"{path}: rows of one fragment must have places that can be ordered, got others in {name}")
+            if not words:
+                out[name] = numbers
+                break
+        else:
+            if given and names is PLACES[0]:
+                return {}
+    return out
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, str):
+        return len(value) < 16 and value.isdecimal()
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 2**53
+
+
+def _ordered(rows: Sequence[int], order: Sequence[Sequence[float]]) -> list[int] | None:
+    """Rows of one fragment by their places; None where there are none, or they return: it may have two sides."""
+    if not order:
+        return None
+    places = {n: tuple(column[n] for column in order) for n in rows}
+    out = sorted(rows, key=places.__getitem__)
+    after = dict(itertools.pairwise(rows))
+    returns = any(places[a] == places[b] and after.get(a) != b for a, b in itertools.pairwise(out))
+    return None if returns else out
 
 
 def _json_rows(path: Path, column: str) -> dict[str, list[Any]]:
@@ -377,6 +422,8 @@ def _rows(column: pa.ChunkedArray, name: str, path: Path) -> np.ndarray:
     """A list column as [n, width] of the width that its rows must share."""
     parts = []
     for chunk in column.chunks:
+        if len(chunk) == 0:  # as a file of no rows has it, of no width either
+            continue
         is_list = (
             pa.types.is_list(chunk.type)
             or pa.types.is_large_list(chunk.type)
@@ -410,6 +457,8 @@ def load_columns(
     names = table.column_names if names is None else names
     missing = [name for name in names if name not in table.column_names]
     require(not missing, f"{folder}: must have columns {listed(names)}, got none named {listed(missing)}")
+    twice = [name for name in names if table.column_names.count(name) > 1]
+    require(not twice, f"{folder}: columns must differ in name, got several named {listed(twice)}")
     table = table.select(names)
     if named["indices"]:  # rows were selected or shuffled without being rewritten
         indices = _joined([_arrow_table(folder / name, skip, take) for name, skip, take in named["indices"]], folder)

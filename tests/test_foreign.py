@@ -88,6 +88,7 @@ MEANT = {
     ),
     "a threshold of NumPy's": ({"threshold": np.float64(0.5)}, {}, np.where(PRE > 0.5, relu(PRE), 0)),
     "thresholds of 0": ({"threshold": 0.0}, {}, relu(PRE)),
+    "thresholds of 0, by name": ({"architecture": "matryoshka", "threshold": 0.0}, {}, relu(PRE)),
     "what is said twice alike": ({"k": K, "architecture": "topk"}, {"k_sparse": K}, top(PRE, K)),
     "what is not done": (
         {"normalize": False, "input_scale": 1.0, "apply_b_dec_to_input": False},
@@ -108,6 +109,18 @@ def test_an_sae_file_is_read_as_it_means(tmp_path, name):
     np.testing.assert_allclose(latents(sae_pt(tmp_path, config, **more)), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_arrays_by_any_protocol(tmp_path, protocol):
+    """The order of memory, too, is another's: `order="F"`."""
+    tensors = {name: torch.from_numpy(array) for name, array in W.items()}
+    for limits in (LIMITS, np.stack([LIMITS, LIMITS], 1, dtype=np.float64)[:, 0], np.asfortranarray(LIMITS)):
+        content = {**tensors, "config": SHAPE | {"threshold": limits}, "losses": np.asfortranarray(np.ones((3, 2)))}
+        torch.save(content, tmp_path / "sae.pt", pickle_protocol=protocol)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", InputNote)
+            np.testing.assert_allclose(latents(tmp_path / "sae.pt"), np.where(PRE > LIMITS, relu(PRE), 0), atol=1e-5)
+
+
 REFUSED = {
     "an unknown word": ({"gain": 2.0}, {}, "got 'gain'"),
     "an unknown tensor": ({}, {"log_scale": torch.ones(D_SAE)}, "got 'log_scale'"),
@@ -120,12 +133,20 @@ REFUSED = {
     "a bias subtracted": ({"apply_b_dec_to_input": True}, {}, "apply_b_dec_to_input must be"),
     "another activation": ({"activation": "gelu"}, {}, "got activation 'gelu'"),
     "two ks": ({"k": K, "top_k": K + 1}, {}, "k and top_k must say the same"),
+    "a k that is true": ({"k": 1, "top_k": True}, {}, "k and top_k must say the same"),
     "two thresholds": ({"threshold": 0.5}, {"threshold": torch.from_numpy(LIMITS)}, "must say the same"),
     "a ReLU with a threshold": ({"architecture": "relu", "threshold": 0.5}, {}, "config must describe relu"),
     "k and thresholds": ({"k": K, "threshold": 0.5}, {}, "config must describe relu"),
     "a TopK without k": ({"activation": "topk"}, {}, "config must describe relu"),
     "too few thresholds": ({}, {"threshold": torch.ones(3)}, "or 10 (d_sae) of them"),
+    "thresholds of truth values": (
+        {},
+        {"threshold": torch.ones(D_SAE, dtype=torch.bool)},
+        "threshold must be a number",
+    ),
+    "a threshold that is true": ({"threshold": np.bool_(True)}, {}, "threshold must be a number"),
     "a layer in words": ({"layer": "eight"}, {}, "layer must be a number, got 'eight'"),
+    "a place that is no name": ({"layer": 1, "hook_name": ["mlp"]}, {}, "hook_name must be a name, got ['mlp']"),
     "two layers": ({"layer": 3, "hook_name": "blocks.2.hook_resid_post"}, {}, "layer and hook_name must say the same"),
 }
 
@@ -315,6 +336,48 @@ def test_an_sae_of_another_place_is_refused(tmp_path, name):
                 layer_of(one, load_sae(one), given)
 
 
+CONTRADICTS: dict[str, tuple[dict, str]] = {
+    "a yes that is none": ({"apply_b_dec_to_input": None}, "apply_b_dec_to_input must be true or false, got None"),
+    "a yes in words": ({"apply_b_dec_to_input": "false"}, "apply_b_dec_to_input must be true or false, got 'false'"),
+    "half a yes": ({"apply_b_dec_to_input": 0.5}, "apply_b_dec_to_input must be true or false, got 0.5"),
+    "rescaled in words": (
+        {"architecture": "topk", "k": K, "rescale_acts_by_decoder_norm": "false"},
+        "rescale_acts_by_decoder_norm must be true or false",
+    ),
+    "a topk without k": ({"activation_fn_str": "topk"}, "activation_fn topk must have its k in activation_fn_kwargs"),
+    "two ks": (
+        {"architecture": "topk", "k": K, "activation_fn": "topk", "activation_fn_kwargs": {"k": K + 1}},
+        "activation_fn topk must have its k in activation_fn_kwargs, got {'k': 4}, and k 3",
+    ),
+    "no width": ({"d_in": 0}, "d_in must be that of the weights, 6, got 0"),
+    "two places": ({"hook_name": "blocks.2.hook_resid_post"}, "hooks and layers must be the same in all places"),
+    "a place that is no name": ({"metadata": {"hook_name": ["mlp"]}}, "hook_name must be a name"),
+    "the layer of another input": (
+        {"metadata": {"hook_name": "blocks.2.hook_resid_pre", "hook_layer": 3}},
+        "hook_layer and hook_name must say the same, got 3 and 'blocks.2.hook_resid_pre'",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CONTRADICTS)
+def test_a_folder_of_saelens_that_contradicts_itself_is_refused(tmp_path, name):
+    said, says = CONTRADICTS[name]
+    with pytest.raises(InputError) as error:
+        load_sae(saelens(tmp_path / "a", **said))
+    assert says in str(error.value)
+
+
+def test_the_layer_of_an_input_is_that_of_the_hook(tmp_path):
+    metadata = {"hook_name": "blocks.2.hook_resid_pre", "hook_layer": 2}
+    path = saelens(tmp_path / "a", metadata=metadata, l1_coefficient=5)
+    assert layer_of(path, load_sae(path), None) == 1
+
+
+def test_a_topk_of_before_version_6_has_its_k_beside_its_activation(tmp_path):
+    said = {"activation_fn_str": "topk", "activation_fn_kwargs": {"k": K}}
+    np.testing.assert_allclose(latents(saelens(tmp_path / "a", **said)), top(PRE, K), atol=1e-5)
+
+
 def test_what_a_module_reads_is_not_what_it_gives(tmp_path):
     with pytest.raises(InputError, match=r"must be of what a module gives, got buffer\.io 'in'"):
         load_sae(dictionary(tmp_path / "a", {"io": "in"}))
@@ -466,7 +529,8 @@ def test_tensors_as_they_may_lie_in_a_file(tmp_path):
     parameter = torch.nn.Parameter(state["head.bias"])
     parameter.no_decay = True
     state["head.bias"] = parameter
-    plain = {name: t.detach().clone().contiguous() for name, t in state.items()}
+    state["layers.2.ln1.bias"] = torch._neg_view(state["layers.2.ln1.bias"])  # negated by a bit beside the storage
+    plain = {name: t.detach().resolve_neg().clone().contiguous() for name, t in state.items()}
     path, same = saved(tmp_path / "a.pt", content), saved(tmp_path / "b.pt", content | {"model_state_dict": plain})
     np.testing.assert_array_equal(stream(path), stream(same))
 

@@ -130,6 +130,29 @@ def test_a_mask_of_truth_values(folder):
     np.testing.assert_array_equal(load_samples(folder).mask, SPLITS["validation"]["attention_mask"])
 
 
+def test_a_file_of_no_rows_among_others(folder):
+    path = folder / "validation" / "none.arrow"
+    schema = pa.schema([(name, pa.list_(pa.int32())) for name in SPLITS["validation"]])
+    schema = schema.set(2, pa.field("attention_mask", pa.list_(pa.int8())))
+    none = pa.record_batch([pa.array([], kind) for kind in schema.types], schema=schema)
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
+        writer.write_batch(none)
+    state = json.loads((folder / "validation" / "state.json").read_text())
+    state["_data_files"].insert(0, {"filename": "none.arrow"})
+    (folder / "validation" / "state.json").write_text(json.dumps(state))
+    np.testing.assert_array_equal(load_samples(folder).ids, SPLITS["validation"]["input_ids"])
+
+
+def test_a_column_twice_is_refused(folder):
+    columns = {name: pa.array(column.tolist()) for name, column in SPLITS["validation"].items()}
+    table = pa.table(columns).append_column("labels", columns["labels"])
+    path = str(folder / "validation" / "data-00000-of-00001.arrow")
+    with pa.OSFile(path, "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    with pytest.raises(InputError, match="columns must differ in name, got several named labels"):
+        load_samples(folder)
+
+
 def test_a_path_that_exists_is_taken_as_it_stands(tmp_path):
     for name in ("Smith, J", "a", "b,c"):
         (tmp_path / name).mkdir()
@@ -177,6 +200,49 @@ def test_rows_of_words_are_joined_to_their_fragments(tmp_path):
     mixed = [("K.1", None, 0, "a"), ("K.1", 1, 1, "b")]
     with pytest.raises(InputError, match="must have places that can be ordered"):
         data.read_fragments(words_table(tmp_path / "m.parquet", mixed), "value_raw")
+
+
+LINES = [("K.1", "9", 0, "a"), ("K.1", "10", 0, "b"), ("K.1", "10", 1, "c"), ("K.2", "1", 0, "d")]
+
+
+def test_numbers_of_lines_may_be_text(tmp_path):
+    """10 is after 9, however it is written; `10'` is no number, and the order is then that of the file."""
+    joined = ["a b c", "d"]
+    columns = ("fragment_id", "line", "word_idx", "value_raw")
+    path = tmp_path / "w.parquet"
+    with pytest.warns(InputNote, match="by line, word_idx"):
+        assert sorted(data.read_fragments(words_table(path, LINES[::-1], columns), "value_raw")) == ["a b c", "d"]
+    labels = [(i, line if line == "9" else f"{line}'", n, word) for i, line, n, word in LINES]
+    with pytest.warns(InputNote, match="as they stand"):
+        assert data.read_fragments(words_table(path, labels, columns), "value_raw") == joined
+    with pytest.raises(InputError, match="must stand together"):
+        data.read_fragments(words_table(path, [labels[0], labels[3], labels[1]], columns), "value_raw")
+
+
+def test_numbers_that_return_within_a_fragment_do_not_order_it(tmp_path):
+    """As where it has two sides, or where numbers of words begin anew with each line."""
+    sides = [("K.1", 1, 0, "a"), ("K.1", 2, 0, "b"), ("K.1", 1, 0, "c"), ("K.1", 2, 0, "d")]
+    path = tmp_path / "w.parquet"
+    with pytest.warns(InputNote, match="as they stand"):
+        assert data.read_fragments(words_table(path, sides), "value_raw") == ["a b c d"]
+    words = [("K.1", 0, "a"), ("K.1", 1, "b"), ("K.1", 0, "c"), ("K.2", 0, "d")]
+    with pytest.warns(InputNote, match="as they stand"):
+        got = data.read_fragments(words_table(path, words, ("fragment_id", "word_idx", "value_raw")), "value_raw")
+    assert got == ["a b c", "d"]
+    lines = [("K.1", 2, "c"), ("K.1", 1, "a"), ("K.1", 1, "b")]
+    with pytest.warns(InputNote, match="by line_num"):
+        got = data.read_fragments(words_table(path, lines, ("fragment_id", "line_num", "value_raw")), "value_raw")
+    assert got == ["a b c"]
+
+
+def test_a_row_of_a_line_may_have_a_number_of_its_own(tmp_path):
+    rows = [("row 1", "K.1", 1, "b"), ("row 2", "K.1", 0, "a"), ("row 3", "K.2", 0, "c")]
+    path = words_table(tmp_path / "w.parquet", rows, ("_id", "fragment_id", "line_num", "value_raw"))
+    with pytest.warns(InputNote, match="3 rows have 2 different fragment_id"):
+        assert data.read_fragments(path, "value_raw") == ["a b", "c"]
+    bare = [(i, f, text) for i, f, _, text in rows]
+    path = words_table(tmp_path / "b.parquet", bare, ("_id", "fragment_id", "value_raw"))
+    assert data.read_fragments(path, "value_raw") == ["b", "a", "c"]
 
 
 def test_ids_that_name_nothing_do_not_join(tmp_path):

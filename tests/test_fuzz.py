@@ -1,6 +1,7 @@
-"""A few of the mutated inputs of fuzz.py, which tries many."""
+"""A few of the inputs of fuzz.py and fuzz_meanings.py, which try many."""
 
 import fuzz
+import fuzz_meanings
 
 
 def test_mutated_files_are_read_or_refused(tmp_path):
@@ -9,3 +10,12 @@ def test_mutated_files_are_read_or_refused(tmp_path):
     for read, refused in counts.values():
         assert read + refused == 50
         assert refused > 5
+
+
+def test_files_are_read_as_they_mean_or_refused(tmp_path):
+    counts, wrong, _ = fuzz_meanings.fuzz(tmp_path, times=301)
+    assert wrong == []
+    for of in counts.values():
+        assert sum(of.values()) == 43
+        assert of["right"] > 10
+        assert of["refused"] > 3
