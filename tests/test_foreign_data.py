@@ -305,7 +305,10 @@ def test_flags_are_obeyed_or_refused_with_stored_rows(script, stored, tmp_path, 
     for command, more in (("evaluate", ["--split", "train"]), ("inspect_sae", ["--padding", "keep"])):
         rated = ["--sae", sae, "--checkpoint", tiny_pt, "--dataset", stored]
         assert_one_line_error(script(command, *rated, *more), "must be that of the stored rows")
-    for command, more in (("verify_activations", []), ("extract_activations", ["--layer", 1, "--output", tmp_path / "again"])):
+    for command, more in (
+        ("verify_activations", []),
+        ("extract_activations", ["--layer", 1, "--output", tmp_path / "again"]),
+    ):
         ran = script(command, "--checkpoint", tiny_pt, "--dataset", stored, *more)
         assert_one_line_error(ran, "--dataset must be text here, got stored rows")
     np.save(tmp_path / "bare.npy", np.load(stored / "layer1.npy"))
