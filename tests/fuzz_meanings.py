@@ -1636,7 +1636,8 @@ def lines(one: Input, column: str, n: int, in_json: bool) -> tuple[list[dict[str
         shuffled = rows.copy()
         one.rng.shuffle(shuffled)
         repeated = len(rows) > len(order)
-        ordered = levels != "none" and not ("label" in numbers and levels in ("line", "both"))
+        labels = any("'" in str(row.get(line)) for row in rows)
+        ordered = levels != "none" and not labels
         by_first = list(dict.fromkeys((*((row["source"],) if with_source else ()), row[key]) for row in shuffled))
         texts = [texts[order.index(one_)] for one_ in by_first]
         rows = shuffled

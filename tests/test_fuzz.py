@@ -13,9 +13,9 @@ def test_mutated_files_are_read_or_refused(tmp_path):
 
 
 def test_files_are_read_as_they_mean_or_refused(tmp_path):
-    counts, wrong, _ = fuzz_meanings.fuzz(tmp_path, times=301)
+    counts, wrong, _ = fuzz_meanings.fuzz(tmp_path, times=210)
     assert wrong == []
     for of in counts.values():
-        assert sum(of.values()) == 43
-        assert of["right"] > 10
-        assert of["refused"] > 3
+        assert sum(of.values()) == 30
+        assert of["right"] > 8
+        assert of["refused"] > 2
