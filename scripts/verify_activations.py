@@ -12,8 +12,8 @@ def main(args: argparse.Namespace) -> int:
     """Prints a table; status 1 where a layer fails."""
     from jaxsae.files import write_json
 
-    config = inputs.data_config(args, max_samples=args.samples)
     require(args.samples >= 1, f"samples must be at least 1, got {args.samples}")
+    config = inputs.data_config(args, max_samples=args.samples)
     cli.select_device("cpu")  # PyTorch's side runs there too
     from convert import read_checkpoint
     from convert.verify import cross_check
