@@ -99,7 +99,13 @@ def main(args: argparse.Namespace) -> int:
         made_from = source.checkpoint_sha256
         del source
         cli.give_back_memory()  # the model's
-        return train_and_write(args, runs, settings, done, loaded, made_from, say, began)
+        status = train_and_write(args, runs, settings, done, loaded, made_from, say, began)
+        unasked = not hasattr(args, "checkpoint") and not inputs.is_rows(data.dataset)
+        if status == 0 and unasked and inputs.is_demo(data.checkpoint, "best_model.pt"):
+            print(
+                "note     these are features of the embedded demo; --checkpoint and --dataset name your model and text"
+            )
+        return status
 
 
 def ready(args: argparse.Namespace, settings: dict[Path, dict]) -> set[Path]:
