@@ -917,12 +917,13 @@ def saelens(one: Input) -> None:
     if kind in ("standard", "topk") and one.maybe(0.02):
         config["architecture"] = one.pick("batchtopk", "abstopk", "transcoder", "temporal", "", 5, ["standard"])
         one.did(f"architecture {config['architecture']!r}", UNCLEAR)
-    if kind == "standard" and one.maybe(0.1):
+    named = config["architecture"] == kind  # else a later change would take back what is wrong
+    if kind == "standard" and named and one.maybe(0.1):
         del config["architecture"]
         one.did("no architecture", CLEAR if old else OPEN)
     if kind == "topk":
         meaning.rule, meaning.k = "topk", one.rng.randint(1, d_sae)
-        if old and one.maybe(0.6):
+        if old and named and one.maybe(0.6):
             # `activation_fn_kwargs` decides, whatever `architecture` says
             config |= {
                 "architecture": one.pick("standard", "topk"),
