@@ -264,9 +264,7 @@ def train_and_write(
                 }
                 reports[number]["l0_of_relu_alone"] = plain_l0(one, scored[run.layer], result.l0)
                 cli.give_back_memory()
-                if not args.overwrite:
-                    keep_older(run.target, settings[run.target])
-                write_results(run.target, one, result, reports[number], rows_scored)
+                write_results(run.target, one, result, reports[number], rows_scored, keep=not args.overwrite)
                 found = {"scored_l0": result.l0, "scored_fvu": result.fvu, "scored_dead": result.dead}
                 journal.scored(run.target, found, len(one.epochs) * steps)
         finally:
@@ -550,8 +548,8 @@ def size(text: str) -> int:
     return int(float(number) * units[unit])
 
 
-def write_results(target: Path, trained: Trained, result: Score, report: dict, rows_scored: str) -> None:
-    """The SAE, its figures and its picture."""
+def write_results(target: Path, trained: Trained, result: Score, report: dict, rows_scored: str, *, keep: bool) -> None:
+    """The SAE, its figures and its picture; an older SAE of other settings is kept under another name, if asked to."""
     from convert import save_sae
     from jaxsae.figures import training_figure
     from jaxsae.files import sha256, to_json, whole
@@ -567,6 +565,8 @@ def write_results(target: Path, trained: Trained, result: Score, report: dict, r
         training_figure(png, title, report["losses"], result.density, rows_scored)
         # by its fingerprint the figures are known to be of this very SAE
         text.write_text(to_json(report | {"sae_sha256": sha256(pt)}, indent=2))
+        if keep:  # only now that nothing more can fail: until then the older one stays as it was
+            keep_older(target, report["settings"])
 
 
 def made_of(target: Path) -> dict | None:

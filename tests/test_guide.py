@@ -171,3 +171,16 @@ def test_many_dead_latents_are_noted(script, inputs):
     assert re.search(
         r"note     dead latents: [5-9]\d\.\d% of them fire on none .* Try --recipe modern as well", ran.out
     ), ran
+
+
+def test_a_run_that_fails_leaves_the_older_file_its_name(script, inputs, tmp_path, monkeypatch):
+    assert script("train", *inputs).status == 0
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").glob("sae_*")}
+
+    def fail(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("jaxsae.figures.training_figure", fail)
+    assert_one_line_error(script("train", *inputs, "--l1-coef", "1e-4"), "must find room on the disk")
+    left = {path.name: path.read_bytes() for path in (tmp_path / "out").glob("sae_*.[pj]*")}
+    assert left == before
