@@ -6,7 +6,7 @@ import numpy as np
 
 from convert import folders, pt, sae_files, words
 from convert.sae_files import TENSORS, SAEFile
-from jaxsae.config import require, whole_number
+from jaxsae.errors import require, whole_number
 
 WEIGHTS, CONFIG = "ae.pt", "config.json"
 _LINEAR = {"W_enc": "encoder.weight T", "b_enc": "encoder.bias", "W_dec": "decoder.weight T"}

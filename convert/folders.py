@@ -13,9 +13,10 @@ import numpy as np
 
 from convert import pt
 from convert.sae_files import NEEDS, TENSORS, SAEFile, is_number
-from jaxsae.config import InputError, SAEConfig, listed, require
-from jaxsae.files import read_json, to_json, whole
-from jaxsae.sae import SAE
+from jaxsae.config import SAEConfig
+from jaxsae.errors import InputError, listed, require
+from jaxsae.files import atomic_path, read_json, to_json
+from jaxsae.sae.autoencoder import SAE
 
 Weights = dict[str, np.ndarray]
 """W_enc [d_in, d_sae], W_dec [d_sae, d_in], b_dec [d_in]; b_enc, threshold and what else there is: [d_sae]; float64."""
@@ -178,7 +179,7 @@ def write_folder(path: Path, config: tuple[str, Mapping[str, Any]], weights: str
     """(name, content) of the JSON file, and tensors, in a folder that appears whole or not at all."""
     from safetensors.numpy import save_file
 
-    with whole(path) as aside:
+    with atomic_path(path) as aside:
         aside.mkdir()
         (aside / config[0]).write_text(to_json(config[1], indent=2), encoding="utf-8")
         if weights.endswith(".pt"):

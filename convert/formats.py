@@ -4,7 +4,7 @@ from pathlib import Path
 
 from convert import FORMATS, dictionary_learning, sae_files, saelens, sparsify
 from convert.sae_files import SAEFile
-from jaxsae.config import require
+from jaxsae.errors import require
 from jaxsae.files import sha256, sha256_of
 
 FOLDERS = dict(zip(FORMATS[1:], (saelens, dictionary_learning, sparsify), strict=True))

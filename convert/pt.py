@@ -20,8 +20,8 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from jaxsae.config import InputError, listed, note, require
-from jaxsae.files import whole
+from jaxsae.errors import InputError, listed, note, require
+from jaxsae.files import atomic_path
 
 _STORAGES = {
     "DoubleStorage": np.float64,
@@ -426,7 +426,7 @@ def write_pt(path: str | Path, content: dict[str, Any]) -> None:
     """Write a `.pt` file; it appears whole or not at all."""
     import torch
 
-    with whole(path) as aside:
+    with atomic_path(path) as aside:
         torch.save(content, aside)
 
 

@@ -15,8 +15,9 @@ from torch import nn
 
 from convert import pt
 from convert.restoration import Checkpoint
-from jaxsae.config import InputError, ModelConfig, require
-from jaxsae.model import rotary_table
+from jaxsae.config import ModelConfig
+from jaxsae.errors import InputError, require
+from jaxsae.models.restoration import rotary_table
 
 
 class Attention(nn.Module):

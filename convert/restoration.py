@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from convert import pt, table
-from jaxsae import checkpoint
-from jaxsae.config import ModelConfig, note, require, whole_number
+from jaxsae.config import ModelConfig
+from jaxsae.errors import note, require, whole_number
 from jaxsae.files import sha256
-from jaxsae.model import RestorationModel, from_params
+from jaxsae.models.folder import load_model, save_model
+from jaxsae.models.restoration import RestorationModel, from_params
 
 INSTEAD = "the best_model.pt of the restoration model (a dict with model_state_dict and config)"
 
@@ -69,7 +70,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     """
     path = Path(path)
     if path.is_dir():
-        config, params, provenance = checkpoint.load_model(path)
+        config, params, provenance = load_model(path)
         return Checkpoint(config, table.to_torch(params, config), lambda: provenance["sha256"])
     content = pt.read_pt(path, INSTEAD)
     both = all(key in content for key in ("model_state_dict", "config"))
@@ -105,14 +106,14 @@ def to_folder(source: str | Path, folder: str | Path) -> None:
     """`.pt` -> Orbax folder with config and provenance; tensors keep their type, bit for bit."""
     read = read_checkpoint(source)
     params = table.to_flax(read.tensors, read.config, str(source))
-    checkpoint.save_model(folder, read.config, params, {"source": Path(source).name, "sha256": read.sha256})
+    save_model(folder, read.config, params, {"source": Path(source).name, "sha256": read.sha256})
 
 
 def to_pt(folder: str | Path, target: str | Path) -> None:
     """Orbax folder -> `.pt` that the original code loads; tensors keep their type, bit for bit."""
     target = Path(target)
     require(not target.exists(), f"the output must not exist yet, got {target}; remove it or give another name")
-    config, params, _ = checkpoint.load_model(folder)
+    config, params, _ = load_model(folder)
     write_checkpoint(target, config, table.to_torch(params, config))
 
 

@@ -20,17 +20,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from convert import pt, words
-from jaxsae.config import (
-    THRESHOLDED,
-    InputError,
-    SAEConfig,
-    listed,
-    note,
-    plain_number,
-    require,
-    whole_number,
-)
-from jaxsae.sae import SAE
+from jaxsae.config import THRESHOLDED, SAEConfig
+from jaxsae.errors import InputError, listed, note, plain_number, require, whole_number
+from jaxsae.sae.autoencoder import SAE
 
 TENSORS = ("W_enc", "b_enc", "W_dec", "b_dec")
 NEEDS: dict[str, str | None] = {"relu": None, "topk": "k"} | dict.fromkeys(THRESHOLDED, "threshold")

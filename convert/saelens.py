@@ -6,7 +6,7 @@ from typing import Any
 
 from convert import folders, pt, sae_files, words
 from convert.sae_files import SAEFile, is_number
-from jaxsae.config import listed, require, whole_number
+from jaxsae.errors import listed, require, whole_number
 
 WEIGHTS, CONFIG = "sae_weights.safetensors", "cfg.json"
 SCALER, WHITENING = "activation_scaler.json", "activation_whitening.safetensors"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from convert import folders, sae_files, words
 from convert.sae_files import SAEFile
-from jaxsae.config import require
+from jaxsae.errors import require
 
 WEIGHTS, CONFIG = "sae.safetensors", "cfg.json"
 HOOKPOINT = re.compile(r"(?:\w+\.)*(?:layers?|h|blocks?)\.\d+(?:\.\w+)*")

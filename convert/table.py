@@ -6,8 +6,9 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from jaxsae.config import InputError, ModelConfig, listed
-from jaxsae.model import param_shapes
+from jaxsae.config import ModelConfig
+from jaxsae.errors import InputError, listed
+from jaxsae.models.restoration import param_shapes
 
 
 class Entry(NamedTuple):
@@ -43,7 +44,7 @@ TABLE = (
 )
 
 
-def written_out(table: Sequence[Entry], n_layers: int) -> list[Entry]:
+def expand_layers(table: Sequence[Entry], n_layers: int) -> list[Entry]:
     """The table with `{i}` written out, block after block."""
     rows = []
     for of_block, group in itertools.groupby(table, key=lambda entry: "{i}" in entry.path):
@@ -55,10 +56,10 @@ def written_out(table: Sequence[Entry], n_layers: int) -> list[Entry]:
 
 def entries(config: ModelConfig) -> list[Entry]:
     """The restoration model's, in the order of tensors in a checkpoint."""
-    return written_out(TABLE, config.n_layers)
+    return expand_layers(TABLE, config.n_layers)
 
 
-def turn(array: np.ndarray, layout: str) -> np.ndarray:
+def apply_layout(array: np.ndarray, layout: str) -> np.ndarray:
     """Apply a layout (a view); twice is nothing."""
     return array.T if layout == "transpose" else array
 
@@ -88,7 +89,7 @@ def torch_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     return _theirs(entries(config), param_shapes(config))
 
 
-def renamed(
+def to_flax_names(
     tensors: Mapping[str, np.ndarray], rows: Sequence[Entry], shapes: Mapping[str, tuple[int, ...]], source: str
 ) -> dict[str, np.ndarray]:
     """PyTorch name -> array becomes Flax path -> array, each of its own type.
@@ -114,14 +115,14 @@ def renamed(
         raise InputError(
             f"{source}: tensors must be those of its config, got {len(wrong)} differences: {listed(wrong, 3, '; ')}"
         )
-    return {e.path: turn(tensors[e.torch_name], e.layout) for e in rows}
+    return {e.path: apply_layout(tensors[e.torch_name], e.layout) for e in rows}
 
 
 def to_flax(tensors: Mapping[str, np.ndarray], config: ModelConfig, source: str) -> dict[str, np.ndarray]:
     """`renamed`, for the restoration model."""
-    return renamed(tensors, entries(config), param_shapes(config), source)
+    return to_flax_names(tensors, entries(config), param_shapes(config), source)
 
 
 def to_torch(params: Mapping[str, np.ndarray], config: ModelConfig) -> dict[str, np.ndarray]:
     """Flax path -> array becomes PyTorch name -> array, in the order of a checkpoint."""
-    return {e.torch_name: turn(params[e.path], e.layout) for e in entries(config)}
+    return {e.torch_name: apply_layout(params[e.path], e.layout) for e in entries(config)}

@@ -12,9 +12,9 @@ import torch
 
 from convert import reference
 from convert.restoration import Checkpoint
-from jaxsae.activations import extract
-from jaxsae.data import Samples
-from jaxsae.model import RestorationModel
+from jaxsae.activations.extraction import extract
+from jaxsae.models.restoration import RestorationModel
+from jaxsae.text.samples import Samples
 
 
 @dataclass(frozen=True)

@@ -11,18 +11,18 @@ from typing import Any
 
 # Loaded on first use, so that `--help` of a script costs neither JAX nor Flax.
 _HOME = {
-    "InputError": "config",
+    "InputError": "errors",
     "ModelConfig": "config",
     "SAEConfig": "config",
     "TrainConfig": "config",
-    "RestorationModel": "model",
-    "SAE": "sae",
-    "encode": "sae",
-    "decode": "sae",
-    "load_samples": "data",
-    "extract": "activations",
-    "train_sae": "train",
-    "score": "metrics",
+    "RestorationModel": "models.restoration",
+    "SAE": "sae.autoencoder",
+    "encode": "sae.autoencoder",
+    "decode": "sae.autoencoder",
+    "load_samples": "text.loading",
+    "extract": "activations.extraction",
+    "train_sae": "train.loop",
+    "score": "sae.metrics",
 }
 __all__ = list(_HOME)
 

@@ -15,14 +15,14 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from jaxsae.config import InputError, require
+from jaxsae.errors import InputError, require
 
 MARK = "part-"
 """In the names of what is not yet whole."""
 
 
 @contextlib.contextmanager
-def whole(path: str | Path) -> Iterator[Path]:
+def atomic_path(path: str | Path) -> Iterator[Path]:
     """A path to write a file or a folder to; on leaving, it takes the name `path`, on an error it is removed.
 
     It lies beside `path`, so that the renaming is one step of the file system. An older file is replaced, an older
@@ -39,7 +39,7 @@ def whole(path: str | Path) -> Iterator[Path]:
         return
     if path.is_symlink():
         path = Path(os.path.realpath(path))
-    with aside(path) as folder:
+    with temporary_beside(path) as folder:
         yield folder / path.name
         os.replace(folder / path.name, path)
 
@@ -93,7 +93,7 @@ def check_output(path: str | Path, what: str, inputs: Iterable[str | Path] = ())
 
 
 @contextlib.contextmanager
-def aside(path: str | Path) -> Iterator[Path]:
+def temporary_beside(path: str | Path) -> Iterator[Path]:
     """A folder beside `path` that exists within the block; those that killed processes have left are removed."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -110,7 +110,7 @@ def aside(path: str | Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def claimed(folder: str | Path) -> Iterator[None]:
+def exclusive(folder: str | Path) -> Iterator[None]:
     """A folder, made where there is none, that no other process claims until the block is left or this one dies.
 
     Raises:
@@ -135,7 +135,7 @@ def claimed(folder: str | Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def in_turn(folder: Path) -> Iterator[None]:
+def one_at_a_time(folder: Path) -> Iterator[None]:
     """Wait until no other process is within the same of an existing folder."""
     with _locked(folder, wait=True):
         yield
@@ -165,10 +165,10 @@ def check_room(folder: Path, size: int) -> None:
             os.posix_fallocate(file.fileno(), 0, size)
 
 
-def remove(folder: Path) -> None:
+def remove_folder(folder: Path) -> None:
     """Remove a folder so that no half of it is ever left under its name."""
     if folder.exists():
-        with aside(folder) as out:
+        with temporary_beside(folder) as out:
             os.replace(folder, out / folder.name)
 
 
@@ -232,7 +232,7 @@ def to_json(content: Any, indent: int | None = None) -> str:
 
 def write_json(path: str | Path, content: Any, indent: int | None = 2) -> None:
     """Write `to_json` of something; the file appears whole or not at all."""
-    with whole(path) as aside:
+    with atomic_path(path) as aside:
         aside.write_text(to_json(content, indent), encoding="utf-8")
 
 

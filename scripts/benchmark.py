@@ -24,15 +24,19 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jaxsae import cli
-from jaxsae.config import DataConfig, ModelConfig, TrainConfig, require
+from jaxsae import runtime
+from jaxsae.cli import arguments, process
+from jaxsae.config import DataConfig, ModelConfig, TrainConfig
+from jaxsae.errors import require
 
-if TYPE_CHECKING:  # heavy: loaded by the functions that use them
+if TYPE_CHECKING:
+    # heavy: loaded by the functions that use them
     from collections.abc import Callable
 
     import numpy as np
+    from jax import Array
 
-    from jaxsae.data import Samples
+    from jaxsae.text.samples import Samples
 
 HERE = Path(__file__).parent
 PARTS = ("peak", "step", "extract", "run", "many")
@@ -74,11 +78,12 @@ def main(args: argparse.Namespace) -> None:
     require(args.rounds >= 1, f"rounds must be at least 1, got {args.rounds}")
     require(args.guide is None or Path(args.guide).is_file(), f"--guide must be a Python file, got {args.guide}")
     with tempfile.TemporaryDirectory() as folder:
-        data = synthetic(Path(folder)) if args.synthetic else cli.config_from(args, DataConfig)
-        cli.select_device(args.device)
-        from jaxsae import demo, load_samples
+        data = synthetic(Path(folder)) if args.synthetic else arguments.config_from(args, DataConfig)
+        runtime.select_device(args.device)
+        from jaxsae.demo import dataset
+        from jaxsae.text.loading import load_samples
 
-        demo.ensure_demo(data.dataset)
+        dataset.ensure_demo(data.dataset)
         samples = load_samples(data.dataset, data.split, data.max_samples)
         table, peak = Table(), 0.0
         if "peak" in args.part:
@@ -102,7 +107,7 @@ def synthetic(folder: Path) -> DataConfig:
     import numpy as np
 
     from convert.guide import save_random
-    from jaxsae.data import save_splits
+    from jaxsae.text.arrow import save_splits
 
     config = ModelConfig(vocab_size=12_000)
     save_random(config, folder / "best_model.pt")
@@ -181,10 +186,10 @@ def measure_steps(table: Table, args: argparse.Namespace, data: DataConfig, samp
     import numpy as np
 
     from convert import load_restoration_model
-    from jaxsae import extract
-    from jaxsae import sae as sae_lib
-    from jaxsae.step import Members, Stepper, optimizer
-    from jaxsae.train import batches
+    from jaxsae.activations.extraction import extract
+    from jaxsae.sae import autoencoder as sae_lib
+    from jaxsae.train.loop import batches
+    from jaxsae.train.step import Members, Stepper, optimizer
 
     rows = extract(load_restoration_model(data.checkpoint), samples, [args.layer], "keep").values[args.layer]
     rival = theirs(args)
@@ -216,7 +221,7 @@ def measure_extraction(table: Table, args: argparse.Namespace, data: DataConfig,
     import jax
 
     from convert import read_checkpoint
-    from jaxsae import extract
+    from jaxsae.activations.extraction import extract
 
     some = samples[: args.samples]
     checkpoint, rival = read_checkpoint(data.checkpoint), theirs(args)
@@ -292,19 +297,20 @@ def measure_runs(table: Table, args: argparse.Namespace, data: DataConfig, folde
         table.add(f"run, {name}", "s", [took], [their[0]] if their else None, note)
 
 
-def held_out_rows(args: argparse.Namespace, data: DataConfig) -> np.ndarray:
+def held_out_rows(args: argparse.Namespace, data: DataConfig) -> Array:
     """Of the first 20 test samples, padding left out."""
     from convert import load_restoration_model
-    from jaxsae import extract, load_samples
+    from jaxsae.activations.extraction import extract
+    from jaxsae.text.loading import load_samples
 
     samples = load_samples(data.dataset, "test", 20)
     return extract(load_restoration_model(data.checkpoint), samples, [args.layer]).values[args.layer]
 
 
-def rated(file: Path, rows: np.ndarray) -> str:
+def rated(file: Path, rows: Array) -> str:
     """Epochs, L0 and FVU of an SAE file."""
     from convert import load_sae
-    from jaxsae import score
+    from jaxsae.sae.metrics import score
 
     sae = load_sae(file)
     result = score(sae.sae, sae.config.k, rows)
@@ -316,7 +322,7 @@ def measure_many(table: Table, args: argparse.Namespace, data: DataConfig, sampl
     import jax
 
     from convert import load_restoration_model
-    from jaxsae import extract
+    from jaxsae.activations.extraction import extract
 
     model, some = load_restoration_model(data.checkpoint), samples[: args.samples]
     every = range(model.config.n_layers)
@@ -349,7 +355,7 @@ def measure_many(table: Table, args: argparse.Namespace, data: DataConfig, sampl
 
 
 if __name__ == "__main__":
-    parser = cli.Parser(__doc__ or "")
+    parser = arguments.Parser(__doc__ or "")
     parser.add_config(DataConfig, only=("checkpoint", "dataset", "split", "max_samples"))
     parser.add_argument("--layer", type=int, default=8, help="0-based: the residual stream after this block")
     parser.add_argument("--part", nargs="+", choices=PARTS, default=PARTS[:3], help="what to measure: %(default)s")
@@ -358,6 +364,6 @@ if __name__ == "__main__":
     parser.add_argument("--rounds", type=int, default=5, help="how often each side is timed, in turns")
     parser.add_argument("--samples", type=int, default=40, help="that are extracted")
     parser.add_argument("--epochs", type=int, help="of whole runs, where not their own number")
-    cli.add_device(parser)
+    arguments.add_device(parser)
     parser.add_output("--json", "also write every figure as JSON; - is standard output")
-    cli.run(main, parser)
+    process.run(main, parser)

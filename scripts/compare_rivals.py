@@ -19,8 +19,9 @@ import time
 from collections import defaultdict
 from pathlib import Path
 
-from jaxsae import cli, terminal
-from jaxsae.config import DataConfig, TrainConfig, require
+from jaxsae.cli import arguments, process, terminal
+from jaxsae.config import DataConfig, TrainConfig
+from jaxsae.errors import require
 
 HERE = Path(__file__).resolve().parent
 RATED_SAMPLES = 120
@@ -65,7 +66,7 @@ def planned() -> list[Run]:
 
 def main(args: argparse.Namespace) -> None:
     """Rows, ours, the rivals', ratings, table."""
-    data = cli.config_from(args, DataConfig, split="train", max_samples=None)
+    data = arguments.config_from(args, DataConfig, split="train", max_samples=None)
     folder = Path(args.folder)
     folder.mkdir(parents=True, exist_ok=True)
     rows = folder / "train_rows.npy"
@@ -90,13 +91,14 @@ def make_rows(data: DataConfig, layer: int, target: Path) -> None:
     import numpy as np
 
     from convert import load_restoration_model
-    from jaxsae import extract, load_samples
-    from jaxsae.files import whole
+    from jaxsae.activations.extraction import extract
+    from jaxsae.files import atomic_path
+    from jaxsae.text.loading import load_samples
 
     samples = load_samples(data.dataset, data.split, data.max_samples)
     with terminal.Progress("extract ", int(samples.mask.sum()), "rows", quiet=False).shown() as progress:
         rows = extract(load_restoration_model(data.checkpoint), samples, [layer], on_rows=progress.advance)
-    with whole(target) as aside:
+    with atomic_path(target) as aside:
         np.save(aside, np.asarray(rows.values[layer]))
 
 
@@ -106,7 +108,7 @@ def train_ours(run: Run, rows: Path, layer: int, target: Path) -> None:
     import numpy as np
 
     from convert import save_sae
-    from jaxsae import train_sae
+    from jaxsae.train.loop import train_sae
 
     config = TrainConfig.modern(architecture=run.architecture, target_l0=run.l0, seed=run.seed, epochs=EPOCHS)
     values = jnp.asarray(np.load(rows))
@@ -186,7 +188,7 @@ def show(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    parser = cli.Parser(__doc__ or "")
+    parser = arguments.Parser(__doc__ or "")
     parser.add_argument("folder", metavar="DIR", help="for rows, SAE files and ratings")
     parser.add_config(DataConfig, only=("checkpoint", "dataset"))
     parser.add_argument("--layer", type=int, default=8, help="0-based: the residual stream after this block")
@@ -194,4 +196,4 @@ if __name__ == "__main__":
     parser.add_argument("--library", nargs="+", choices=libraries, default=libraries, help="only these")
     parser.add_argument("--architecture", nargs="+", choices=ARCHITECTURES, default=ARCHITECTURES, help="only these")
     parser.add_argument("--rival-python", default=".venv-rivals/bin/python", metavar="FILE", help="that has the rivals")
-    cli.run(main, parser)
+    process.run(main, parser)

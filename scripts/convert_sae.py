@@ -1,32 +1,7 @@
 #!/usr/bin/env python3
-"""Convert an SAE between this project's .pt and the folders of SAELens, dictionary_learning and sparsify.
+"""`jaxsae convert-sae`, from a clone of the repository."""
 
-The features stay the same; what a format has no word for is refused. What IN is, is recognised.
-"""
-
-import argparse
-
-from convert import FORMATS
-from jaxsae import cli
-
-
-def main(args: argparse.Namespace) -> None:
-    """One SAE."""
-    from convert import convert_sae
-
-    file = convert_sae(args.input, args.output, args.to)
-    c, layer = file.config, file.extra.get("layer")
-    fires = f", k {c.k}" if c.k else ", thresholds" if file.sae.threshold is not None else ""
-    where = "" if layer is None else f", layer {layer}"
-    print(
-        f"read     {args.input}: {file.extra['source']['format']}, {c.architecture}{fires}, {c.d_in} x {c.d_sae:,}{where}"
-    )
-    print(f"wrote    {args.output}: {args.to}")
-
+from jaxsae.cli.main import run_command
 
 if __name__ == "__main__":
-    parser = cli.Parser(__doc__ or "")
-    parser.add_argument("input", metavar="IN", help="an SAE's .pt, or its folder of another library")
-    parser.add_argument("output", metavar="OUT", help="the .pt or folder to write; must not exist")
-    parser.add_argument("--to", choices=FORMATS, required=True, help="the format to write")
-    cli.run(main, parser)
+    run_command("convert-sae")

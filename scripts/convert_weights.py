@@ -1,25 +1,7 @@
 #!/usr/bin/env python3
-"""Convert a restoration model: PyTorch .pt to a folder (Orbax), or such a folder back to a .pt, bit for bit."""
+"""`jaxsae convert-weights`, from a clone of the repository."""
 
-import argparse
-from pathlib import Path
-
-from jaxsae import cli
-
-
-def main(args: argparse.Namespace) -> None:
-    """One direction or the other, by what `input` is."""
-    from convert import restoration
-
-    if Path(args.input).is_dir():
-        restoration.to_pt(args.input, args.output)
-    else:
-        restoration.to_folder(args.input, args.output)
-    print(f"wrote {args.output}")
-
+from jaxsae.cli.main import run_command
 
 if __name__ == "__main__":
-    parser = cli.Parser(__doc__ or "")
-    parser.add_argument("input", metavar="IN", help="a PyTorch .pt, or a folder made by this script")
-    parser.add_argument("output", metavar="OUT", help="the folder or .pt to write; must not exist")
-    cli.run(main, parser)
+    run_command("convert-weights")

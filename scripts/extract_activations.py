@@ -1,62 +1,7 @@
 #!/usr/bin/env python3
-"""Write the rows of one or more layers to disk, with where each comes from; train.py takes the folder as --dataset.
+"""`jaxsae extract`, from a clone of the repository."""
 
-The layout is described in docs/rows.md; other models' rows in it train as well.
-"""
-
-from __future__ import annotations
-
-import argparse
-import time
-from pathlib import Path
-
-from jaxsae import cli, inputs, terminal
-from jaxsae.config import DataConfig, require
-
-
-def main(args: argparse.Namespace) -> None:
-    """One pass through the model for all layers; nothing is kept in memory but a batch."""
-    data = inputs.data_config(args)
-    cli.select_device(args.device)
-    from convert import read_checkpoint
-    from jaxsae import store
-    from jaxsae.activations import kept_positions
-    from jaxsae.data import fingerprint
-
-    checkpoint = read_checkpoint(data.checkpoint)
-    shape = checkpoint.config
-    layers = cli.layers_of(args.layer, range(shape.n_layers))
-    for layer in layers:
-        shape.check_layer(layer)
-    require(not Path(args.output).exists(), f"the output must not exist, got {args.output}; give another or remove it")
-    samples = inputs.text(data)
-    about = {
-        "split": data.split,
-        "max_samples": len(samples),
-        "model_sha256": checkpoint.identity,
-        "checkpoint_sha256": checkpoint.sha256,
-        "dataset_sha256": ",".join(map(fingerprint, inputs.paths_of(data.dataset))),
-    }
-    total = int(kept_positions(samples, data.padding).sum())
-    gigabytes = 4e-9 * total * shape.d_model * len(layers)
-    print(
-        f"rows     {total:,} of {len(layers)} layers, of width {shape.d_model}: {gigabytes:.2f} GB on disk", flush=True
-    )
-    began = time.monotonic()
-    with terminal.Progress("extract ", total, "rows", args.quiet).shown() as progress:
-        store.write(
-            Path(args.output), checkpoint.model(), samples, layers, data.padding, about, on_rows=progress.advance
-        )
-    peak = cli.peak_memory() / 2**20
-    print(f"took     {time.monotonic() - began:.1f} s, {progress.rate:,.0f} rows/s, peak memory {peak:,.0f} MiB")
-    print(f"wrote    {args.output}")
-
+from jaxsae.cli.main import run_command
 
 if __name__ == "__main__":
-    parser = cli.Parser(__doc__ or "")
-    parser.add_argument("--layer", default="8", metavar="L[,L...]", help="0-based: after this block; several, or all")
-    parser.add_config(DataConfig)
-    cli.add_device(parser)
-    parser.add_argument("--output", required=True, metavar="DIR", help="the folder to write; must not exist")
-    parser.add_argument("--quiet", action="store_true", help="no progress")
-    cli.run(main, parser)
+    run_command("extract")

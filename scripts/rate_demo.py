@@ -10,15 +10,17 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jaxsae import cli, terminal
-from jaxsae.config import DEMO, require
+from jaxsae import runtime
+from jaxsae.cli import arguments, process, terminal
+from jaxsae.config import DEMO
+from jaxsae.errors import require
 
 if TYPE_CHECKING:  # heavy: loaded by the functions that use them
     from jax import Array
 
-    from jaxsae.data import Samples
-    from jaxsae.demo import Truth
-    from jaxsae.model import RestorationModel
+    from jaxsae.demo.dataset import Truth
+    from jaxsae.models.restoration import RestorationModel
+    from jaxsae.text.samples import Samples
 
 LAYERS = (0, 4, 8, 12, 15)
 ORDER = 5
@@ -28,18 +30,20 @@ ORDER = 5
 def main(args: argparse.Namespace) -> None:
     """Two tables, or one for each SAE; with --json, the same figures."""
     folder = Path(args.folder)
-    cli.select_device(args.device)
+    runtime.select_device(args.device)
     from convert import read_checkpoint
-    from jaxsae import demo, extract, load_samples
+    from jaxsae.activations.extraction import extract
+    from jaxsae.demo import dataset
     from jaxsae.files import write_json
+    from jaxsae.text.loading import load_samples
 
     checkpoint = read_checkpoint(args.checkpoint)
     last = checkpoint.config.n_layers - 1
     require(last >= max(LAYERS), f"the model must have at least {max(LAYERS) + 1} layers, got {last + 1}")
-    demo.ensure_demo(folder / "dataset")
+    dataset.ensure_demo(folder / "dataset")
     model = checkpoint.model()
     samples = {split: load_samples(folder / "dataset", split) for split in ("train", "validation", "test")}
-    truth = {split: demo.load_truth(folder, split) for split in ("validation", "test")}
+    truth = {split: dataset.load_truth(folder, split) for split in ("validation", "test")}
     if args.sae:
         found: dict = {path: latents(path, model, samples, truth) for path in args.sae}
         if args.json:
@@ -82,15 +86,16 @@ def restoration(model: RestorationModel, stream: Array, samples: dict[str, Sampl
     """Share of damaged test characters that are restored right, in all and by language and genre."""
     import numpy as np
 
-    from jaxsae import ngram, pretrain, text
+    from jaxsae.models import ngram, pretrain_data
+    from jaxsae.text import preparation
 
     test, train = samples["test"], samples["train"]
     real = test.mask != 0
-    damaged = test.labels[real] != text.NO_LABEL
+    damaged = test.labels[real] != preparation.NO_LABEL
     true = test.labels[real][damaged]
     logits = model.unembed(stream[damaged][None])[0]
     # the same texts with other damage: the n-gram sees as much of it as the model saw
-    p, vocab = ngram.predict([pretrain.redamage(train, 0, epoch) for epoch in range(4)], test, ORDER)
+    p, vocab = ngram.predict([pretrain_data.redamage(train, 0, epoch) for epoch in range(4)], test, ORDER)
     frequent = np.bincount(ngram.truth_of(train)[train.mask != 0]).argmax()
     right = {
         "majority": true == frequent,
@@ -111,11 +116,12 @@ def probes(rows: dict[str, dict[int, Array]], samples: dict[str, Samples], truth
     """AUROC per property and layer: a probe is fitted on the validation split's characters and scored on the test's."""
     import numpy as np
 
-    from jaxsae import probe, text
+    from jaxsae.features import probe
+    from jaxsae.text import preparation
 
     has = {split: truth[split].properties() for split in truth}
     use = {split: truth[split].in_word for split in truth}
-    damaged = {split: (samples[split].labels != text.NO_LABEL)[samples[split].mask != 0] for split in truth}
+    damaged = {split: (samples[split].labels != preparation.NO_LABEL)[samples[split].mask != 0] for split in truth}
     out = {}
     for name in has["test"]:
         if min((has[split][name] & use[split] & damaged[split]).sum() for split in truth) < 30:
@@ -136,32 +142,34 @@ def latents(path: str, model: RestorationModel, samples: dict[str, Samples], tru
     import numpy as np
 
     from convert import load_sae
-    from jaxsae import encode, extract, features
+    from jaxsae.activations.extraction import extract
+    from jaxsae.features import detection
+    from jaxsae.sae.autoencoder import encode
 
     file = load_sae(path)
     require("layer" in file.extra, f"{path} must say its layer in its config, which it does not")
     layer = file.extra["layer"]
     names = [n for n in truth["test"].properties() if all(count_of(truth[split], n) >= 30 for split in truth)]
     directions = np.random.default_rng(0).standard_normal((file.config.d_in, file.config.d_sae)).astype(np.float32)
-    halves: dict[str, dict[str, features.Half]] = {"rows": {}, "random": {}, "latents": {}}
+    halves: dict[str, dict[str, detection.Half]] = {"rows": {}, "random": {}, "latents": {}}
     for split in truth:
         use = truth[split].in_word
         rows = np.asarray(extract(model, samples[split], [layer]).values[layer])[use]
         has = truth[split].properties()
         properties = np.stack([has[name][use] for name in names])
-        halves["rows"][split] = features.Half(rows, properties)
-        halves["random"][split] = features.Half(rows @ directions, properties)
+        halves["rows"][split] = detection.Half(rows, properties)
+        halves["random"][split] = detection.Half(rows @ directions, properties)
         latents = np.asarray(encode(file.sae, jnp.asarray(rows), file.config.k))
-        halves["latents"][split] = features.Half(latents, properties)
+        halves["latents"][split] = detection.Half(latents, properties)
 
-    def both(what: str) -> tuple[features.Half, features.Half]:
+    def both(what: str) -> tuple[detection.Half, detection.Half]:
         return halves[what]["validation"], halves[what]["test"]
 
     told = {
-        "probe": features.linear(*both("rows")),
-        "random direction": features.best(*both("random"), 1),
-        "best latent": features.best(*both("latents"), 1),
-        "best five": features.best(*both("latents"), 5),
+        "probe": detection.linear_probe(*both("rows")),
+        "random direction": detection.best_columns(*both("random"), 1),
+        "best latent": detection.best_columns(*both("latents"), 1),
+        "best five": detection.best_columns(*both("latents"), 5),
     }
     out, shown = {}, []
     for i, name in enumerate(names):
@@ -180,10 +188,10 @@ def count_of(truth: Truth, name: str) -> int:
 
 
 if __name__ == "__main__":
-    parser = cli.Parser(__doc__ or "")
+    parser = arguments.Parser(__doc__ or "")
     parser.add_argument("--checkpoint", default=str(DEMO / "best_model.pt"), help="the model to rate")
     parser.add_argument("--folder", default=str(DEMO), help="holds the demo's dataset and truth")
     parser.add_argument("--sae", nargs="+", default=[], metavar="FILE", help="rate the latents of these instead")
     parser.add_output("--json", "also write the figures as JSON; - is standard output")
-    cli.add_device(parser)
-    cli.run(main, parser)
+    arguments.add_device(parser)
+    process.run(main, parser)

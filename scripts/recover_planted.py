@@ -8,8 +8,9 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from jaxsae import cli, terminal
-from jaxsae.config import TrainConfig, require
+from jaxsae.cli import arguments, process, terminal
+from jaxsae.config import TrainConfig
+from jaxsae.errors import require
 
 SETS: dict[str, dict[str, Any]] = {
     "256 in 64, 5 active": {"features": 256, "d_in": 64, "active": 5},
@@ -28,8 +29,8 @@ def main(args: argparse.Namespace) -> None:
     import numpy as np
 
     from convert import load_sae, save_sae
-    from jaxsae import train_sae
-    from jaxsae.planted import plant, recovery
+    from jaxsae.sae.planted import plant, recovery
+    from jaxsae.train.loop import train_sae
 
     folder = Path(args.folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -73,10 +74,10 @@ def main(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    parser = cli.Parser(__doc__ or "")
+    parser = arguments.Parser(__doc__ or "")
     parser.add_argument("folder", metavar="DIR", help="for rows and SAE files")
     parser.add_argument(
         "--rival-python", metavar="FILE", help="that has the rivals (see compare_rivals.py); else only ours"
     )
     parser.add_output("--json", "also write the figures as JSON; - is standard output")
-    cli.run(main, parser)
+    process.run(main, parser)

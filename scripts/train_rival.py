@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jaxsae import cli
+from jaxsae.cli import arguments, process
 
 if TYPE_CHECKING:  # heavy: loaded by the functions that use them
     import numpy as np
@@ -117,7 +117,7 @@ def main(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    parser = cli.Parser(__doc__ or "")
+    parser = arguments.Parser(__doc__ or "")
     parser.add_argument("--library", choices=("saelens", "dictionary_learning"), required=True)
     parser.add_argument("--architecture", choices=("topk", "batchtopk", "jumprelu"), required=True)
     parser.add_argument("--rows", required=True, metavar="FILE.npy", help="float32 [rows, d_in]")
@@ -131,4 +131,4 @@ if __name__ == "__main__":
     parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--steps", type=int, default=3907)
     parser.add_argument("--output", required=True, metavar="FILE.pt")
-    cli.run(main, parser)
+    process.run(main, parser)

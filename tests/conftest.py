@@ -15,7 +15,17 @@ import jaxtyping
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-ARRAYS = [f"jaxsae.{name}" for name in ("activations", "metrics", "model", "sae", "train")]
+ARRAYS = [
+    f"jaxsae.{name}"
+    for name in (
+        "activations.extraction",
+        "sae.metrics",
+        "models.restoration",
+        "sae.autoencoder",
+        "sae.basis",
+        "train.loop",
+    )
+]
 jaxtyping.install_import_hook(ARRAYS, "beartype.beartype")  # shapes are checked while the tests run
 
 import jax  # noqa: E402
@@ -113,7 +123,7 @@ def tiny_splits(seed: int = 0, n: int = 12, width: int = TINY.max_position) -> d
 @pytest.fixture(scope="session")
 def tiny_dataset(tmp_path_factory):
     """A dataset folder that fits the tiny model."""
-    from jaxsae.data import save_splits
+    from jaxsae.text.arrow import save_splits
 
     folder = tmp_path_factory.mktemp("dataset")
     save_splits(folder, tiny_splits())

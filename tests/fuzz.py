@@ -39,16 +39,16 @@ def seeds(folder: Path) -> dict[str, Path]:
     from conftest import checkpoint_content, tiny_splits
 
     from convert import convert_sae, save_sae
-    from jaxsae import data
-    from jaxsae import sae as sae_lib
-    from jaxsae.concepts import BUILT_IN
     from jaxsae.config import SAEConfig
+    from jaxsae.features.concepts import BUILT_IN
+    from jaxsae.sae import autoencoder as sae_lib
+    from jaxsae.text import arrow
 
     torch.save(checkpoint_content(), folder / "model.pt")
     config = SAEConfig(8, 16, k=3, architecture="topk")
     save_sae(folder / "sae.pt", sae_lib.init(jax.random.key(0), config), config, [1.0, 0.5], {"layer": 1})
     (folder / "dataset").mkdir()
-    data.save_splits(folder / "dataset", tiny_splits())
+    arrow.save_splits(folder / "dataset", tiny_splits())
     texts = [{"_id": str(n), "atf": f"{n}. a-na [x] šar-ri#\n$ blank\n&P12 = x"} for n in range(30)]
     (folder / "fragments.json").write_text(json.dumps(texts), encoding="utf-8")
     (folder / "fragments.jsonl").write_text("\n".join(map(json.dumps, texts)), encoding="utf-8")
@@ -86,19 +86,22 @@ KINDS = {
 def read(kind: str, path: Path) -> None:
     """As the scripts read it, to the point from which on its content is trusted."""
     from convert import layer_of, load_sae, read_checkpoint
-    from jaxsae import activations, concepts, data, store
+    from jaxsae.activations import store
+    from jaxsae.features import concepts
+    from jaxsae.text import fragments, loading
+    from jaxsae.text.samples import check_samples
 
     if kind == "checkpoint":
         read_checkpoint(path)
     elif kind in ("sae", "saelens", "dictionary_learning", "sparsify"):
         layer_of(path, load_sae(path), None)
     elif kind in ("arrow", "dataset json"):
-        samples = data.load_samples(path, "train", 5)
-        activations.check_samples(samples, 7800, samples.ids.shape[1])
+        samples = loading.load_samples(path, "train", 5)
+        check_samples(samples, 7800, samples.ids.shape[1])
         for number in range(len(samples)):
             concepts.true_text(samples, number)
     elif kind in ("fragments", "json lines", "parquet"):
-        data.prepare_fragments(data.read_fragments(path), 42)
+        loading.prepare_fragments(fragments.read_fragments(path), 42)
     elif kind == "concepts":
         concepts.load_concepts(path)
     else:
@@ -198,7 +201,7 @@ def _slow(number: int, frame: Any) -> None:
 
 def work(good: dict[str, Path], folder: Path, first: int, times: int, told: Any) -> None:
     """Inputs number `first` and on; tells of each kind how many were read and refused, and what went wrong."""
-    from jaxsae.config import InputError
+    from jaxsae.errors import InputError
 
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     signal.signal(signal.SIGALRM, _slow)

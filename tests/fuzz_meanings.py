@@ -499,7 +499,7 @@ def read_sae(one: Input) -> np.ndarray:
     import jax.numpy as jnp
 
     from convert import layer_of, load_sae
-    from jaxsae import sae as sae_lib
+    from jaxsae.sae import autoencoder as sae_lib
 
     file = load_sae(one.path)
     layer = layer_of(one.path, file, one.given)
@@ -1487,9 +1487,9 @@ def write_stream(one: Input, table: pa.Table, path: Path) -> None:
 
 
 def read_dataset(one: Input) -> list[np.ndarray]:
-    from jaxsae import data
+    from jaxsae.text import loading
 
-    samples = data.load_samples(one.path, *one.given)
+    samples = loading.load_samples(one.path, *one.given)
     assert [a.dtype for a in (samples.ids, samples.labels, samples.mask)] == [np.int32, np.int32, np.int8]
     return [samples.ids, samples.labels, samples.mask]
 
@@ -1750,9 +1750,9 @@ def write_parquet(one: Input, rows: list[dict[str, Any]], column: str) -> None:
 
 
 def read_texts(one: Input) -> list[str]:
-    from jaxsae import data
+    from jaxsae.text import fragments
 
-    return data.read_fragments(one.path, one.given)
+    return fragments.read_fragments(one.path, one.given)
 
 
 # ------------------------------------------------------------------------------------------------------------ judging
@@ -1789,8 +1789,7 @@ def same(found: Any, meant: Any) -> str:
 
 def judge(number_: int, folder: Path) -> tuple[str, str, str]:
     """(kind, outcome, what it was or why)."""
-    from jaxsae.cli import one_line
-    from jaxsae.config import InputError, InputNote
+    from jaxsae.errors import InputError, InputNote, one_line
 
     kind = list(KINDS)[number_ % len(KINDS)]
     make, read = KINDS[kind]

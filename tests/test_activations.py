@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 
 from convert import load_restoration_model
-from jaxsae import activations, load_samples
-from jaxsae.activations import extract, plan, run_lengths
-from jaxsae.config import InputError
-from jaxsae.data import Samples
+from jaxsae import load_samples
+from jaxsae.activations import extraction
+from jaxsae.activations.extraction import extract
+from jaxsae.errors import InputError
+from jaxsae.text.batching import plan, run_lengths
+from jaxsae.text.samples import Samples
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +74,7 @@ def test_a_hole_in_the_mask_is_no_row(model, samples):
 
 def test_rows_are_held_once(model, samples, monkeypatch):
     """Every batch is written in place: the buffer that comes out is the buffer that went in."""
-    write, seen = activations._write, set()
+    write, seen = extraction._write, set()
 
     def spy(values, x, row):
         before = values.unsafe_buffer_pointer()
@@ -80,7 +82,7 @@ def test_rows_are_held_once(model, samples, monkeypatch):
         seen.add((before, after.unsafe_buffer_pointer()))
         return after
 
-    monkeypatch.setattr(activations, "_write", spy)
+    monkeypatch.setattr(extraction, "_write", spy)
     extract(model, samples, [0], "drop")
     assert len(seen) == 1
     assert all(before == after for before, after in seen)

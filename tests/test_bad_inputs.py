@@ -12,9 +12,10 @@ import torch
 from conftest import TINY, assert_one_line_error, checkpoint_content, tiny_splits
 
 from convert import save_sae
-from jaxsae import data, store
-from jaxsae import sae as sae_lib
+from jaxsae.activations import store
 from jaxsae.config import SAEConfig
+from jaxsae.sae import autoencoder as sae_lib
+from jaxsae.text import arrow
 
 RAN = "jaxsae-was-fooled"
 
@@ -159,11 +160,11 @@ def dataset(path, change=lambda columns: None, **columns):
     splits["validation"] |= columns
     change(splits["validation"])
     path.mkdir()
-    data.save_splits(path, splits)
+    arrow.save_splits(path, splits)
     return path
 
 
-def arrow(path, table):
+def dataset_of(path, table):
     """A dataset whose validation split is that table."""
     dataset(path)
     file = str(path / "validation" / "data-00000-of-00001.arrow")
@@ -223,12 +224,12 @@ DATASETS = {
         lambda p: with_file(p, "validation/data-00000-of-00001.arrow", b"rows"),
         "whole Arrow stream",
     ),
-    "no labels": (lambda p: arrow(p, table(labels=None)), "got none named labels"),
-    "rows of unlike length": (lambda p: arrow(p, table(input_ids=ROWS)), "rows of input_ids must have one length"),
-    "columns of unlike length": (lambda p: arrow(p, table(input_ids=[[65]] * 12)), "must have one shape"),
-    "numbers that are not whole": (lambda p: arrow(p, table(labels=[[0.5]] * 12)), "lists of whole numbers"),
-    "strings": (lambda p: arrow(p, table(input_ids=["abc"] * 12)), "lists of whole numbers, got string"),
-    "nulls": (lambda p: arrow(p, table(labels=[None, *GOOD["labels"].tolist()[1:]])), "must have no nulls"),
+    "no labels": (lambda p: dataset_of(p, table(labels=None)), "got none named labels"),
+    "rows of unlike length": (lambda p: dataset_of(p, table(input_ids=ROWS)), "rows of input_ids must have one length"),
+    "columns of unlike length": (lambda p: dataset_of(p, table(input_ids=[[65]] * 12)), "must have one shape"),
+    "numbers that are not whole": (lambda p: dataset_of(p, table(labels=[[0.5]] * 12)), "lists of whole numbers"),
+    "strings": (lambda p: dataset_of(p, table(input_ids=["abc"] * 12)), "lists of whole numbers, got string"),
+    "nulls": (lambda p: dataset_of(p, table(labels=[None, *GOOD["labels"].tolist()[1:]])), "must have no nulls"),
     "an id beyond the vocabulary": (
         lambda p: dataset(p, input_ids=ids(lambda c: c.__setitem__((1, 1), TINY.vocab_size))),
         "token ids must be in 0..",
@@ -250,9 +251,9 @@ DATASETS = {
         "attention_mask must be in 0..1",
     ),
     "padding only": (lambda p: dataset(p, attention_mask=0 * GOOD["attention_mask"]), "got only padding"),
-    "no samples": (lambda p: arrow(p, table().slice(0, 0)), "a split must have samples, got none"),
+    "no samples": (lambda p: dataset_of(p, table().slice(0, 0)), "a split must have samples, got none"),
     "samples that are too long": (
-        lambda p: (p.mkdir(), data.save_splits(p, tiny_splits(width=TINY.max_position + 3)))[0] or p,
+        lambda p: (p.mkdir(), arrow.save_splits(p, tiny_splits(width=TINY.max_position + 3)))[0] or p,
         f"at most {TINY.max_position} positions",
     ),
 }

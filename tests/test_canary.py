@@ -5,11 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsae import cli
-from jaxsae import sae as sae_lib
-from jaxsae.config import InputError, ModelConfig, SAEConfig
-from jaxsae.model import Block, rotary_table, run_block
-from jaxsae.sae import SAE
+from jaxsae import runtime
+from jaxsae.config import ModelConfig, SAEConfig
+from jaxsae.errors import InputError
+from jaxsae.models.restoration import Block, rotary_table, run_block
+from jaxsae.sae import autoencoder as sae_lib
+from jaxsae.sae.autoencoder import SAE
 
 
 @pytest.mark.parametrize("n", [32_768, 32_769, 40_000, 65_536])
@@ -23,11 +24,11 @@ def test_small_products_summed_over_many_rows(n):
 
 
 def test_a_version_known_to_be_bad_is_tried_at_the_start(monkeypatch):
-    cli.check_compiler("0.10.2")  # told to be that, this one computes rightly
+    runtime.check_compiler("0.10.2")  # told to be that, this one computes rightly
     monkeypatch.setattr(jax, "vmap", lambda f: lambda rows: jnp.zeros(len(rows)))
-    cli.check_compiler("0.10.1")
+    runtime.check_compiler("0.10.1")
     with pytest.raises(InputError, match=r"0\.10\.2 does not here; install 0\.10\.1"):
-        cli.check_compiler("0.10.2")
+        runtime.check_compiler("0.10.2")
 
 
 def numpy_loss_and_grads(sae: SAE, x, l1_coef, k):

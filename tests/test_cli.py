@@ -7,14 +7,15 @@ import sys
 import pytest
 from conftest import ROOT
 
-from jaxsae import cli
+from jaxsae.cli import arguments
 
 CODE = """
 import sys
 sys.path.insert(0, {root!r})
-from jaxsae import cli
-cli.quiet_libraries()
-cli.select_device("cpu")
+from jaxsae import runtime
+from jaxsae.cli.process import quiet_libraries
+quiet_libraries()
+runtime.select_device("cpu")
 import jax, jax.numpy as jnp
 compiled = []
 jax.monitoring.register_event_listener(lambda name, **_: compiled.append(name))
@@ -59,7 +60,7 @@ def test_the_cache_is_switchable_and_must_be_the_users_own(tmp_path):
 
 
 def test_a_text_flag_takes_what_begins_with_a_hyphen():
-    parser = cli.Parser("")
+    parser = arguments.Parser("")
     parser.add_text("--pattern")
     parser.add_argument("--other")
     for words in (["--pattern", "-ak"], ["--pattern=-ak"], ["--pattern", "-ak", "--other", "x"]):

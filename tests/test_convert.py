@@ -10,10 +10,11 @@ from conftest import TINY, checkpoint_content, tiny_tensors
 
 from convert import load_restoration_model, load_sae, pt, read_checkpoint, restoration, save_sae, table
 from convert.sae_files import TENSORS
-from jaxsae import checkpoint as folders
-from jaxsae.config import InputError, SAEConfig
-from jaxsae.model import params_of
-from jaxsae.sae import SAE
+from jaxsae.config import SAEConfig
+from jaxsae.errors import InputError
+from jaxsae.models import folder as folders
+from jaxsae.models.restoration import params_of
+from jaxsae.sae.autoencoder import SAE
 
 # --- the name table
 

@@ -8,13 +8,14 @@ import sys
 import numpy as np
 import pytest
 
-from jaxsae.corpus import GENRES, LABELS, MAX_LENGTH, akkadian, archives, contracts, generate, lay_out, words
-from jaxsae.corpus.tablet import Tablet
-from jaxsae.text import clean, split_indices
+from jaxsae.demo import akkadian, archives, contracts, words
+from jaxsae.demo.corpus import GENRES, LABELS, MAX_LENGTH, generate, lay_out
+from jaxsae.demo.tablet import Tablet
+from jaxsae.text.preparation import clean, split_indices
 
 DIGEST = """
 import hashlib
-from jaxsae.corpus import generate
+from jaxsae.demo.corpus import generate
 digest = hashlib.sha256()
 for t in generate(80, seed=5):
     for part in (t.text, t.genre, t.language, *t.truth):

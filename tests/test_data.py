@@ -7,9 +7,9 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import assert_one_line_error, tiny_splits
 
-from jaxsae import data, text
-from jaxsae.config import InputError
-from jaxsae.files import whole
+from jaxsae.errors import InputError
+from jaxsae.files import atomic_path
+from jaxsae.text import arrow, fragments, loading, preparation, samples
 
 
 def hf_dataset(columns):
@@ -40,16 +40,16 @@ def columns():
 
 def test_reads_what_datasets_writes(tmp_path, columns):
     save_hf(tmp_path, columns)
-    assert_same(data.load_samples(tmp_path), columns)
-    assert_same(data.load_samples(tmp_path, max_samples=5), {name: c[:5] for name, c in columns.items()})
-    assert len(data.load_samples(tmp_path, max_samples=10_000)) == len(columns["labels"])
+    assert_same(loading.load_samples(tmp_path), columns)
+    assert_same(loading.load_samples(tmp_path, max_samples=5), {name: c[:5] for name, c in columns.items()})
+    assert len(loading.load_samples(tmp_path, max_samples=10_000)) == len(columns["labels"])
 
 
 def test_reads_several_files(tmp_path, columns):
     save_hf(tmp_path, columns, num_shards={"validation": 5})
     assert len(list((tmp_path / "validation").glob("*.arrow"))) == 5
-    assert_same(data.load_samples(tmp_path), columns)
-    assert_same(data.load_samples(tmp_path, max_samples=4), {name: c[:4] for name, c in columns.items()})
+    assert_same(loading.load_samples(tmp_path), columns)
+    assert_same(loading.load_samples(tmp_path, max_samples=4), {name: c[:4] for name, c in columns.items()})
 
 
 def test_reads_through_an_indices_file(tmp_path, columns):
@@ -65,8 +65,8 @@ def test_reads_through_an_indices_file(tmp_path, columns):
     state = tmp_path / "validation" / "state.json"
     state.write_text(json.dumps(json.loads(state.read_text()) | {"_indices_files": [{"filename": "indices.arrow"}]}))
     rows = order.astype(int)
-    assert_same(data.load_samples(tmp_path), {name: c[rows] for name, c in columns.items()})
-    assert_same(data.load_samples(tmp_path, max_samples=2), {name: c[rows[:2]] for name, c in columns.items()})
+    assert_same(loading.load_samples(tmp_path), {name: c[rows] for name, c in columns.items()})
+    assert_same(loading.load_samples(tmp_path, max_samples=2), {name: c[rows[:2]] for name, c in columns.items()})
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
@@ -74,7 +74,7 @@ def test_datasets_opens_what_we_write(tmp_path):
     from datasets import load_from_disk
 
     splits = tiny_splits()
-    data.save_splits(tmp_path, splits)
+    arrow.save_splits(tmp_path, splits)
     opened = load_from_disk(str(tmp_path))
     assert list(opened) == ["train", "validation", "test"]
     assert opened["test"].features == hf_dataset(splits["test"]).features
@@ -86,7 +86,7 @@ def test_datasets_opens_what_we_write(tmp_path):
 def test_lengths_are_up_to_the_last_real_character():
     mask = np.array([[1, 1, 0, 0], [0, 0, 0, 0], [1, 0, 1, 0], [1, 1, 1, 1]], np.int8)
     ids = np.zeros((4, 4), np.int32)
-    assert data.Samples(ids, ids, mask).lengths.tolist() == [2, 0, 3, 4]
+    assert samples.Samples(ids, ids, mask).lengths.tolist() == [2, 0, 3, 4]
 
 
 def test_fragments_become_the_same_samples_as_a_prepared_folder(tmp_path):
@@ -102,13 +102,13 @@ def test_fragments_become_the_same_samples_as_a_prepared_folder(tmp_path):
             ]
         )
     )
-    splits = data.prepare_fragments([text.clean(a) for a in atfs], 42)
+    splits = loading.prepare_fragments([preparation.clean(a) for a in atfs], 42)
     folder = tmp_path / "folder"
     folder.mkdir()
-    data.save_splits(folder, splits)
+    arrow.save_splits(folder, splits)
     for split in splits:
-        assert_same(data.load_samples(file, split), splits[split])
-        assert_same(data.load_samples(folder, split), splits[split])
+        assert_same(loading.load_samples(file, split), splits[split])
+        assert_same(loading.load_samples(folder, split), splits[split])
 
 
 def spoil(folder, what):
@@ -138,7 +138,7 @@ def test_a_spoilt_folder_is_refused(tmp_path, columns, what, says):
     save_hf(tmp_path, columns)
     spoil(tmp_path, what)
     with pytest.raises(InputError, match=says):
-        data.load_samples(tmp_path)
+        loading.load_samples(tmp_path)
 
 
 def test_wrong_columns_are_refused(tmp_path):
@@ -148,7 +148,7 @@ def test_wrong_columns_are_refused(tmp_path):
         shutil.rmtree(tmp_path / "d", ignore_errors=True)
         DatasetDict({"validation": Dataset.from_dict(columns)}).save_to_disk(str(tmp_path / "d"))
         with pytest.raises(InputError, match=says):
-            data.load_samples(tmp_path / "d")
+            loading.load_samples(tmp_path / "d")
 
     two = [[1, 2], [3, 4]]
     refused({"input_ids": two, "labels": two}, "none named attention_mask")
@@ -174,29 +174,29 @@ def test_wrong_fragments_are_refused(tmp_path, content, says):
     file = tmp_path / "fragments.json"
     file.write_text(content)
     with pytest.raises(InputError, match=says):
-        data.load_samples(file)
+        loading.load_samples(file)
 
 
 def test_absent_split_and_path_are_named(tmp_path, tiny_dataset):
     with pytest.raises(InputError, match="must be one of train, validation, test, got 'dev'"):
-        data.load_samples(tiny_dataset, "dev")
+        loading.load_samples(tiny_dataset, "dev")
     with pytest.raises(InputError, match="does not exist"):
-        data.load_samples(tmp_path / "nothing")
+        loading.load_samples(tmp_path / "nothing")
 
 
 def test_the_real_preprocessing_is_reproduced(real):
     cleaned = json.loads((real / "data" / "fragments_cleaned.json").read_text())
-    texts = data.read_fragments(real / "data" / "fragments.json")
+    texts = fragments.read_fragments(real / "data" / "fragments.json")
     expected = list(cleaned.values()) if isinstance(cleaned, dict) else cleaned
     assert texts == [t for t in expected if t]
     stored = np.load(real / "data" / "fragments_prepared_seed42.npz")
-    for split, columns in data.prepare_fragments(texts, 42).items():
+    for split, columns in loading.prepare_fragments(texts, 42).items():
         for name, column in columns.items():
             np.testing.assert_array_equal(column, stored[f"{split}_{name}"])
 
 
 def test_the_real_dataset_is_read(real):
-    samples = data.load_samples(real / "data" / "restoration_dataset")
+    samples = loading.load_samples(real / "data" / "restoration_dataset")
     assert samples.ids.shape == (480, 768)
     assert samples.ids[samples.mask == 0].max() == 32
     assert (samples.labels[samples.mask == 0] == -100).all()
@@ -206,9 +206,9 @@ def test_the_real_dataset_is_read(real):
 def test_what_is_prepared_opens_like_the_originals_dataset(real, tmp_path):
     from datasets import load_from_disk
 
-    with whole(tmp_path / "dataset") as aside:
+    with atomic_path(tmp_path / "dataset") as aside:
         aside.mkdir()
-        data.save_splits(aside, data.prepare_fragments([f"a-na {n * 'x'}" for n in range(30)], 42))
+        arrow.save_splits(aside, loading.prepare_fragments([f"a-na {n * 'x'}" for n in range(30)], 42))
     ours, theirs = (load_from_disk(str(path)) for path in (tmp_path / "dataset", real / "data/restoration_dataset"))
     assert list(ours) == list(theirs)
     for split in ours:
@@ -228,15 +228,15 @@ def test_json_lines_and_parquet_give_the_same_samples(script, tmp_path):
         assert ran.status == 0, ran
         assert "20 fragments with text" in ran.out
     for split in ("train", "validation", "test"):
-        first = data.load_columns(tmp_path / "from_json", split)
+        first = arrow.load_columns(tmp_path / "from_json", split)
         for end in ("jsonl", "parquet"):
-            other = data.load_columns(tmp_path / f"from_{end}", split)
+            other = arrow.load_columns(tmp_path / f"from_{end}", split)
             assert all((first[name] == other[name]).all() for name in first)
     renamed = [{"_id": row["_id"], "atf": row["transliteration"]} for row in rows]
     (tmp_path / "atf.jsonl").write_text("\n".join(json.dumps(row) for row in renamed))
     assert_same(
-        data.load_samples(tmp_path / "atf.jsonl", "train"),
-        data.prepare_fragments([text.clean(one) for one in texts if one], 42)["train"],
+        loading.load_samples(tmp_path / "atf.jsonl", "train"),
+        loading.prepare_fragments([preparation.clean(one) for one in texts if one], 42)["train"],
     )
 
 

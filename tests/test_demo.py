@@ -9,9 +9,13 @@ import torch
 from conftest import TINY, assert_one_line_error, checkpoint_content
 
 from convert import load_restoration_model, reference
-from jaxsae import corpus, data, load_samples, ngram, pretrain, splice
+from jaxsae import load_samples
 from jaxsae.config import DEMO
-from jaxsae.demo import ensure_demo, load_truth, write_demo
+from jaxsae.demo import corpus
+from jaxsae.demo.dataset import ensure_demo, load_truth, write_demo
+from jaxsae.features import splice
+from jaxsae.models import ngram, pretrain_data
+from jaxsae.text import arrow
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +33,7 @@ def test_the_truth_lies_beside_the_text(folder):
     seen = 0
     for split in ("train", "validation", "test"):
         samples = load_samples(folder / "dataset", split)
-        truth = data.load_columns(folder / "truth", split)
+        truth = arrow.load_columns(folder / "truth", split)
         ids = np.where(samples.labels == -100, samples.ids, samples.labels)
         for row, n in enumerate(samples.lengths):
             one = texts["".join(map(chr, ids[row, :n]))]
@@ -54,7 +58,7 @@ def test_a_killed_run_leaves_nothing_in_the_way(tmp_path):
     (tmp_path / "truth").mkdir()
     write_demo(tmp_path, n_samples=20, seed=3)
     assert len(load_samples(tmp_path / "dataset", "train")) == len(
-        data.load_columns(tmp_path / "truth", "train")["language"]
+        arrow.load_columns(tmp_path / "truth", "train")["language"]
     )
 
 
@@ -126,7 +130,7 @@ def test_the_checkpoint_has_the_validation_loss_of_its_training(demo_dataset):
 def test_it_restores_more_than_an_ngram_of_both_sides(demo_dataset):
     model, test = load_restoration_model(DEMO / "best_model.pt"), load_samples(demo_dataset, "test")
     train = load_samples(demo_dataset, "train")
-    p, vocab = ngram.predict([pretrain.redamage(train, 0, epoch) for epoch in range(4)], test)
+    p, vocab = ngram.predict([pretrain_data.redamage(train, 0, epoch) for epoch in range(4)], test)
     true = test.labels[test.labels != -100]
     counted = np.mean(vocab[p.argmax(axis=1)] == true)
     frequent = np.mean(true == np.bincount(ngram.truth_of(train)[train.mask != 0]).argmax())

@@ -19,8 +19,9 @@ import torch
 from conftest import ROOT, TINY, checkpoint_content
 from test_scripts import USER_FILE
 
-from jaxsae import data
-from jaxsae.concepts import load_concepts
+from jaxsae.features.concepts import load_concepts
+from jaxsae.text import arrow, loading
+from jaxsae.text.fragments import read_fragments
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 OWN_MODEL = ROOT / "examples" / "own_model.md"
@@ -46,8 +47,8 @@ def folder(tmp_path_factory):
     (folder / "texts.jsonl").write_text("\n".join(map(json.dumps, renamed)))
     pq.write_table(pa.Table.from_pylist(renamed), folder / "texts.parquet")
     (folder / "restoration_dataset").mkdir()
-    splits = data.prepare_fragments(data.read_fragments(folder / "fragments.json"), 42)
-    data.save_splits(folder / "restoration_dataset", splits)
+    splits = loading.prepare_fragments(read_fragments(folder / "fragments.json"), 42)
+    arrow.save_splits(folder / "restoration_dataset", splits)
     (folder / "my_model.py").write_text(USER_FILE.replace("SCALE *", ""))
     return folder
 

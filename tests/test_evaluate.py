@@ -10,8 +10,8 @@ from conftest import TINY, assert_one_line_error
 
 from convert import load_restoration_model, load_sae, save_sae
 from jaxsae import extract, load_samples, score
-from jaxsae import sae as sae_lib
 from jaxsae.config import SAEConfig
+from jaxsae.sae import autoencoder as sae_lib
 
 KEYS = [
     "sae",

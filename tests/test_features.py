@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from jaxsae import features, probe
-from jaxsae.features import Half, aurocs, best, best_threshold, judge, linear
+from jaxsae.features import detection, probe
+from jaxsae.features.detection import Half, aurocs, best_columns, best_threshold, detection_score, linear_probe
 
 
 def made(n=400, seed=0):
@@ -29,8 +29,8 @@ def test_aurocs_are_the_probes_own():
 def test_the_best_threshold_has_the_highest_f1_of_all():
     values, properties = made(60)
     scores, has = np.round(values[:, 3], 1), properties[0]  # with ties
-    f1s = {t: judge(scores, has, t).f1 for t in np.unique(scores)}
-    assert judge(scores, has, best_threshold(scores, has)).f1 == max(f1s.values())
+    f1s = {t: detection_score(scores, has, t).f1 for t in np.unique(scores)}
+    assert detection_score(scores, has, best_threshold(scores, has)).f1 == max(f1s.values())
 
 
 def test_a_threshold_takes_or_leaves_all_rows_of_one_score():
@@ -41,31 +41,31 @@ def test_a_threshold_takes_or_leaves_all_rows_of_one_score():
 
 def test_judge_counts():
     scores, has = np.array([3.0, 2, 2, 1, 0]), np.array([True, False, True, True, False])
-    told = judge(scores, has, 2)
+    told = detection_score(scores, has, 2)
     assert (told.precision, told.recall) == (2 / 3, 2 / 3)
     np.testing.assert_allclose(told.f1, 2 / 3)
-    assert judge(scores, has, 9)[1:4] == (0, 0, 0)
+    assert detection_score(scores, has, 9)[1:4] == (0, 0, 0)
 
 
 def test_the_telling_columns_are_found_and_scored_on_other_rows():
     choose, score = made(seed=0), made(seed=1)
-    one = best(choose, score, 1)
+    one = best_columns(choose, score, 1)
     assert [told.columns[0] for told in one[:2]] == [3, 7]
     assert one[0].auroc == probe.auroc(score.values[:, 3], score.properties[0])
     assert one[1].auroc > 0.99
     assert one[1].f1 > 0.99
     assert one[2].columns[0] in (4, 5)
-    two = best(choose, score, 2)
+    two = best_columns(choose, score, 2)
     assert set(two[2].columns) == {4, 5}
     assert one[2].auroc < 0.85 < 0.99 < two[2].auroc
-    assert all(told.auroc > 0.95 for told in linear(choose, score))
+    assert all(told.auroc > 0.95 for told in linear_probe(choose, score))
 
 
 def test_chance_is_chance():
     """The best of many columns of noise looks good where it was chosen; where it is scored it does not."""
     rng = np.random.default_rng(3)
     choose, score = (Half(rng.standard_normal((300, 500)), rng.random((1, 300)) < 0.5) for _ in range(2))
-    [told] = best(choose, score, 1)
+    [told] = best_columns(choose, score, 1)
     assert np.nanmax(np.abs(aurocs(*choose) - 0.5)) > 0.08
     assert abs(told.auroc - 0.5) < 0.1
 
@@ -74,7 +74,7 @@ def test_chance_is_chance():
 def test_a_property_that_no_row_of_a_half_has_is_nan(count):
     choose = made()
     nobody = Half(choose.values, np.zeros_like(choose.properties))
-    assert all(np.isnan(told.auroc) for told in features.best(choose, nobody, count))
+    assert all(np.isnan(told.auroc) for told in detection.best_columns(choose, nobody, count))
 
 
 def test_what_a_latent_writes_is_the_direct_way_to_the_logits(tiny_pt):
@@ -83,13 +83,13 @@ def test_what_a_latent_writes_is_the_direct_way_to_the_logits(tiny_pt):
     from conftest import TINY
 
     from convert import load_restoration_model
-    from jaxsae import sae as sae_lib
     from jaxsae.config import SAEConfig
+    from jaxsae.sae import autoencoder as sae_lib
 
     model = load_restoration_model(tiny_pt)
     sae = sae_lib.init(jax.random.key(0), SAEConfig(TINY.d_model, 7))
     ids = np.array([40, 97, 353, 7000])
-    effect = features.writes(model, sae, ids)
+    effect = detection.direct_logits(model, sae, ids)
     x = np.random.default_rng(0).standard_normal(TINY.d_model).astype(np.float32)
     # final_ln without its division: centred, scaled; as if the stream had variance 1
     w, scale = np.asarray(model.head.kernel[...], np.float64)[:, ids], np.asarray(model.final_ln.scale[...], np.float64)
@@ -109,21 +109,21 @@ def test_what_a_latent_writes_is_the_direct_way_to_the_logits(tiny_pt):
 def test_nearest_and_companions():
     import jax.numpy as jnp
 
-    from jaxsae.sae import SAE
-    from jaxsae.survey import Survey
+    from jaxsae.features.statistics import LatentStatistics
+    from jaxsae.sae.autoencoder import SAE
 
     W_dec = jnp.array([[1.0, 0], [0.9, 0.1], [0, 2.0], [-1, 0]])
     sae = SAE(W_dec.T, jnp.zeros(4), W_dec, jnp.zeros(2))
-    latents, cosines = features.nearest(sae, count=2)
+    latents, cosines = detection.nearest(sae, count=2)
     assert latents[:, 0].tolist()[:3] == [1, 0, 1]
     np.testing.assert_allclose(cosines[2, 0], 0.1 / np.hypot(0.9, 0.1), rtol=1e-6)
-    same, ones = features.nearest(sae, sae, count=1)
+    same, ones = detection.nearest(sae, sae, count=1)
     assert same[:, 0].tolist() == [0, 1, 2, 3]
     np.testing.assert_allclose(ones, 1, rtol=1e-6)
 
     fires = np.array([[1, 1, 0, 0]] * 30 + [[1, 0, 1, 0]] * 5 + [[0, 0, 1, 0]] * 65, np.float32)
-    survey = Survey(4, np.array([97]), 0)
+    survey = LatentStatistics(4, np.array([97]), 0)
     survey.rows, survey.fired, survey.together = 100, fires.sum(0).astype(int), fires.T @ fires
-    found = features.companions(survey, 0)
+    found = detection.fires_with(survey, 0)
     assert found[0] == (1, 30 / 35, 30 * 100 / (35 * 30))
     assert [other for other, *_ in found] == [1, 2]  # 3 never fires

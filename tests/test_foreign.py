@@ -28,7 +28,7 @@ from convert import (
 )
 from convert.pt import Fields
 from jaxsae import encode
-from jaxsae.config import InputError, InputNote
+from jaxsae.errors import InputError, InputNote
 
 # ------------------------------------------------------------------------------------------------------- SAE files
 

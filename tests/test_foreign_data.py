@@ -11,9 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import TINY, assert_one_line_error, needs_torch, tiny_splits
 
-from jaxsae import data, store
-from jaxsae.config import InputError, InputNote
-from jaxsae.data import load_samples
+from jaxsae.activations import store
+from jaxsae.errors import InputError, InputNote
+from jaxsae.text import arrow, fragments, loading
+from jaxsae.text.loading import load_samples
 
 SPLITS = tiny_splits()
 IDS = SPLITS["validation"]["input_ids"]
@@ -24,7 +25,7 @@ def folder(tmp_path):
     """A dataset to be changed."""
     path = tmp_path / "ds"
     path.mkdir()
-    data.save_splits(path, SPLITS)
+    arrow.save_splits(path, SPLITS)
     return path
 
 
@@ -60,9 +61,9 @@ def test_parts_of_files_are_taken_as_the_state_says(folder):
     np.testing.assert_array_equal(load_samples(folder).ids, IDS[3:7])
     set_to({"skip": 10, "take": None}, {"skip": 0, "take": 2})
     np.testing.assert_array_equal(load_samples(folder).ids, np.concatenate([IDS[10:], IDS[:2]]))
-    first = data.fingerprint(folder)
+    first = loading.fingerprint(folder)
     set_to({"skip": 9, "take": None}, {"skip": 0, "take": 2})
-    assert data.fingerprint(folder) != first
+    assert loading.fingerprint(folder) != first
     set_to({"skip": -1})
     with pytest.raises(InputError, match=r"_data_files of state\.json must be"):
         load_samples(folder)
@@ -78,22 +79,22 @@ def test_a_state_that_says_more_is_refused(folder):
 
 
 def test_a_fingerprint_is_of_the_data_that_is_named(folder, tmp_path):
-    first = data.fingerprint(folder)
+    first = loading.fingerprint(folder)
     (folder / ".DS_Store").write_bytes(b"Bud1")
     (folder / "validation" / "cache-1234.arrow").write_bytes(b"a map's")
     (folder / "validation" / "tmp.lock").touch()
-    assert data.fingerprint(folder) == first
+    assert loading.fingerprint(folder) == first
     links = tmp_path / "links"
     links.mkdir()
     shutil.copy(folder / "dataset_dict.json", links)
     for split in SPLITS:
         (links / split).symlink_to(folder / split)
-    assert data.fingerprint(links) == first
+    assert loading.fingerprint(links) == first
     (tmp_path / "other").mkdir()
-    data.save_splits(tmp_path / "other", tiny_splits(seed=1))
+    arrow.save_splits(tmp_path / "other", tiny_splits(seed=1))
     (links / "test").unlink()
     (links / "test").symlink_to(tmp_path / "other" / "test")
-    assert data.fingerprint(links) != first
+    assert loading.fingerprint(links) != first
 
 
 def test_one_split_that_was_saved_alone(folder, tmp_path):
@@ -101,7 +102,7 @@ def test_one_split_that_was_saved_alone(folder, tmp_path):
     shutil.copytree(folder / "train", alone)
     for split in ("train", "validation", "test"):  # it does not say which it is
         np.testing.assert_array_equal(load_samples(alone, split).ids, SPLITS["train"]["input_ids"])
-    assert not data.has_samples(alone, "test")
+    assert not loading.has_samples(alone, "test")
     changed = tmp_path / "named"
     shutil.copytree(alone, changed)
     file = changed / "state.json"
@@ -113,9 +114,9 @@ def test_one_split_that_was_saved_alone(folder, tmp_path):
 
 
 def test_a_split_without_samples(folder):
-    assert data.has_samples(folder, "test")
+    assert loading.has_samples(folder, "test")
     changed_state(folder, lambda state: state.update({"_data_files": []}), "test")
-    assert not data.has_samples(folder, "test")
+    assert not loading.has_samples(folder, "test")
     with pytest.raises(InputError, match="a split must have samples, got none in 'test'"):
         load_samples(folder, "test")
 
@@ -157,9 +158,9 @@ def test_a_path_that_exists_is_taken_as_it_stands(tmp_path):
     for name in ("Smith, J", "a", "b,c"):
         (tmp_path / name).mkdir()
     a, b, smith = (str(tmp_path / name) for name in ("a", "b,c", "Smith, J"))
-    assert data.paths_in(smith) == [smith]
-    assert data.paths_in(f"{a},{smith},{b}") == [a, smith, b]
-    assert data.paths_in(f"{a},{tmp_path}/none,{b}") == [a, f"{tmp_path}/none", b]
+    assert loading.paths_in(smith) == [smith]
+    assert loading.paths_in(f"{a},{smith},{b}") == [a, smith, b]
+    assert loading.paths_in(f"{a},{tmp_path}/none,{b}") == [a, f"{tmp_path}/none", b]
 
 
 TEXTS = [{"_id": str(i), "atf": f"a-na šar-{'ri' * (i % 5)} {i}"} for i in range(20)]
@@ -172,7 +173,7 @@ def test_texts_of_any_ending_and_mark(tmp_path, encoding, name, lines):
     whole = "\n".join(json.dumps(t, ensure_ascii=False) for t in TEXTS) if lines else json.dumps(TEXTS, indent=1)
     (tmp_path / name).write_text(whole, encoding=encoding)
     (tmp_path / "plain.json").write_text(json.dumps(TEXTS))
-    assert data.read_fragments(tmp_path / name) == data.read_fragments(tmp_path / "plain.json")
+    assert fragments.read_fragments(tmp_path / name) == fragments.read_fragments(tmp_path / "plain.json")
 
 
 WORDS = [("K.1", 1, 0, "a-na"), ("K.1", 1, 1, "šar-ri"), ("K.1", 2, 0, "um-ma"), ("K.2", 1, 0, "lugal")]
@@ -187,19 +188,19 @@ def test_rows_of_words_are_joined_to_their_fragments(tmp_path):
     """In the order that they say, else in that of the file; never one word in train and its neighbour in test."""
     for rows in (WORDS, WORDS[::-1], [WORDS[2], WORDS[3], WORDS[0], WORDS[1]]):
         with pytest.warns(InputNote, match="4 rows have 2 different fragment_id; rows of one are joined, by line_num"):
-            got = data.read_fragments(words_table(tmp_path / "w.parquet", rows), "value_raw")
+            got = fragments.read_fragments(words_table(tmp_path / "w.parquet", rows), "value_raw")
         assert sorted(got) == ["a-na šar-ri um-ma", "lugal"]
     unordered = [(i, w) for i, _, _, w in WORDS]
     path = words_table(tmp_path / "u.parquet", unordered, ("fragment_id", "value_raw"))
     with pytest.warns(InputNote, match="as they stand"):
-        assert data.read_fragments(path, "value_raw") == ["a-na šar-ri um-ma", "lugal"]
+        assert fragments.read_fragments(path, "value_raw") == ["a-na šar-ri um-ma", "lugal"]
     apart = [unordered[0], unordered[3], unordered[1]]
     path = words_table(tmp_path / "x.parquet", apart, ("fragment_id", "value_raw"))
     with pytest.raises(InputError, match=r"rows of one fragment must stand together, got those of 'K\.1' apart"):
-        data.read_fragments(path, "value_raw")
+        fragments.read_fragments(path, "value_raw")
     mixed = [("K.1", None, 0, "a"), ("K.1", 1, 1, "b")]
     with pytest.raises(InputError, match="must have places that can be ordered"):
-        data.read_fragments(words_table(tmp_path / "m.parquet", mixed), "value_raw")
+        fragments.read_fragments(words_table(tmp_path / "m.parquet", mixed), "value_raw")
 
 
 LINES = [("K.1", "9", 0, "a"), ("K.1", "10", 0, "b"), ("K.1", "10", 1, "c"), ("K.2", "1", 0, "d")]
@@ -211,12 +212,12 @@ def test_numbers_of_lines_may_be_text(tmp_path):
     columns = ("fragment_id", "line", "word_idx", "value_raw")
     path = tmp_path / "w.parquet"
     with pytest.warns(InputNote, match="by line, word_idx"):
-        assert sorted(data.read_fragments(words_table(path, LINES[::-1], columns), "value_raw")) == ["a b c", "d"]
+        assert sorted(fragments.read_fragments(words_table(path, LINES[::-1], columns), "value_raw")) == ["a b c", "d"]
     labels = [(i, line if line == "9" else f"{line}'", n, word) for i, line, n, word in LINES]
     with pytest.warns(InputNote, match="as they stand"):
-        assert data.read_fragments(words_table(path, labels, columns), "value_raw") == joined
+        assert fragments.read_fragments(words_table(path, labels, columns), "value_raw") == joined
     with pytest.raises(InputError, match="must stand together"):
-        data.read_fragments(words_table(path, [labels[0], labels[3], labels[1]], columns), "value_raw")
+        fragments.read_fragments(words_table(path, [labels[0], labels[3], labels[1]], columns), "value_raw")
 
 
 def test_numbers_that_return_within_a_fragment_do_not_order_it(tmp_path):
@@ -224,14 +225,14 @@ def test_numbers_that_return_within_a_fragment_do_not_order_it(tmp_path):
     sides = [("K.1", 1, 0, "a"), ("K.1", 2, 0, "b"), ("K.1", 1, 0, "c"), ("K.1", 2, 0, "d")]
     path = tmp_path / "w.parquet"
     with pytest.warns(InputNote, match="as they stand"):
-        assert data.read_fragments(words_table(path, sides), "value_raw") == ["a b c d"]
+        assert fragments.read_fragments(words_table(path, sides), "value_raw") == ["a b c d"]
     words = [("K.1", 0, "a"), ("K.1", 1, "b"), ("K.1", 0, "c"), ("K.2", 0, "d")]
     with pytest.warns(InputNote, match="as they stand"):
-        got = data.read_fragments(words_table(path, words, ("fragment_id", "word_idx", "value_raw")), "value_raw")
+        got = fragments.read_fragments(words_table(path, words, ("fragment_id", "word_idx", "value_raw")), "value_raw")
     assert got == ["a b c", "d"]
     lines = [("K.1", 2, "c"), ("K.1", 1, "a"), ("K.1", 1, "b")]
     with pytest.warns(InputNote, match="by line_num"):
-        got = data.read_fragments(words_table(path, lines, ("fragment_id", "line_num", "value_raw")), "value_raw")
+        got = fragments.read_fragments(words_table(path, lines, ("fragment_id", "line_num", "value_raw")), "value_raw")
     assert got == ["a b c"]
 
 
@@ -239,16 +240,16 @@ def test_a_row_of_a_line_may_have_a_number_of_its_own(tmp_path):
     rows = [("row 1", "K.1", 1, "b"), ("row 2", "K.1", 0, "a"), ("row 3", "K.2", 0, "c")]
     path = words_table(tmp_path / "w.parquet", rows, ("_id", "fragment_id", "line_num", "value_raw"))
     with pytest.warns(InputNote, match="3 rows have 2 different fragment_id"):
-        assert data.read_fragments(path, "value_raw") == ["a b", "c"]
+        assert fragments.read_fragments(path, "value_raw") == ["a b", "c"]
     bare = [(i, f, text) for i, f, _, text in rows]
     path = words_table(tmp_path / "b.parquet", bare, ("_id", "fragment_id", "value_raw"))
-    assert data.read_fragments(path, "value_raw") == ["b", "a", "c"]
+    assert fragments.read_fragments(path, "value_raw") == ["b", "a", "c"]
 
 
 def test_ids_that_name_nothing_do_not_join(tmp_path):
     for ids in ([{"$oid": "1"}, {"$oid": "1"}], [None, None], ["1", "2"], ["1", "1"]):
         (tmp_path / "a.json").write_text(json.dumps([{"_id": i, "atf": "a-na"} for i in ids]))
-        assert data.read_fragments(tmp_path / "a.json") == ["a-na", "a-na"]
+        assert fragments.read_fragments(tmp_path / "a.json") == ["a-na", "a-na"]
 
 
 def test_rows_of_positions_want_their_mask(tmp_path):
@@ -352,7 +353,7 @@ def test_text_without_damage_is_rated_by_its_reconstruction(script, folder, tmp_
     whole = {split: c | {"labels": np.full_like(c["labels"], -100)} for split, c in SPLITS.items()}
     path = tmp_path / "undamaged"
     path.mkdir()
-    data.save_splits(path, whole)
+    arrow.save_splits(path, whole)
     flags = ["--checkpoint", tiny_pt, "--dataset", path]
     assert script("train", *flags, *TRAIN, "--output", tmp_path / "out").status == 0
     rated = [*flags, "--sae", tmp_path / "out" / "sae_layer1_optimized.pt"]
@@ -374,7 +375,7 @@ def test_a_label_outside_the_vocabulary_is_refused_by_name(script, tmp_path, tin
         columns["labels"][sample, position] = TINY.vocab_size + 5
     path = tmp_path / "ds"
     path.mkdir()
-    data.save_splits(path, splits)
+    arrow.save_splits(path, splits)
     ran = script("train", "--checkpoint", tiny_pt, "--dataset", path, *TRAIN, "--output", tmp_path / "out")
     character = chr(TINY.vocab_size + 5)
     assert_one_line_error(ran, f"labels must be in 0..{TINY.vocab_size - 1}", repr(character), "of sample")

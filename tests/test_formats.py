@@ -11,8 +11,9 @@ from safetensors.numpy import load_file, save_file
 
 from convert import convert_sae, load_sae, save_sae
 from jaxsae import encode
-from jaxsae.config import THRESHOLDED, InputError, SAEConfig
-from jaxsae.sae import SAE
+from jaxsae.config import THRESHOLDED, SAEConfig
+from jaxsae.errors import InputError
+from jaxsae.sae.autoencoder import SAE
 
 D_IN, D_SAE, K = 5, 11, 3
 RNG = np.random.default_rng(0)

@@ -12,8 +12,9 @@ import torch
 from conftest import assert_one_line_error, tiny_splits
 
 from convert import load_sae
-from jaxsae import data, demo
 from jaxsae.config import DEMO
+from jaxsae.demo import dataset
+from jaxsae.text import arrow
 
 TRAININGS = (
     "--layer 8",
@@ -35,7 +36,7 @@ def test_the_guide_s_commands(script, tmp_path, monkeypatch):
     (tmp_path / "models" / "torso_restoration").mkdir(parents=True)
     (tmp_path / "data").mkdir()
     shutil.copy(DEMO / "best_model.pt", tmp_path / "models" / "torso_restoration")
-    demo.ensure_demo(DEMO / "dataset")
+    dataset.ensure_demo(DEMO / "dataset")
     (tmp_path / "data" / "restoration_dataset").symlink_to(DEMO / "dataset")
     monkeypatch.chdir(tmp_path)
     results, made = tmp_path / "checkpoints" / "sae_results", {}
@@ -107,7 +108,7 @@ def test_another_model_or_text_is_another_folder_s_business(script, inputs, tmp_
     before = (tmp_path / "out" / "sae_layer1_optimized.pt").read_bytes()
     other = tmp_path / "other"
     other.mkdir()
-    data.save_splits(other, tiny_splits(seed=5))
+    arrow.save_splits(other, tiny_splits(seed=5))
     for more in ([], ["--resume"]):
         ran = script("train", *inputs, "--dataset", other, *more)
         assert_one_line_error(ran, "made with another dataset; give --overwrite or another --output")
@@ -180,7 +181,7 @@ def test_a_run_that_fails_leaves_the_older_file_its_name(script, inputs, tmp_pat
     def fail(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("jaxsae.figures.training_figure", fail)
+    monkeypatch.setattr("jaxsae.train.figures.training_figure", fail)
     assert_one_line_error(script("train", *inputs, "--l1-coef", "1e-4"), "must find room on the disk")
     left = {path.name: path.read_bytes() for path in (tmp_path / "out").glob("sae_*.[pj]*")}
     assert left == before

@@ -7,7 +7,10 @@ import pytest
 from conftest import ROOT
 
 SCRIPTS = sorted(p.stem for p in (ROOT / "scripts").glob("*.py"))
-MODULES = sorted(p.stem for p in (ROOT / "jaxsae").glob("*.py") if p.stem != "__init__")
+MODULES = sorted(
+    ".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    for p in (ROOT / "jaxsae").rglob("*.py")
+)
 
 
 def fresh(code: str, *args: str) -> str:
@@ -18,7 +21,7 @@ def fresh(code: str, *args: str) -> str:
 
 
 def test_the_library_imports_no_torch():
-    imports = "; ".join(f"import jaxsae.{module}" for module in MODULES)
+    imports = "; ".join(f"import {module}" for module in MODULES)
     assert "False" in fresh(f"import sys, jaxsae; {imports}; print('torch' in sys.modules)")
 
 

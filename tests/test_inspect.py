@@ -9,9 +9,10 @@ import torch
 from conftest import ROOT, TINY, assert_one_line_error
 
 from convert import load_restoration_model, load_sae, save_sae
-from jaxsae import data, encode, extract, load_samples
-from jaxsae import sae as sae_lib
+from jaxsae import encode, extract, load_samples
 from jaxsae.config import SAEConfig
+from jaxsae.sae import autoencoder as sae_lib
+from jaxsae.text import arrow, fragments, loading
 
 SPELLED = [f"{n}. a-na be-lí-ia qí-bí-ma šar-ra-ak LUGAL.E um-ma " * (n % 3 + 1) for n in range(1, 121)]
 
@@ -26,10 +27,10 @@ def folder(tmp_path_factory, tiny_pt):
         save_sae(folder / f"sae_layer{layer}_optimized.pt", sae, config, extra={"layer": layer})
     texts = [f"a-na be-lí-ia šar-ra-ak <b>&{n}"[: TINY.max_position] for n in range(60)] * 2
     (folder / "fragments.json").write_text(json.dumps([{"_id": "x", "atf": t} for t in texts]))
-    columns = data.prepare_fragments(data.read_fragments(folder / "fragments.json"), 42)
+    columns = loading.prepare_fragments(fragments.read_fragments(folder / "fragments.json"), 42)
     cut = {split: {name: c[:, : TINY.max_position] for name, c in cs.items()} for split, cs in columns.items()}
     (folder / "dataset").mkdir()
-    data.save_splits(folder / "dataset", cut)
+    arrow.save_splits(folder / "dataset", cut)
     return folder
 
 
@@ -198,10 +199,10 @@ def test_the_demos_planted_properties_are_found(script, tmp_path):
 
 
 def test_the_demo_by_another_path_keeps_what_is_known_of_it(script, tmp_path, monkeypatch):
-    from jaxsae import demo
     from jaxsae.config import DEMO
+    from jaxsae.demo import dataset
 
-    demo.ensure_demo(DEMO / "dataset")
+    dataset.ensure_demo(DEMO / "dataset")
     (tmp_path / "linked").symlink_to(DEMO / "dataset")
     monkeypatch.chdir(DEMO)
     flags = ["--layer", 8, "--max-samples", 60, "--epochs", 1, "--quiet", "--output", tmp_path / "out"]

@@ -7,8 +7,8 @@ import struct
 import pytest
 from conftest import assert_one_line_error
 
-from jaxsae.journal import Journal
-from jaxsae.train import Epoch
+from jaxsae.train.loop import Epoch
+from jaxsae.train.metrics_log import MetricsLog
 
 
 def lines(folder):
@@ -35,7 +35,7 @@ def test_tensorboard_is_told_the_same(tmp_path):
     from tensorboardX.proto.event_pb2 import Event
 
     target = tmp_path / "sae.pt"
-    journal = Journal(tmp_path, "tensorboard", {target: {"lr": 0.5}})
+    journal = MetricsLog(tmp_path, "tensorboard", {target: {"lr": 0.5}})
     journal.epoch(target, Epoch(1, 0.25, 7.0), step=10)
     journal.scored(target, {"scored_fvu": 0.125}, step=20)
     journal.close()
@@ -54,7 +54,7 @@ def test_wandb_takes_several_saes_at_a_time(tmp_path, monkeypatch):
     pytest.importorskip("wandb", reason="needs wandb; make test-rivals has it")
     monkeypatch.setenv("WANDB_MODE", "offline")
     targets = [tmp_path / f"sae_layer{layer}.pt" for layer in (1, 2)]
-    journal = Journal(tmp_path, "wandb", {target: {"layer": n} for n, target in enumerate(targets)})
+    journal = MetricsLog(tmp_path, "wandb", {target: {"layer": n} for n, target in enumerate(targets)})
     for number in (1, 2):
         for target in targets:
             journal.epoch(target, Epoch(number, 1 / number, 3.0), step=number)

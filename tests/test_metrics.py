@@ -2,9 +2,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsae import metrics
-from jaxsae.metrics import score
-from jaxsae.sae import SAE
+from jaxsae.sae import metrics
+from jaxsae.sae.autoencoder import SAE
+from jaxsae.sae.metrics import score
 
 
 def rows_of(n=700, d=5, seed=0, offset=0.0):

@@ -9,8 +9,9 @@ from conftest import TINY
 from flax import nnx
 
 from convert import read_checkpoint, reference
-from jaxsae.config import InputError, ModelConfig
-from jaxsae.model import RestorationModel, param_shapes, params_of, rotary_table, run_block
+from jaxsae.config import ModelConfig
+from jaxsae.errors import InputError
+from jaxsae.models.restoration import RestorationModel, param_shapes, params_of, rotary_table, run_block
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +74,9 @@ def test_padding_changes_nothing_at_real_positions(model):
 
 def test_stopping_early_runs_only_the_blocks_needed(model, monkeypatch):
     ran = []
-    monkeypatch.setattr("jaxsae.model.run_block", lambda block, *args: ran.append(block) or run_block(block, *args))
+    monkeypatch.setattr(
+        "jaxsae.models.restoration.run_block", lambda block, *args: ran.append(block) or run_block(block, *args)
+    )
     model.resid_post(jnp.asarray(some_ids(5)), layer=1)
     assert len(ran) == 2
 

@@ -5,14 +5,15 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from jaxsae import ngram, text
-from jaxsae.data import Samples
+from jaxsae.models import ngram
+from jaxsae.text import preparation
+from jaxsae.text.samples import Samples
 
 TEXTS = ["a-na be-li-ia", "a-na a-bi-ia qi", "lugal kala-ga", "lugal uri-ma na"]
 
 
 def samples(texts, seed):
-    columns = text.prepare(texts, seed)
+    columns = preparation.prepare(texts, seed)
     return Samples(*(columns[name][:, :20] for name in ("input_ids", "labels", "attention_mask")))
 
 
@@ -37,7 +38,7 @@ def slow(train, test, order):
     start = np.array([first[c] + 1 for c in vocab]) / (sum(first.values()) + len(vocab))
     rows = []
     for ids, labels, n in zip(test.ids, test.labels, test.lengths, strict=True):
-        for at in np.flatnonzero(labels != text.NO_LABEL):
+        for at in np.flatnonzero(labels != preparation.NO_LABEL):
             sides = []
             for step in (-1, 1):
                 p = start
@@ -59,14 +60,14 @@ def test_it_is_the_interpolated_ngram_of_both_sides(order):
     expected, its_vocab = slow(train, test, order)
     np.testing.assert_array_equal(vocab, its_vocab)
     np.testing.assert_allclose(ours, expected, rtol=1e-9)
-    assert (test.labels != text.NO_LABEL).sum() == len(ours)
+    assert (test.labels != preparation.NO_LABEL).sum() == len(ours)
 
 
 def test_longer_contexts_restore_more():
     """A text seen in training: with four neighbours on each side nearly all, with none the most frequent character."""
     train = [samples(TEXTS, seed) for seed in range(30)]
     test = samples(TEXTS, 99)
-    true = test.labels[test.labels != text.NO_LABEL]
+    true = test.labels[test.labels != preparation.NO_LABEL]
     right = [
         (vocab[p.argmax(axis=1)] == true).mean() for p, vocab in (ngram.predict(train, test, n) for n in (1, 2, 5))
     ]

@@ -16,9 +16,10 @@ import torch
 from conftest import ROOT, TINY, assert_one_line_error
 
 from convert import save_sae
-from jaxsae import cli, files
-from jaxsae.config import InputError, SAEConfig
-from jaxsae.sae import SAE
+from jaxsae import files, runtime
+from jaxsae.config import SAEConfig
+from jaxsae.errors import InputError
+from jaxsae.sae.autoencoder import SAE
 
 
 def strict(path):
@@ -204,7 +205,7 @@ def test_what_an_environment_asks_of_jax_for_other_programs(rated, tmp_path, set
 
 
 def test_a_containers_limit_is_what_there_is(tmp_path):
-    machine = cli.memory_of_machine(tmp_path)
+    machine = runtime.memory_of_machine(tmp_path)
     assert machine <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
     def group(lines, **limits):
@@ -215,7 +216,7 @@ def test_a_containers_limit_is_what_there_is(tmp_path):
             file = root / "sys/fs/cgroup" / name.replace("__", "/").replace("_of_v", ".")
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(value)
-        return cli.memory_of_machine(root)
+        return runtime.memory_of_machine(root)
 
     two = {"memory_of_vmax": "1000000\n"}
     assert group("0::/\n", **two) == 10**6  # in a container, whose own group is the root

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from jaxsae.config import TrainConfig
-from jaxsae.planted import plant, recovery
-from jaxsae.sae import SAE
-from jaxsae.train import train_sae
+from jaxsae.sae.autoencoder import SAE
+from jaxsae.sae.planted import plant, recovery
+from jaxsae.train.loop import train_sae
 
 
 def true_sae(planted, shrink=1.0, order=None):

@@ -13,13 +13,17 @@ import torch
 from conftest import assert_one_line_error, tiny_splits
 
 from convert import load_restoration_model, read_checkpoint
-from jaxsae import cli, data, load_samples, pretrain
-from jaxsae.config import InputError, ModelConfig, PretrainConfig
-from jaxsae.data import Samples
-from jaxsae.model import from_params, params_of
+from jaxsae import load_samples
+from jaxsae.cli import process
+from jaxsae.config import ModelConfig, PretrainConfig
+from jaxsae.errors import InputError
+from jaxsae.models import pretrain, pretrain_data
+from jaxsae.models.restoration import from_params, params_of
+from jaxsae.text import arrow, preparation
+from jaxsae.text.samples import Samples
 
 CONFIG = ModelConfig(vocab_size=8000, max_position=45, d_model=16, n_heads=2, d_ff=24, n_layers=3, dropout=0.1)
-EVERY = pretrain.Characters(np.arange(8000), np.arange(8000))
+EVERY = pretrain_data.Characters(np.arange(8000), np.arange(8000))
 """As if every token id occurred."""
 
 
@@ -83,7 +87,7 @@ def torch_loss(parts, batch):
 
 def test_new_damage_keeps_the_truth(samples):
     truth = np.where(samples.labels == -100, samples.ids, samples.labels)
-    first, again, other = (pretrain.redamage(samples, 0, epoch) for epoch in (1, 1, 2))
+    first, again, other = (pretrain_data.redamage(samples, 0, epoch) for epoch in (1, 1, 2))
     np.testing.assert_array_equal(first.ids, again.ids)
     assert (first.ids != other.ids).any()
     for damaged in (first, other):
@@ -94,10 +98,10 @@ def test_new_damage_keeps_the_truth(samples):
 
 def test_every_text_is_in_an_epoch_once(samples):
     for epoch in (1, 2):
-        batches = pretrain.epoch_batches(samples.lengths, 150, 0, epoch)
+        batches = pretrain_data.epoch_batches(samples.lengths, 150, 0, epoch)
         assert sorted(np.concatenate([b.samples for b in batches]).tolist()) == list(range(40))
         assert all((samples.lengths[b.samples] <= b.length).all() for b in batches)
-    one, two = (pretrain.epoch_batches(samples.lengths, 150, 0, epoch) for epoch in (1, 2))
+    one, two = (pretrain_data.epoch_batches(samples.lengths, 150, 0, epoch) for epoch in (1, 2))
     assert any(
         (a.samples.shape != b.samples.shape) or (a.samples != b.samples).any() for a, b in zip(one, two, strict=True)
     )
@@ -105,7 +109,7 @@ def test_every_text_is_in_an_epoch_once(samples):
 
 def test_pieces_are_the_texts_cut(samples):
     """Put together again they are the texts; none is longer than asked; other epochs cut elsewhere."""
-    pieces, again, other = (pretrain.cut(samples.lengths, 16, 0, epoch) for epoch in (1, 1, 2))
+    pieces, again, other = (pretrain_data.cut(samples.lengths, 16, 0, epoch) for epoch in (1, 1, 2))
     assert pieces.lengths.min() >= 1
     assert pieces.lengths.max() == 16
     np.testing.assert_array_equal(pieces.start, again.start)
@@ -118,7 +122,7 @@ def test_pieces_are_the_texts_cut(samples):
             mine = np.flatnonzero(pieces.row == row)
             np.testing.assert_array_equal(np.concatenate([of[i, : short.lengths[i]] for i in mine]), whole[row, :n])
     assert (short.labels[short.mask == 0] == -100).all()
-    uncut = pretrain.cut(samples.lengths, None, 0, 1).of(samples)
+    uncut = pretrain_data.cut(samples.lengths, None, 0, 1).of(samples)
     np.testing.assert_array_equal(uncut.labels, samples.labels[:, : samples.lengths.max()])
 
 
@@ -127,10 +131,10 @@ def test_the_plan_of_a_run(samples):
     recipe = PretrainConfig(epochs=32, crop=16, batch_chars=150, grow=True)
     assert [recipe.crop_of(epoch) for epoch in (1, 30, 31, 32)] == [16, 16, None, None]
     assert [recipe.layers_of(epoch, 16) for epoch in (1, 16, 17, 24, 25, 32)] == [4, 4, 8, 8, 16, 16]
-    widest = [int(pretrain.epoch_plan(samples.lengths, recipe, epoch)[0].lengths.max()) for epoch in (30, 31)]
+    widest = [int(pretrain_data.epoch_plan(samples.lengths, recipe, epoch)[0].lengths.max()) for epoch in (30, 31)]
     assert widest == [16, int(samples.lengths.max())]
-    steps = [len(pretrain.epoch_plan(samples.lengths, recipe, epoch)[1]) for epoch in range(1, 33)]
-    assert pretrain.total_steps(samples.lengths, recipe) == sum(steps)
+    steps = [len(pretrain_data.epoch_plan(samples.lengths, recipe, epoch)[1]) for epoch in range(1, 33)]
+    assert pretrain_data.total_steps(samples.lengths, recipe) == sum(steps)
     assert PretrainConfig(epochs=4).crop_of(1) is None
     assert PretrainConfig(epochs=4).layers_of(1, 5) == 5
 
@@ -152,7 +156,7 @@ def test_growing_keeps_the_function(parts, samples):
 def test_characters_that_do_not_occur_have_no_probability(samples):
     """Trained on those that occur; in the whole vocabulary the cross-entropy is the same."""
     few = Samples(33 + samples.ids % 50, np.where(samples.labels == -100, -100, 33 + samples.labels % 50), samples.mask)
-    characters = pretrain.Characters.of(few)
+    characters = pretrain_data.Characters.of(few)
     assert len(characters.ids) < 60
     parts = pretrain.init_parts(dataclasses.replace(CONFIG, vocab_size=len(characters.ids)), seed=0)
     loss, _ = pretrain.make_evaluate(CONFIG, 100, characters)(parts, few)
@@ -174,11 +178,11 @@ def test_damage_beyond_the_room_is_refused(parts, samples):
 
 def test_it_learns_a_text_by_heart():
     """Four texts over and over: the loss falls far below that of guessing by frequency."""
-    columns = data.text.prepare(["a-na be-li-ia qi-bi-ma um-ma", "lugal kala-ga lugal uri-ma"] * 2, seed=0)
+    columns = preparation.prepare(["a-na be-li-ia qi-bi-ma um-ma", "lugal kala-ga lugal uri-ma"] * 2, seed=0)
     short = Samples(*(columns[name][:, :45] for name in ("input_ids", "labels", "attention_mask")))
     config = dataclasses.replace(CONFIG, vocab_size=200, dropout=0.0, d_model=32, d_ff=64)
     recipe = PretrainConfig(epochs=500, batch_chars=180, lr=3e-3, warmup=20)
-    *_, (_, last) = pretrain.pretrain(config, recipe, short, short, pretrain.Characters.of(short))
+    *_, (_, last) = pretrain.pretrain(config, recipe, short, short, pretrain_data.Characters.of(short))
     assert last.loss < 0.5
     assert last.top1 > 0.85
 
@@ -203,7 +207,7 @@ def test_an_interrupted_run_ends_with_the_same_bits(script, tmp_path, monkeypatc
         columns["attention_mask"] = (np.arange(45) < np.full((12, 1), 30)).astype(np.int8)
         columns["labels"] = np.where(columns["attention_mask"], columns["labels"], -100).astype(np.int32)
     (tmp_path / "dataset").mkdir()
-    data.save_splits(tmp_path / "dataset", splits)
+    arrow.save_splits(tmp_path / "dataset", splits)
     recipe = ["--epochs", 4, "--batch-chars", 60, "--warmup", 2, "--grow"]
     flags = ["--dataset", tmp_path / "dataset", *SHAPE, *recipe]
     assert script("train_model", *flags, "--output", tmp_path / "whole").status == 0
@@ -227,7 +231,7 @@ def test_an_interrupted_run_ends_with_the_same_bits(script, tmp_path, monkeypatc
 
     for asked, says in ((2, "text"), (14, "resuming in epoch 1, after 2 steps")):
         with monkeypatch.context() as patch:
-            patch.setattr(cli, "stop_later", stopped_after(asked))
+            patch.setattr(process, "stop_later", stopped_after(asked))
             ran = script("train_model", *flags, "--output", tmp_path / "parts", "--resume")
         assert ran.status == 130, ran
         assert says in ran.out
@@ -273,8 +277,8 @@ def test_what_it_writes_is_the_original_format(script, tiny_dataset, tmp_path):
 def test_each_step_drops_other_units(samples, monkeypatch):
     """The same batch, next to no learning: from one epoch to the next only dropout changes the loss."""
     monkeypatch.setattr(pretrain, "redamage", lambda samples, seed, epoch: samples)
-    batches = pretrain.epoch_batches(samples.lengths, 10_000, 0, 1)
-    monkeypatch.setattr(pretrain, "epoch_batches", lambda *args: batches)
+    batches = pretrain_data.epoch_batches(samples.lengths, 10_000, 0, 1)
+    monkeypatch.setattr(pretrain_data, "epoch_batches", lambda *args: batches)
     recipe = PretrainConfig(epochs=2, batch_chars=10_000, lr=1e-12)
     for dropout, differ in ((0.1, True), (0.0, False)):
         config = dataclasses.replace(CONFIG, dropout=dropout)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jaxsae import probe
+from jaxsae.features import probe
 
 
 def test_auroc_is_the_share_of_pairs_ranked_right():

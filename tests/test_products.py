@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsae import products
-from jaxsae.products import attention, matmul
+from jaxsae.models import products
+from jaxsae.models.products import attention, matmul
 
 
 def plain_attention(q, k, v, bias):

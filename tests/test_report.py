@@ -10,12 +10,12 @@ import pytest
 from conftest import TINY, tiny_splits
 
 from convert import load_restoration_model
-from jaxsae import answers, concepts, dossier, report
-from jaxsae import sae as sae_lib
-from jaxsae.activations import stream
+from jaxsae.activations.extraction import stream
 from jaxsae.config import SAEConfig
-from jaxsae.data import Samples
-from jaxsae.survey import Subject, survey
+from jaxsae.features import answers, concepts, feature_summary, report
+from jaxsae.features.statistics import LayerSAE, collect_statistics
+from jaxsae.sae import autoencoder as sae_lib
+from jaxsae.text.samples import Samples
 
 LAYERS = (0, 2, 3)
 D_SAE = 60
@@ -31,12 +31,12 @@ def made(tiny_pt, layers=LAYERS) -> str:
     labels = np.where(columns["labels"] != -100, ids, -100).astype(np.int32)
     samples = Samples(np.where(labels != -100, 35, ids).astype(np.int32), labels, columns["attention_mask"])
     configs = [SAEConfig(TINY.d_model, D_SAE, k=6, architecture="topk") for _ in layers]
-    subjects = [Subject(n, sae_lib.init(jax.random.key(n), c), 6) for n, c in zip(layers, configs, strict=True)]
+    subjects = [LayerSAE(n, sae_lib.init(jax.random.key(n), c), 6) for n, c in zip(layers, configs, strict=True)]
     chosen = concepts.load_concepts()
     batches = stream(model, samples, layers)
-    found = survey(batches, samples, subjects, concepts.marks(chosen, samples))
+    found = collect_statistics(batches, samples, subjects, concepts.marks(chosen, samples))
     inspections = [
-        dossier.Inspection(model, samples, subject, one, chosen)
+        feature_summary.Inspection(model, samples, subject, one, chosen)
         for subject, one in zip(subjects, found.surveys, strict=True)
     ]
     names = [f"<b>sae_layer{n}.pt" for n in layers]

@@ -15,13 +15,14 @@ import numpy as np
 import pytest
 from conftest import ROOT, assert_one_line_error
 
-from jaxsae import rows as rows_lib
-from jaxsae import train
-from jaxsae.config import InputError, TrainConfig
-from jaxsae.files import claimed, whole
-from jaxsae.keeper import FolderKeeper, state_folder
-from jaxsae.rows import RowsOnDisk
-from jaxsae.train import Member, training
+from jaxsae.activations import rows as rows_lib
+from jaxsae.activations.rows import RowsOnDisk
+from jaxsae.config import TrainConfig
+from jaxsae.errors import InputError
+from jaxsae.files import atomic_path, exclusive
+from jaxsae.train import loop
+from jaxsae.train.checkpointer import FolderCheckpointer, state_folder
+from jaxsae.train.loop import Member, training
 
 GUIDE = TrainConfig(epochs=6, batch_size=32, lr=1e-3, patience=2)
 MODERN = TrainConfig.modern(epochs=4, batch_size=32)
@@ -57,7 +58,7 @@ def run(rows, members, folder, done=(), stop_after=None):
     """Train with states in `folder`, save every epoch, and stop after so many steps; {number: arrays} of what came."""
     settings = {folder / f"{i}.pt": {"layer": m.layer, **dataclasses.asdict(m.config)} for i, m in enumerate(members)}
     steps, taken_up = [], []
-    keeper = FolderKeeper(
+    keeper = FolderCheckpointer(
         settings,
         {folder / f"{i}.pt" for i in done},
         every=0,
@@ -140,15 +141,15 @@ def test_the_newest_whole_state_is_taken(tmp_path):
 
 
 def test_a_save_that_fails_is_told(tmp_path):
-    keeper = FolderKeeper({tmp_path / "0.pt": {"lr": 1}}, done=(), every=0)
+    keeper = FolderCheckpointer({tmp_path / "0.pt": {"lr": 1}}, done=(), every=0)
     state_folder(tmp_path / "0.pt").write_text("in the way")
     with pytest.raises(OSError, match=r"the state could not be saved in .*0.state"):
-        keeper.save([0], 1, train.Position(1, 1, (0,), {0: []}), {"a": np.zeros(3)})
+        keeper.save([0], 1, loop.Position(1, 1, (0,), {0: []}), {"a": np.zeros(3)})
 
 
 def test_a_state_is_of_the_moment_that_it_is_saved(tmp_path):
     """The buffers are given to the next step while it is being written."""
-    from jaxsae.checkpoint import States
+    from jaxsae.train.states import States
 
     states, add = States(tmp_path / "s", {}), jax.jit(lambda a: a + 1, donate_argnums=0)
     a = jnp.zeros(2**20)
@@ -165,14 +166,14 @@ def test_a_state_is_of_the_moment_that_it_is_saved(tmp_path):
 
 def test_one_claim_at_a_time(tmp_path):
     folder = tmp_path / "a" / "b"
-    with claimed(folder):
-        with pytest.raises(InputError, match=r"one run at a time may write to .*b, another does"), claimed(folder):
+    with exclusive(folder):
+        with pytest.raises(InputError, match=r"one run at a time may write to .*b, another does"), exclusive(folder):
             pass
         assert folder.is_dir()
     assert not folder.parent.exists()
-    with claimed(folder):
+    with exclusive(folder):
         (folder / "file").touch()
-    with claimed(folder):
+    with exclusive(folder):
         pass
     assert folder.exists()
 
@@ -182,10 +183,10 @@ def test_what_a_killed_process_has_left_is_removed(tmp_path):
     for folder in (left, other):
         folder.mkdir()
         (folder / "half").touch()
-    with whole(tmp_path / "a.pt") as first:
+    with atomic_path(tmp_path / "a.pt") as first:
         first.write_text("1")
         assert not left.exists()
-        with whole(tmp_path / "a.pt") as second:  # one that is alive is let be
+        with atomic_path(tmp_path / "a.pt") as second:  # one that is alive is let be
             second.write_text("2")
         assert first.exists()
     assert (tmp_path / "a.pt").read_text() == "1"
@@ -251,7 +252,7 @@ def test_resumed_by_the_command(small, script, tmp_path, monkeypatch):
     whole_run = {path.name: path.read_bytes() for path in (tmp_path / "unstopped").glob("*.pt")}
     assert len(whole_run) == 4
 
-    save = FolderKeeper.save
+    save = FolderCheckpointer.save
 
     def save_and_die(self, members, step, position, state):
         save(self, members, step, position, state)
@@ -259,7 +260,7 @@ def test_resumed_by_the_command(small, script, tmp_path, monkeypatch):
             self.close()
             raise StoppedError
 
-    monkeypatch.setattr(FolderKeeper, "save", save_and_die)
+    monkeypatch.setattr(FolderCheckpointer, "save", save_and_die)
     with pytest.raises(StoppedError):
         script("train", *flags)
     monkeypatch.undo()
@@ -310,15 +311,15 @@ def test_killed_anywhere(tmp_path):
 def test_a_state_that_is_not_finite_is_not_saved(tmp_path, monkeypatch):
     """States are due at every step; the last one saved is that before the step that the error names."""
     rows = {0: rows_of(0).at[77, 3].set(jnp.nan)}
-    saved, save = [], FolderKeeper.save
+    saved, save = [], FolderCheckpointer.save
 
     def noted(self, members, step, position, state):
         saved.append(position.done)
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.sae))
         save(self, members, step, position, state)
 
-    monkeypatch.setattr(FolderKeeper, "save", noted)
-    keeper = FolderKeeper({tmp_path / "0.pt": {}}, set(), every=-100)
+    monkeypatch.setattr(FolderCheckpointer, "save", noted)
+    keeper = FolderCheckpointer({tmp_path / "0.pt": {}}, set(), every=-100)
     with pytest.raises(InputError, match=r"did not in step (\d) of epoch 1") as refused:
         list(training(rows, RUNS["guide"], keeper=keeper))
     keeper.close()

@@ -26,8 +26,8 @@ from sparsify import SparseCoder, SparseCoderConfig  # noqa: E402
 
 from convert import convert_sae, load_restoration_model, load_sae, save_sae  # noqa: E402
 from jaxsae import TrainConfig, decode, encode, extract, load_samples, score, train_sae  # noqa: E402
-from jaxsae import sae as sae_lib  # noqa: E402
 from jaxsae.config import DEMO, THRESHOLDED, SAEConfig  # noqa: E402
+from jaxsae.sae import autoencoder as sae_lib  # noqa: E402
 
 ROUNDING = 1e-6
 ARCHITECTURES = ("relu", "topk", *THRESHOLDED)

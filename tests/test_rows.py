@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from jaxsae import rows as rows_lib
-from jaxsae.rows import RowsOnDisk, shuffled_batches
+from jaxsae.activations import rows as rows_lib
+from jaxsae.activations.rows import RowsOnDisk, shuffled_batches
 
 
 @pytest.fixture

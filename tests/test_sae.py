@@ -5,9 +5,11 @@ import pytest
 from conftest import needs_torch
 
 from convert import load_sae, save_sae
-from jaxsae import sae as sae_lib
-from jaxsae.config import InputError, SAEConfig
-from jaxsae.sae import SAE, decode, encode, init, loss
+from jaxsae.config import SAEConfig
+from jaxsae.errors import InputError
+from jaxsae.sae import autoencoder as sae_lib
+from jaxsae.sae import basis as basis_lib
+from jaxsae.sae.autoencoder import SAE, decode, encode, init, loss
 
 
 @pytest.fixture
@@ -260,11 +262,11 @@ def test_auxk_is_the_share_of_the_error_that_dead_latents_leave(sae, x, last):
 def test_folding_a_basis_changes_nothing_but_the_unit(sae, x, k, threshold):
     rng = np.random.default_rng(4)
     rotation = np.linalg.qr(rng.standard_normal((6, 6)))[0]
-    basis = sae_lib.Basis(*(jnp.asarray(a, jnp.float32) for a in (rng.standard_normal(6), rotation, 2.5)))
+    basis = basis_lib.Basis(*(jnp.asarray(a, jnp.float32) for a in (rng.standard_normal(6), rotation, 2.5)))
     if threshold is not None:
         sae = sae._replace(threshold=jnp.full(40, threshold))
-    inside = encode(sae, sae_lib.into(basis, x), k)
-    outside = sae_lib.folded(sae, basis)
+    inside = encode(sae, basis_lib.to_basis(basis, x), k)
+    outside = basis_lib.fold_basis(sae, basis)
     latents = encode(outside, x, k)
     np.testing.assert_allclose(latents, inside / 2.5, atol=1e-5)
     back = decode(sae, inside) @ rotation.T.astype(np.float32) / 2.5 + basis.centre[None]

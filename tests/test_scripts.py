@@ -13,8 +13,8 @@ import torch
 from conftest import ROOT, TINY, assert_one_line_error
 
 from convert import load_sae, read_checkpoint
-from jaxsae import data
 from jaxsae.config import THRESHOLDED, Architecture
+from jaxsae.text import loading
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def test_train_writes_an_sae_its_figures_and_a_picture(script, small, tmp_path):
         "checkpoint_sha256": read_checkpoint(small[1]).sha256, "final_loss": read.losses[-1],
     }  # fmt: skip
     assert {key: figures[key] for key in wanted} == wanted
-    assert figures["rows"] == int(data.load_samples(small[3], "validation").mask.sum())
+    assert figures["rows"] == int(loading.load_samples(small[3], "validation").mask.sum())
     assert figures["rows_scored"].startswith("test split, first 12 samples")
     assert figures["fvu"] > 0
     assert 0 <= figures["dead"] <= 1
@@ -270,7 +270,7 @@ def test_prepare_writes_what_train_reads(script, tmp_path):
     assert ran.status == 0, ran
     assert "30 fragments with text" in ran.out
     for split in ("train", "validation", "test"):
-        ours, raw = (data.load_samples(tmp_path / name, split) for name in ("d", "f.json"))
+        ours, raw = (loading.load_samples(tmp_path / name, split) for name in ("d", "f.json"))
         np.testing.assert_array_equal(ours.ids, raw.ids)
     again = script("prepare_dataset", "--fragments", tmp_path / "f.json", "--out_dir", tmp_path / "d")
     assert_one_line_error(again, "must not exist yet")
@@ -323,7 +323,7 @@ def test_output_that_is_a_file_is_refused(script, small, tmp_path):
 
 
 def test_debug_shows_the_traceback(script, small):
-    from jaxsae.config import InputError
+    from jaxsae.errors import InputError
 
     with pytest.raises(InputError, match="layer must be"):
         script("train", *small, "--layer", 4, "--debug")
@@ -415,7 +415,7 @@ def test_rows_that_were_stored_train_as_those_of_text(script, inputs, small, tmp
     ran = script("train", *flags, "--dataset", both, "--layer", "all", "--output", tmp_path / "both")
     assert ran.status == 0, ran
     figures = json.loads((tmp_path / "both" / "sae_layer1_optimized.json").read_text())
-    assert figures["rows"] == 2 * int(data.load_samples(inputs[3], "validation").mask.sum())
+    assert figures["rows"] == 2 * int(loading.load_samples(inputs[3], "validation").mask.sum())
     assert_one_line_error(script("train", *flags, "--layer", 0), "layer must be one of the stored 1, 2, got 0")
     assert_one_line_error(
         script("extract_activations", *inputs, "--output", tmp_path / "rows"), "layer must be in 0..", "got 8"

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsae import sparse
 from jaxsae.config import SAEConfig
-from jaxsae.sae import SAE, loss
+from jaxsae.sae import sparse
+from jaxsae.sae.autoencoder import SAE, loss
 
 D_IN, D_SAE, K = 7, 60, 4
 

@@ -8,10 +8,11 @@ import torch
 from conftest import TINY, tiny_splits
 
 from convert import load_restoration_model
-from jaxsae import sae as sae_lib
-from jaxsae import splice
-from jaxsae.config import InputError, SAEConfig
-from jaxsae.data import Samples
+from jaxsae.config import SAEConfig
+from jaxsae.errors import InputError
+from jaxsae.features import splice
+from jaxsae.sae import autoencoder as sae_lib
+from jaxsae.text.samples import Samples
 
 LAYER = 1
 

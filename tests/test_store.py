@@ -6,11 +6,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsae import store
-from jaxsae.activations import extract, stored, stream
-from jaxsae.config import InputError, TrainConfig
-from jaxsae.data import load_samples
-from jaxsae.train import Member, train_sae, train_saes
+from jaxsae.activations import store
+from jaxsae.activations.extraction import extract, stored, stream
+from jaxsae.config import TrainConfig
+from jaxsae.errors import InputError
+from jaxsae.text.loading import load_samples
+from jaxsae.train.loop import Member, train_sae, train_saes
 
 ABOUT = {"checkpoint_sha256": "a"}
 

@@ -11,13 +11,15 @@ from conftest import TINY, checkpoint_content, tiny_splits
 from test_concepts import sample
 
 from convert import load_restoration_model
-from jaxsae import concepts, dossier, extract, features, probe
-from jaxsae import sae as sae_lib
-from jaxsae import survey as surveys
-from jaxsae.activations import stream
+from jaxsae import extract
+from jaxsae.activations.extraction import stream
 from jaxsae.config import SAEConfig
-from jaxsae.data import Samples
-from jaxsae.survey import AFTER, BEFORE, Levels, Subject, survey
+from jaxsae.features import concepts, detection, feature_summary, probe, statistics
+from jaxsae.features.contexts import AFTER, BEFORE
+from jaxsae.features.levels import BINS, Levels
+from jaxsae.features.statistics import LayerSAE, collect_statistics
+from jaxsae.sae import autoencoder as sae_lib
+from jaxsae.text.samples import Samples
 
 D = 30
 TEXTS = ["a-na šar-ru a-na", "b  šar na", "ašša", "na-aš na-aš na-aš na-aš na-aš na-aš na-aš"]
@@ -48,7 +50,7 @@ LETTER = {c: ord(c) % D for c in "ašnr-# "}
 
 @pytest.fixture(scope="module")
 def read(reader):
-    return survey(stream(reader, texts(), [1]), texts(), [Subject(1, ONE_EACH)]).surveys[0]
+    return collect_statistics(stream(reader, texts(), [1]), texts(), [LayerSAE(1, ONE_EACH)]).surveys[0]
 
 
 def test_latents_fire_where_their_character_stands(read):
@@ -69,7 +71,7 @@ def test_latents_fire_where_their_character_stands(read):
 def test_every_context_is_the_text_around_its_character(read):
     samples = texts()
     for character, latent in LETTER.items():
-        for context in dossier.contexts(samples, read, latent):
+        for context in feature_summary.contexts(samples, read, latent):
             letters, damaged = concepts.true_text(samples, context["sample"])
             start = context["position"] - context["at"]
             assert context["text"] == letters[start : start + len(context["text"])]
@@ -78,7 +80,7 @@ def test_every_context_is_the_text_around_its_character(read):
             assert [v > 0 for v in context["values"]] == [chr(i) == character for i in row]
             assert chr(row[context["at"]]) == character
             assert context["cut"] == [start > 0, start + len(context["text"]) < len(letters)]
-    hyphen = dossier.contexts(samples, read, LETTER["-"])
+    hyphen = feature_summary.contexts(samples, read, LETTER["-"])
     # the hyphen of the last text is of damage: it fires there, and the text shown is the true one
     last = next(c for c in hyphen if c["sample"] == 3)
     assert last["text"].startswith("na-aš")
@@ -89,26 +91,26 @@ def test_every_context_is_the_text_around_its_character(read):
 
 def test_a_long_text_is_cut_around_the_place(read):
     samples = texts()
-    [context] = [c for c in dossier.contexts(samples, read, LETTER["#"]) if c["sample"] == 3][:1]
+    [context] = [c for c in feature_summary.contexts(samples, read, LETTER["#"]) if c["sample"] == 3][:1]
     assert context["at"] == min(context["position"], BEFORE)
     assert len(context["text"]) == min(len(TEXTS[3]), context["position"] + AFTER + 1)
 
 
 def test_firing_by_character_and_by_place(reader, read):
     samples = texts()
-    of = dossier.Inspection(reader, samples, Subject(1, ONE_EACH), read, [])
-    one = dossier.feature(of, LETTER["a"])
+    of = feature_summary.Inspection(reader, samples, LayerSAE(1, ONE_EACH), read, [])
+    one = feature_summary.feature(of, LETTER["a"])
     assert [(r["name"], r["of_firings"], r["rate"]) for r in one["by_character"]] == [("a", 1.0, 1.0)]
-    hole = dossier.feature(of, LETTER["#"])
+    hole = feature_summary.feature(of, LETTER["#"])
     assert [(r["name"], r["of_firings"]) for r in hole["by_character"]] == [("damaged", 1.0)]
     np.testing.assert_allclose(hole["by_character"][0]["rate"], 2 / 3)
-    places = {r["name"]: r["of_firings"] for r in dossier.feature(of, LETTER[" "])["by_place"]}
+    places = {r["name"]: r["of_firings"] for r in feature_summary.feature(of, LETTER[" "])["by_place"]}
     assert places == {"between words": 1.0}
 
 
 def test_places():
     letters = "a  na šar-ri x"
-    named = [surveys.PLACES[i] for i in surveys.places(letters)]
+    named = [statistics.PLACES[i] for i in statistics.places(letters)]
     assert named[0] == named[-1] == "only character"
     assert named[1:3] == ["between words"] * 2
     assert named[3:5] == ["first", "last"]
@@ -126,7 +128,7 @@ def test_sums_are_those_of_the_whole_matrix(tiny_pt, padding, k):
     latents = np.asarray(sae_lib.encode(sae, rows.values[2], k))
     half_letters = [concepts.Concept("low", "writing", "", concepts.re.compile("[\\x00-\\u0fa0]"))]
     marks = concepts.marks(half_letters, samples)
-    got = survey(stream(model, samples, [2], padding), samples, [Subject(2, sae, k)], marks).surveys[0]
+    got = collect_statistics(stream(model, samples, [2], padding), samples, [LayerSAE(2, sae, k)], marks).surveys[0]
     np.testing.assert_array_equal(got.fired, (latents > 0).sum(0))
     np.testing.assert_allclose(got.mean, latents.mean(0), rtol=1e-5, atol=1e-7)
     np.testing.assert_allclose(got.peak, latents.max(0), rtol=1e-5)
@@ -146,7 +148,7 @@ def test_sums_are_those_of_the_whole_matrix(tiny_pt, padding, k):
         has[mine] = marks(i)[0]
     for half in (0, 1):
         part = rows.sample % 2 == half
-        binned = features.binned(got.levels, got.of_group, half, 1)
+        binned = detection.binned_counts(got.levels, got.of_group, half, 1)
         exact = [probe.auroc(column[part], has[part]) for column in latents.T]
         np.testing.assert_allclose(binned.aurocs(), exact, atol=0.03)
         assert got.of_group[half].tolist() == [part.sum(), (part & has).sum()]
@@ -157,19 +159,19 @@ def test_two_saes_in_one_pass(tiny_pt):
     columns = tiny_splits(seed=4)["test"]
     samples = Samples(columns["input_ids"], columns["labels"], columns["attention_mask"])
     saes = [sae_lib.init(jax.random.key(i), SAEConfig(TINY.d_model, n)) for i, n in enumerate((20, 26))]
-    both = survey(stream(model, samples, [0, 3]), samples, [Subject(0, saes[0]), Subject(3, saes[1])])
+    both = collect_statistics(stream(model, samples, [0, 3]), samples, [LayerSAE(0, saes[0]), LayerSAE(3, saes[1])])
     latents = [
         np.asarray(sae_lib.encode(s, extract(model, samples, [n]).values[n])) for s, n in zip(saes, (0, 3), strict=True)
     ]
     fires = [(one > 0).astype(float) for one in latents]
     np.testing.assert_array_equal(both.between[0], fires[0].T @ fires[1])
-    alone = survey(stream(model, samples, [3]), samples, [Subject(3, saes[1])]).surveys[0]
+    alone = collect_statistics(stream(model, samples, [3]), samples, [LayerSAE(3, saes[1])]).surveys[0]
     np.testing.assert_array_equal(alone.fired, both.surveys[1].fired)
     a, b = (
-        dossier.Inspection(model, samples, Subject(n, s), one, [])
+        feature_summary.Inspection(model, samples, LayerSAE(n, s), one, [])
         for n, s, one in zip((0, 3), saes, both.surveys, strict=True)
     )
-    matched = dossier.matched(a, b, both.between[0])
+    matched = feature_summary.matched_latents(a, b, both.between[0])
     jaccard = [
         [(f & g).sum() / max((f | g).sum(), 1) for g in fires[1].T.astype(bool)] for f in fires[0].T.astype(bool)
     ]
@@ -189,7 +191,7 @@ def test_memory_does_not_grow_with_the_text(read, reader):
 
     many = texts()
     many = Samples(*(np.concatenate([getattr(many, f)] * 10) for f in ("ids", "labels", "mask")))
-    assert size(survey(stream(reader, many, [1]), many, [Subject(1, ONE_EACH)]).surveys[0]) == size(read)
+    assert size(collect_statistics(stream(reader, many, [1]), many, [LayerSAE(1, ONE_EACH)]).surveys[0]) == size(read)
 
 
 @pytest.mark.parametrize("signed", [False, True])
@@ -204,7 +206,7 @@ def test_bins_hold_what_lies_between_their_edges(signed):
     edges, of = levels.edges(), levels.of(values)
     assert 2.0 ** (levels.top - 1) <= np.abs(values).max() < 2.0**levels.top
     assert (np.diff(edges) > 0).all()
-    inside = np.abs(values) >= edges[-surveys.BINS]
+    inside = np.abs(values) >= edges[-BINS]
     up = inside & (values > 0)
     assert (values[up] >= edges[of[up]]).all()
     assert (of[up] == levels.bins - 1).sum() + (
@@ -253,10 +255,10 @@ def test_a_planted_teller_is_found_and_scored_on_the_other_half():
     levels.add(row, column, latents.reshape(-1)[flat], half, groups)
     of_group = np.stack([groups[:, half == h].sum(1) for h in (0, 1)])
     for by in ("auroc", "f1"):
-        told = features.tellers(levels, of_group, 0, 2, by)[0]
+        told = detection.best_detectors(levels, of_group, 0, 2, by)[0]
         assert told.columns == (3,)
         scored = half == 1
-        expected = features.judge(latents[scored, 3], has[scored], told.threshold)
+        expected = detection.detection_score(latents[scored, 3], has[scored], told.threshold)
         np.testing.assert_allclose((told.precision, told.recall, told.f1), expected[1:4])
         np.testing.assert_allclose(told.auroc, expected.auroc, atol=0.005)
         assert told.f1 > 0.85
@@ -273,7 +275,7 @@ def test_random_directions_may_tell_by_being_small():
     groups = np.stack([np.ones(n, bool), has])
     levels.add(row, column, values.reshape(-1), half, groups)
     of_group = np.stack([groups[:, half == h].sum(1) for h in (0, 1)])
-    [told] = features.tellers(levels, of_group, 0, 1)
+    [told] = detection.best_detectors(levels, of_group, 0, 1)
     assert told.columns == (1,)
     scored = half == 1
     np.testing.assert_allclose(told.auroc, probe.auroc(-values[scored, 1], has[scored]), atol=0.01)
@@ -283,8 +285,10 @@ def test_random_directions_may_tell_by_being_small():
 def test_a_spelling_is_told_by_the_latent_of_its_character(reader):
     many = Samples(*(np.concatenate([getattr(texts({}), f)] * 6) for f in ("ids", "labels", "mask")))
     spelled = concepts.of_spelling("š")
-    one = survey(stream(reader, many, [1]), many, [Subject(1, ONE_EACH)], concepts.marks(spelled, many)).surveys[0]
-    [row] = dossier.concept_table(dossier.Inspection(reader, many, Subject(1, ONE_EACH), one, spelled))
+    one = collect_statistics(
+        stream(reader, many, [1]), many, [LayerSAE(1, ONE_EACH)], concepts.marks(spelled, many)
+    ).surveys[0]
+    [row] = feature_summary.concept_table(feature_summary.Inspection(reader, many, LayerSAE(1, ONE_EACH), one, spelled))
     best = row["best"][0]
     assert best["feature"] == LETTER["š"]
     assert (best["auroc"], best["precision"], best["recall"], best["f1"]) == (1, 1, 1, 1)

@@ -14,7 +14,7 @@ import sys
 import pytest
 from conftest import ROOT, TINY
 
-from jaxsae import terminal
+from jaxsae.cli import terminal
 
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 
@@ -204,7 +204,7 @@ def test_a_closed_pipe_is_told_as_one():
 CODE = """
 import os, sys
 sys.path.insert(0, {root!r})
-from jaxsae import terminal
+from jaxsae.cli import terminal
 terminal.prepare_streams()
 with open({target!r}, "w") as file:
     number = file.fileno()
@@ -245,8 +245,8 @@ def test_evaluate_with_standard_output_closed(tiny_pt, tiny_dataset, tmp_path):
     import jax
 
     from convert import save_sae
-    from jaxsae import sae as sae_lib
     from jaxsae.config import SAEConfig
+    from jaxsae.sae import autoencoder as sae_lib
 
     config = SAEConfig(TINY.d_model, 60, k=5, architecture="topk")
     save_sae(tmp_path / "a.pt", sae_lib.init(jax.random.key(0), config), config, extra={"layer": 1})
@@ -277,7 +277,7 @@ def test_progress_stays_within_its_total(monkeypatch):
 @pytest.fixture
 def shares(monkeypatch):
     """Of a run's progress in training, in percent, one step at a time."""
-    from jaxsae import train
+    from jaxsae.train import loop
 
     found: list[float] = []
 
@@ -288,7 +288,7 @@ def shares(monkeypatch):
                 found.append(100 * self.done / self.total)
 
     monkeypatch.setattr(terminal, "Progress", Watched)
-    monkeypatch.setattr(train, "members_at_once", lambda config: 2)
+    monkeypatch.setattr(loop, "members_at_once", lambda config: 2)
     return found
 
 

@@ -3,7 +3,7 @@ import random
 import numpy as np
 import pytest
 
-from jaxsae import text
+from jaxsae.text import preparation
 
 
 @pytest.mark.parametrize(
@@ -20,7 +20,7 @@ from jaxsae import text
     ],
 )
 def test_cleaning(atf, plain):
-    assert text.clean(atf) == plain
+    assert preparation.clean(atf) == plain
 
 
 def read(ids):
@@ -28,14 +28,14 @@ def read(ids):
 
 
 def test_ids_are_code_points():
-    assert text.encode_text("aš-⸣").tolist() == [97, 353, 45, 11811]
-    assert read(text.encode_text("šar-ru ₓ")) == "šar-ru ₓ"
+    assert preparation.encode_text("aš-⸣").tolist() == [97, 353, 45, 11811]
+    assert read(preparation.encode_text("šar-ru ₓ")) == "šar-ru ₓ"
 
 
 @pytest.mark.parametrize("n", [1, 2, 5, 40, 768])
 def test_damage_is_a_fifth_of_the_text(n):
     for seed in range(20):
-        damaged = text.mask_text(n, random.Random(seed))
+        damaged = preparation.mask_text(n, random.Random(seed))
         assert set(damaged.values()) <= {ord("#"), ord("-")}
         assert all(0 <= position < n for position in damaged)
         assert 1 <= len(damaged) <= max(1, int(0.25 * n)) + 9  # the last span may overshoot
@@ -56,12 +56,12 @@ def test_damage_draws_in_the_original_order(seed, n):
                 expected.setdefault(p, ord("#"))
         else:
             expected.setdefault(rng.randint(0, n - 1), ord("-"))
-    assert text.mask_text(n, random.Random(seed)) == expected
+    assert preparation.mask_text(n, random.Random(seed)) == expected
 
 
 def test_prepare_keeps_the_truth_in_the_labels():
     texts = ["a-na be-li-ia qi-bi-ma", "x", "y" * 900]
-    columns = text.prepare(texts, seed=1)
+    columns = preparation.prepare(texts, seed=1)
     assert {name: (c.dtype.name, c.shape) for name, c in columns.items()} == {
         "input_ids": ("int32", (3, 768)),
         "labels": ("int32", (3, 768)),
@@ -77,13 +77,13 @@ def test_prepare_keeps_the_truth_in_the_labels():
 
 
 def test_one_generator_damages_all_texts():
-    both = text.prepare(["abcdefghij" * 3] * 2, seed=3)["input_ids"]
+    both = preparation.prepare(["abcdefghij" * 3] * 2, seed=3)["input_ids"]
     assert (both[0] != both[1]).any()
 
 
 @pytest.mark.parametrize("n", [1, 5, 10, 11, 2460])
 def test_split_takes_every_sample_once(n):
-    parts = text.split_indices(n, seed=42)
+    parts = preparation.split_indices(n, seed=42)
     assert list(parts) == ["train", "validation", "test"]
     assert sorted(np.concatenate(list(parts.values())).tolist()) == list(range(n))
     held_out = -(-n // 5)
@@ -96,7 +96,7 @@ def test_split_is_that_of_hugging_face_datasets():
     whole = Dataset.from_dict({"i": list(range(103))}).shuffle(seed=42)
     first = whole.train_test_split(test_size=0.2, seed=42)
     second = first["test"].train_test_split(test_size=0.5, seed=42)
-    ours = text.split_indices(103, seed=42)
+    ours = preparation.split_indices(103, seed=42)
     assert ours["train"].tolist() == first["train"]["i"]
     assert ours["validation"].tolist() == second["train"]["i"]
     assert ours["test"].tolist() == second["test"]["i"]

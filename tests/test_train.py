@@ -10,14 +10,16 @@ import optax
 import pytest
 from conftest import needs_torch, torch
 
-from jaxsae import sae as sae_lib
-from jaxsae import train
-from jaxsae.config import THRESHOLDED, Architecture, InputError, SAEConfig, TrainConfig
-from jaxsae.metrics import score
-from jaxsae.planted import plant
-from jaxsae.sae import SAE
-from jaxsae.step import Members, Stepper, TrainState, optimizer
-from jaxsae.train import Epoch, Member, batches, train_sae, train_saes
+from jaxsae.config import THRESHOLDED, Architecture, SAEConfig, TrainConfig
+from jaxsae.errors import InputError
+from jaxsae.sae import autoencoder as sae_lib
+from jaxsae.sae import basis as basis_lib
+from jaxsae.sae.autoencoder import SAE
+from jaxsae.sae.metrics import score
+from jaxsae.sae.planted import plant
+from jaxsae.train import loop
+from jaxsae.train.loop import Epoch, Member, batches, train_sae, train_saes
+from jaxsae.train.step import Members, Stepper, TrainState, optimizer
 
 nn = torch and torch.nn
 D_IN, D_SAE, BATCH, LR = 24, 96, 32, 1e-3
@@ -152,7 +154,7 @@ def test_each_float32_step_is_pytorchs_from_the_same_state(l1_coef, k, sparse):
 
 @needs_torch
 def test_clipping_is_pytorchs():
-    from jaxsae.step import clip_by_global_norm
+    from jaxsae.train.step import clip_by_global_norm
 
     for scale in (0.01, 1.0, 30.0):
         grads = [scale * np.random.default_rng(i).standard_normal(5).astype(np.float32) for i in range(3)]
@@ -275,7 +277,7 @@ def test_a_member_of_other_rows_and_batches_moves_as_it_does_alone(modern):
         layers = [jnp.asarray(some_rows(64, seed=i) * (1 + i) + i) for i in range(3)]
         orders = np.stack([np.random.default_rng(i).permutation(64)[:BATCH] for i in range(3)])
         configs = [SAEConfig(D_IN, D_SAE, l1) for l1 in (0.0, 1e-2, 1.0)]
-        bases = [train.principal_basis(rows) for rows in layers] if modern else [None] * 3
+        bases = [basis_lib.principal_basis(rows) for rows in layers] if modern else [None] * 3
         alone = [ensemble_of_one(c, seed, jnp.float64) for seed, c in enumerate(configs)]
 
         def step(numbers, rows, batch, basis):
@@ -446,15 +448,15 @@ def test_both_recipes_mean_the_same_penalty():
 
 def test_the_principal_basis_has_uncorrelated_coordinates_of_mean_variance_1():
     rows = many_rows()
-    basis = train.principal_basis(rows)
+    basis = basis_lib.principal_basis(rows)
     np.testing.assert_allclose(basis.rotation.T @ basis.rotation, np.eye(D_IN), atol=1e-5)
-    x = np.asarray(sae_lib.into(basis, rows), np.float64)
+    x = np.asarray(basis_lib.to_basis(basis, rows), np.float64)
     np.testing.assert_allclose(x.mean(axis=0), 0, atol=1e-4)
     covariance = x.T @ x / len(x)
     np.testing.assert_allclose(covariance - np.diag(np.diag(covariance)), 0, atol=1e-4)
     np.testing.assert_allclose(np.diag(covariance).mean(), 1, rtol=1e-4)
     assert (np.diff(np.diag(covariance)) < 1e-4).all(), "strongest first"
-    same = train.principal_basis(jnp.full((9, D_IN), 2.5))
+    same = basis_lib.principal_basis(jnp.full((9, D_IN), 2.5))
     assert same.scale == 1
 
 
@@ -463,7 +465,7 @@ def test_the_firing_threshold_gives_the_target_l0(own):
     rows = many_rows()
     sae = jax.tree.map(lambda a: a[0], ensemble_of_one(SAEConfig(D_IN, D_SAE)))
     thresholds = jnp.linspace(0.1, 0.3, D_SAE)
-    found = train.firing_threshold(sae._replace(threshold=thresholds) if own else sae, rows, 7)
+    found = loop.firing_threshold(sae._replace(threshold=thresholds) if own else sae, rows, 7)
     fires = sae_lib.encode(sae._replace(threshold=found), rows) > 0
     np.testing.assert_allclose(fires.sum(axis=1).mean(), 7, atol=1e-3)
     ratio = found / thresholds if own else found
@@ -497,10 +499,10 @@ def test_silent_latents_are_revived(architecture):
 
 
 def test_the_learning_rate_rises_stays_and_falls_to_0():
-    rates = [float(train.schedule(0.5, 120)(step)) for step in range(121)]
+    rates = [float(loop.schedule(0.5, 120)(step)) for step in range(121)]
     np.testing.assert_allclose(rates[:6], np.linspace(0.5 / 6, 0.5, 6), rtol=1e-5)
     assert rates[6:81] == [0.5] * 75
     assert (np.diff(rates[80:]) < 0).all()
     np.testing.assert_allclose(rates[-1], 0, atol=1e-6)
-    assert float(train.schedule(0.5, 120, decay=0.5)(59)) == 0.5 > float(train.schedule(0.5, 120, decay=0.5)(62))
-    assert all(math.isfinite(float(train.schedule(0.5, steps)(0))) for steps in (1, 2, 3))
+    assert float(loop.schedule(0.5, 120, decay=0.5)(59)) == 0.5 > float(loop.schedule(0.5, 120, decay=0.5)(62))
+    assert all(math.isfinite(float(loop.schedule(0.5, steps)(0))) for steps in (1, 2, 3))

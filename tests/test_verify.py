@@ -11,7 +11,7 @@ from flax import nnx
 from convert import read_checkpoint
 from convert.verify import LayerCheck, cross_check
 from jaxsae import load_samples
-from jaxsae.model import RestorationModel, params_of, run_block
+from jaxsae.models.restoration import RestorationModel, params_of, run_block
 
 LAYERS = range(TINY.n_layers)
 
@@ -39,7 +39,7 @@ def test_the_replica_passes(checkpoint, samples, padding):
 def mutate(monkeypatch):
     """Patch the model module, with compiled blocks forgotten before and after."""
     run_block.clear_cache()
-    yield lambda name, value: monkeypatch.setattr(f"jaxsae.model.{name}", value)
+    yield lambda name, value: monkeypatch.setattr(f"jaxsae.models.restoration.{name}", value)
     run_block.clear_cache()
 
 

@@ -10,8 +10,8 @@ from conftest import ROOT
 USE = """
 import jaxsae, convert
 from convert import dictionary_learning, formats, pt, restoration, saelens, sparsify
-from jaxsae.concepts import load_concepts
-from jaxsae.report import PAGE
+from jaxsae.features.concepts import load_concepts
+from jaxsae.features.report import PAGE
 assert load_concepts() and PAGE.is_dir(), PAGE
 print(jaxsae.__file__, convert.__file__)
 """

@@ -1,0 +1,132 @@
+"""Model x samples -> rows: the residual stream after a layer, one row a character, with where each row came from."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxsae.activations.rows import RowsOnDisk
+from jaxsae.errors import require
+from jaxsae.models.restoration import RestorationModel
+from jaxsae.text.batching import Batch, plan
+from jaxsae.text.samples import Samples, check_samples, kept_positions
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Activations in the order of the text: `values[layer][i]` is of character `position[i]` of sample `sample[i]`."""
+
+    values: dict[int, Float[Array, "n d_model"]]
+    sample: np.ndarray
+    position: np.ndarray
+
+
+@partial(jax.jit, donate_argnums=0)
+def _write(
+    values: Float[Array, "n d_model"], x: Float[Array, "batch position d_model"], row: Int[Array, "batch position"]
+) -> Float[Array, "n d_model"]:
+    """Put x's vectors into their rows, in place; a row number past the end drops the vector."""
+    return values.at[row.reshape(-1)].set(x.reshape(-1, x.shape[-1]), mode="drop")
+
+
+class Stream(NamedTuple):
+    """A batch of samples on its way through the model."""
+
+    samples: np.ndarray
+    """Their numbers, [batch]."""
+    kept: Bool[np.ndarray, "batch position"]
+    """The positions that rows are made of."""
+    values: dict[int, Float[Array, "batch position d_model"]]
+    """Layer -> the residual stream after it."""
+
+
+def stream(model: RestorationModel, samples: Samples, layers: Sequence[int], padding: str = "drop") -> Iterator[Stream]:
+    """The residual stream after each of `layers`, batch by batch; one forward pass, ended after the last layer.
+
+    With `drop`, padding is masked from attention and each sample runs at a length close to its own; with `keep`, the
+    model runs as the original script runs it: no mask, all positions.
+    """
+    for layer in layers:
+        model.config.check_layer(layer)
+    check_samples(samples, model.config.vocab_size, model.config.max_position)
+    kept = kept_positions(samples, padding)
+    require(bool(kept.any()), "samples must have characters, got only padding")
+    for rows, length in _batches(samples, padding):
+        ids = jnp.asarray(samples.ids[rows, :length])
+        mask = None if padding == "keep" else jnp.asarray(samples.mask[rows, :length])
+        after = zip(range(max(layers) + 1), model.stream(ids, mask), strict=False)
+        yield Stream(rows, kept[rows, :length], {layer: x for layer, x in after if layer in layers})
+
+
+def _batches(samples: Samples, padding: str) -> list[Batch]:
+    n, width = samples.ids.shape
+    return [Batch(np.array([i]), width) for i in range(n)] if padding == "keep" else plan(samples.lengths, width)
+
+
+def stored(rows: Mapping[int, RowsOnDisk], samples: Samples, padding: str = "drop") -> Iterator[Stream]:
+    """What `stream` gave when `rows` were extracted, read back from them; they may go on after these samples."""
+    kept, row_of = _numbered(samples, padding)
+    for numbers, length in _batches(samples, padding):
+        here = kept[numbers, :length]
+        values = {}
+        for layer, of_layer in rows.items():
+            x = np.zeros((*here.shape, of_layer.shape[1]), np.float32)
+            x[here] = of_layer[row_of[numbers, :length][here]]
+            values[layer] = jnp.asarray(x)
+        yield Stream(numbers, here, values)
+
+
+def extract(
+    model: RestorationModel,
+    samples: Samples,
+    layers: Sequence[int],
+    padding: str = "drop",
+    *,
+    on_rows: Callable[[int], None] = lambda rows: None,
+) -> Rows:
+    """The rows that `stream` gives, of every position (`keep`) or every real one (`drop`), in the order of the text.
+
+    They are held once, on the device that computes them.
+
+    Args:
+      on_rows: called with the number of rows made since the last call.
+    """
+    kept, row_of = _numbered(samples, padding)
+    sample, position = np.nonzero(kept)
+    shape, dtype = (len(sample), model.config.d_model), model.embed.embedding.dtype
+    values = {layer: jnp.zeros(shape, dtype) for layer in layers}
+    for batch in stream(model, samples, layers, padding):
+        row = jnp.asarray(row_of[batch.samples, : batch.kept.shape[1]])
+        values = {layer: _write(values[layer], x, row) for layer, x in batch.values.items()}
+        jax.block_until_ready(values)
+        on_rows(int(batch.kept.sum()))
+    return Rows(values, sample.astype(np.int32), position.astype(np.int32))
+
+
+def extract_to(
+    out: Mapping[int, np.ndarray],
+    model: RestorationModel,
+    samples: Samples,
+    padding: str = "drop",
+    *,
+    on_rows: Callable[[int], None] = lambda rows: None,
+) -> None:
+    """As `extract`, into arrays of the host (layer -> [n, d_model]), which may be files; holds no more than a batch."""
+    _, row_of = _numbered(samples, padding)
+    for batch in stream(model, samples, list(out), padding):
+        row = row_of[batch.samples, : batch.kept.shape[1]][batch.kept]
+        for layer, x in batch.values.items():
+            out[layer][row] = np.asarray(x)[batch.kept]
+        on_rows(len(row))
+
+
+def _numbered(samples: Samples, padding: str) -> tuple[np.ndarray, np.ndarray]:
+    """(the positions that rows are made of, the number of each one's row; the others', one past the last)."""
+    kept = kept_positions(samples, padding)
+    numbers = np.where(kept, kept.reshape(-1).cumsum().reshape(kept.shape) - 1, int(kept.sum()))
+    return kept, numbers.astype(np.int32)

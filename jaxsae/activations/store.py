@@ -1,0 +1,300 @@
+"""Rows on disk: a folder of plain arrays, which any other tool can read or write.
+
+    store.json      {"format": "jaxsae-rows", "version": 1, "layers": [8], "rows": n, "d_in": 384, ...}
+    layer8.npy      float32 [n, d_in], one such file for each layer
+    sample.npy      int32 [n]: which sample a row is of; position.npy: which character of it
+    token.npy       int32 [n]: the character's id; label.npy: the true one where the text is damaged, else -100
+    real.npy        int32 [n]: 0 at padding
+
+A bare `.npy` of shape [n, d_in] does as well, of any floating type; or of [n, positions, d_in], with a file of the same
+name and `_mask` beside it ([n, positions], 1 = real), by which padding is left out.
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxsae.activations.extraction import extract_to
+from jaxsae.activations.rows import RowsOnDisk
+from jaxsae.errors import InputError, require
+from jaxsae.files import atomic_path, read_json, sha256, sha256_of
+from jaxsae.models.restoration import RestorationModel
+from jaxsae.text.preparation import NO_LABEL, PADDING_ID
+from jaxsae.text.samples import Samples, as_samples, joined, kept_positions
+
+FORMAT, VERSION = "jaxsae-rows", 1
+SPARSEST = 4096
+"""Positions for each that has a row, at most: text is made of the positions, and what is declared may be anything."""
+ORIGIN = ("sample", "position", "token", "label", "real")
+
+
+@dataclass(frozen=True)
+class Store:
+    """Rows of one or more layers, of one or more stores."""
+
+    layers: dict[int, RowsOnDisk]
+    about: dict[str, Any]
+    """What store.json says; of several, what it says in all of them alike."""
+    folders: list[Path]
+    """Where it is; none for a bare `.npy`."""
+    max_samples: int | None = None
+    """The rows are of the first so many samples of each folder alone."""
+
+    @property
+    def d_in(self) -> int:
+        """Width of the rows."""
+        return next(iter(self.layers.values())).shape[1]
+
+    def only(self, layers: Sequence[int]) -> "Store":
+        """Of these layers, in this order."""
+        missing = [layer for layer in layers if layer not in self.layers]
+        require(not missing, f"layer must be one of the stored {_listed(self)}, got {', '.join(map(str, missing))}")
+        return replace(self, layers={layer: self.layers[layer] for layer in layers})
+
+    def samples(self) -> Samples | None:
+        """The text that the rows are of, one row for each of its positions in order; None where it is not said.
+
+        Where only the real positions have rows, the others are padding.
+
+        Raises:
+          InputError: what is said of the rows cannot be.
+        """
+        if not self.folders or not all((f / f"{name}.npy").exists() for f in self.folders for name in ORIGIN):
+            return None
+        return joined([_samples(folder)[: self.max_samples] for folder in self.folders])
+
+
+def write(
+    path: str | Path,
+    model: RestorationModel,
+    samples: Samples,
+    layers: Sequence[int],
+    padding: str,
+    about: Mapping[str, Any],
+    *,
+    on_rows: Callable[[int], None] = lambda rows: None,
+) -> None:
+    """Extract rows to a store at `path`, which must not exist; it appears when it is whole.
+
+    Args:
+      about: of the model and the text; goes into store.json.
+      on_rows: called with the number of rows made since the last call.
+
+    Raises:
+      InputError: `path` exists, or the disk has not the space.
+    """
+    path, width = Path(path), model.config.d_model
+    require(not path.exists(), f"the output must not exist, got {path}; give another or remove it")
+    kept = kept_positions(samples, padding)
+    n = int(kept.sum())
+    check_space(path.parent, n * (len(layers) * width + len(ORIGIN)) * 4)
+    sample, position = np.nonzero(kept)
+    origin = (sample, position, *(of[kept] for of in (samples.ids, samples.labels, samples.mask)))
+    with atomic_path(path) as folder:
+        folder.mkdir()
+        values = {
+            layer: np.lib.format.open_memmap(folder / f"layer{layer}.npy", "w+", np.float32, (n, width))
+            for layer in layers
+        }
+        extract_to(values, model, samples, padding, on_rows=on_rows)
+        for array in values.values():
+            array.flush()
+        for name, numbers in zip(ORIGIN, origin, strict=True):
+            np.save(folder / f"{name}.npy", numbers.astype(np.int32))
+        head = {"format": FORMAT, "version": VERSION, "layers": list(layers), "rows": n, "d_in": width}
+        head |= {"positions": samples.ids.shape[1]}
+        (folder / "store.json").write_text(json.dumps({**head, "padding": padding, **about}, indent=2))
+
+
+def check_space(folder: Path, needed: int) -> None:
+    """Raise `InputError` where the disk under `folder` has not so many bytes left."""
+    folder = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    free = shutil.disk_usage(folder).free
+    require(
+        needed < free,
+        f"the disk of {folder} must have {needed / 1e6:,.1f} MB for the rows, has {free / 1e6:,.1f}; "
+        "give fewer layers or samples, or another disk",
+    )
+
+
+def is_store(path: str) -> bool:
+    """Whether rows are to be read from there, rather than text."""
+    return path.endswith((".npy", ".pt")) or (Path(path) / "store.json").exists()
+
+
+def open_stores(paths: Sequence[str], layer: int, max_samples: int | None = None) -> Store:
+    """Stores and `.npy` files, their rows one after another; `layer` says which a bare `.npy` is of.
+
+    Nothing is read before it is used.
+
+    Args:
+      max_samples: of each, the rows of its first so many samples.
+
+    Raises:
+      InputError: not such files, not whole, of another version, or not of one model, width or set of layers; or rows
+        that do not say of which samples they are, where `max_samples` is given.
+    """
+    opened = [
+        _open_array(path, layer, max_samples) if path.endswith((".npy", ".pt")) else _open(Path(path), max_samples)
+        for path in paths
+    ]
+    first = opened[0]
+    for path, store in zip(paths, opened, strict=True):
+        same = sorted(store.layers) == sorted(first.layers)
+        require(
+            same, f"stores must have the same layers, got {_listed(first)} in {paths[0]} and {_listed(store)} in {path}"
+        )
+        same = store.d_in == first.d_in
+        require(same, f"stores must have one width, got {first.d_in} and {store.d_in} ({path})")
+        models = [model_of(s.about) for s in (first, store)]
+        require(
+            models[0] == models[1] or None in models,
+            f"stores must be of one model, got {path} of another than {paths[0]}",
+        )
+    layers = {at: RowsOnDisk([part for store in opened for part in store.layers[at].parts]) for at in first.layers}
+    about = {k: v for k, v in first.about.items() if all(s.about.get(k) == v for s in opened)}
+    return Store(layers, about, [folder for store in opened for folder in store.folders], max_samples)
+
+
+def model_of(about: Mapping[str, Any]) -> str | None:
+    """Which model rows are of, by what their store says: its identity, or, in older stores, the SHA-256 of its file."""
+    return about.get("model_sha256", about.get("checkpoint_sha256"))
+
+
+def fingerprint(path: str, layers: Sequence[int]) -> str:
+    """SHA-256 of the rows of those layers and of what is said of them."""
+    if not Path(path).is_dir():
+        mask = _mask_beside(Path(path))
+        return sha256(path) if mask is None else sha256_of((file.name, file) for file in (Path(path), mask))
+    names = ["store.json", *(f"layer{layer}.npy" for layer in layers), *(f"{name}.npy" for name in ORIGIN)]
+    return sha256_of((name, Path(path) / name) for name in names if (Path(path) / name).exists())
+
+
+def _listed(store: Store) -> str:
+    return ", ".join(map(str, sorted(store.layers)))
+
+
+def _open(folder: Path, max_samples: int | None = None) -> Store:
+    try:
+        about = read_json(folder / "store.json")
+        known, layers = about["format"] == FORMAT and about["version"], [int(layer) for layer in about["layers"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{folder}: store.json must describe rows, got {type(error).__name__}: {error}") from None
+    require(known == VERSION, f"{folder}: must be of version {VERSION} of {FORMAT}, got {known or about['format']}")
+    rows = {layer: _array(folder / f"layer{layer}.npy") for layer in layers}
+    for layer, array in rows.items():
+        wanted = (about.get("rows"), about.get("d_in"))
+        require(array.shape == wanted, f"{folder}: layer{layer}.npy must have shape {wanted}, got {array.shape}")
+    require(bool(rows), f"{folder}: must have a layer, got none")
+    if max_samples is not None:
+        says = (folder / "sample.npy").exists()
+        require(says, f"{folder} must say which samples its rows are of to take {max_samples}, got no sample.npy")
+        sample = _load(folder / "sample.npy")
+        ok = sample.shape == (about["rows"],) and sample.dtype.kind in "iu" and bool((np.diff(sample) >= 0).all())
+        require(ok, f"{folder}: sample.npy must hold a number for each row, in order")
+        end = int(np.searchsorted(sample, max_samples))
+        rows = {layer: array[:end] for layer, array in rows.items()}
+    return Store({layer: RowsOnDisk([array]) for layer, array in rows.items()}, about, [folder])
+
+
+def _open_array(path: str, layer: int, max_samples: int | None = None) -> Store:
+    if path.endswith(".pt"):
+        raise InputError(
+            f"{path} is a .pt file, and rows must be a folder of extract_activations.py or a .npy of [n, d_in]; save what "
+            "it holds with numpy.save, padding left out"
+        )
+    require(max_samples is None, f"{path} must say which samples its rows are of to take {max_samples}, and cannot")
+    array, mask = _load(Path(path)), _mask_beside(Path(path))
+    if isinstance(array, np.ndarray) and array.ndim == 3:
+        require(
+            mask is not None,
+            f"{path}: must hold rows [n, d_in], got {list(array.shape)}: of positions some are padding; give the mask of "
+            f"the real ones as {Path(path).stem}_mask.npy beside it, or rows alone",
+        )
+        real = _load(mask) if mask else array
+        ok = real.shape == array.shape[:2] and real.dtype.kind in "iub" and bool(np.isin(real, (0, 1)).all())
+        require(
+            ok, f"{mask}: must hold 0 or 1 for each of {list(array.shape[:2])}, got {real.dtype} {list(real.shape)}"
+        )
+        array = array[real != 0]
+    return Store({layer: RowsOnDisk([_checked(array, Path(path))])}, {}, [])
+
+
+def _mask_beside(path: Path) -> Path | None:
+    mask = path.with_name(f"{path.stem}_mask.npy")
+    return mask if mask.exists() else None
+
+
+def _samples(folder: Path) -> Samples:
+    about = read_json(folder / "store.json")
+    columns = {name: _load(folder / f"{name}.npy") for name in ORIGIN}
+    n, width = about["rows"], about.get("positions")
+    ok = all(column.shape == (n,) and column.dtype.kind in "iu" for column in columns.values())
+    require(ok, f"{folder}: {', '.join(ORIGIN)}.npy must hold a whole number for each of the {n} rows")
+    sample, position, token, label, real = columns.values()
+    require(about.get("padding") in ("drop", "keep"), f"{folder}: store.json must say the padding, drop or keep")
+    inside = (
+        type(width) is int
+        and 0 < width < 2**31
+        and sample.min() >= 0
+        and position.min() >= 0
+        and position.max() < width
+    )
+    place = sample.astype(np.int64) * (width if inside else 0) + position
+    require(
+        inside and bool((np.diff(place) > 0).all()), f"{folder}: rows must be in the order of the text, and are not"
+    )
+    shape = (int(sample.max()) + 1, width)
+    few = shape[0] * width > SPARSEST * n
+    require(not few, f"{folder}: at least one in {SPARSEST} positions must have a row, got {n} rows of {shape}")
+    ids, labels, mask = (np.full(shape, fill, np.int32) for fill in (PADDING_ID, NO_LABEL, 0))
+    for whole_array, column in ((ids, token), (labels, label), (mask, real)):
+        whole_array[sample, position] = column
+    return as_samples({"input_ids": ids, "labels": labels, "attention_mask": mask}, folder)
+
+
+def text_of(stored: Store, identity: str, sha256: str | None = None) -> Samples:
+    """The text of rows, which must be of that model.
+
+    Args:
+      identity: the model's, which the store says; older ones have the `sha256` of its file.
+
+    Raises:
+      InputError: rows of another model, or that do not say which characters they are of.
+    """
+    theirs = model_of(stored.about)
+    given = identity if sha256 is None or "model_sha256" in stored.about else sha256
+    require(
+        theirs == given,
+        f"stored rows must be of the model given ({str(given)[:12]}...), got rows of {str(theirs)[:12]}...; "
+        "give the --checkpoint that they were extracted with",
+    )
+    samples = stored.samples()
+    require(samples is not None, f"stored rows must say of which characters they are ({', '.join(ORIGIN)}.npy)")
+    return samples  # type: ignore[return-value]
+
+
+def _array(path: Path) -> np.ndarray:
+    return _checked(_load(path), path)
+
+
+def _checked(array: Any, path: Path) -> np.ndarray:
+    ok = isinstance(array, np.ndarray) and array.ndim == 2 and array.dtype.kind == "f" and array.size > 0
+    require(
+        ok,
+        f"{path}: must hold rows [n, d_in] of floating numbers, got {getattr(array, 'dtype', '?')}"
+        f" {getattr(array, 'shape', '')}",
+    )
+    return array
+
+
+def _load(path: Path) -> np.ndarray:
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except Exception as error:  # NumPy parses the header as Python does, with all the kinds of errors that has
+        raise InputError(f"{path}: must be a whole .npy file, got {' '.join(str(error).split())[:200]}") from None

@@ -1,0 +1,142 @@
+"""What the scripts share: flags made from the config dataclasses, one-line errors, quiet libraries.
+
+Imports neither JAX nor torch, so that `--help` is free.
+"""
+
+import argparse
+import dataclasses
+import sys
+import types
+import typing
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn, TypeVar
+
+from jaxsae.config import DEMO
+from jaxsae.errors import one_line, require
+
+T = TypeVar("T")
+SUPPRESS: Any = argparse.SUPPRESS
+
+
+class Parser(argparse.ArgumentParser):
+    """An `ArgumentParser` whose errors are one line, with `--debug` for tracebacks."""
+
+    def __init__(self, description: str, prog: str | None = None) -> None:
+        super().__init__(
+            prog=prog,
+            description=description,
+            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+            allow_abbrev=False,
+        )
+        self._texts: set[str] = set()
+        self.outputs: list[str] = []
+        """Names of the flags of `add_output`."""
+        self.add_argument("--debug", action="store_true", help="show the traceback of an error")
+
+    def error(self, message: str) -> NoReturn:
+        """Status 2 and one line."""
+        self.exit(2, one_line(f"error: {message}; see {self.prog} --help"))
+
+    def add_output(self, flag: str, what: str) -> None:
+        """Add a flag for a file to write; before the work begins it is seen that it can be, see `run`.
+
+        Args:
+          what: for the help.
+        """
+        self.outputs.append(flag.removeprefix("--").replace("-", "_"))
+        self.add_argument(flag, metavar="OUT", help=what)
+
+    def add_text(self, flag: str, **options: Any) -> None:
+        """Add a flag whose value may begin with a hyphen, such as `--pattern -ak`."""
+        self._texts.add(flag)
+        self.add_argument(flag, **options)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As usual, but that a flag of `add_text` takes what follows as it is."""
+        words, joined = list(sys.argv[1:] if args is None else args), []
+        while words:
+            word = words.pop(0)
+            joined.append(f"{word}={words.pop(0)}" if word in self._texts and words else word)
+        return super().parse_known_args(joined, namespace)
+
+    def add_config(
+        self,
+        config: type,
+        *,
+        only: tuple[str, ...] = (),
+        names: dict[str, tuple[str, ...]] | None = None,
+        lists: tuple[str, ...] = (),
+        **defaults: Any,
+    ) -> None:
+        """Add a flag for each field of a config dataclass, or for those in `only`; `defaults` differ from the field's.
+
+        `names` gives a field other flags than its own name; the fields in `lists` take several values, parted by
+        commas, and become lists of (as typed, value).
+
+        A flag that is not given leaves no attribute: the dataclass knows its default.
+        """
+        hints = typing.get_type_hints(config)
+        for field in dataclasses.fields(config):
+            if only and field.name not in only:
+                continue
+            kind, options = hints[field.name], dict(field.metadata)
+            if isinstance(kind, types.UnionType):
+                kind = next(part for part in typing.get_args(kind) if part is not type(None))
+            if typing.get_origin(kind) is typing.Literal:
+                options.setdefault("choices", typing.get_args(kind))
+                kind = str
+            default = defaults.get(field.name, field.default)
+            if default is None or default is False:
+                default = "off"
+            elif str(default).startswith(str(DEMO)):
+                default = "the demo's"
+            options["help"] = f"{options['help']} (default: {default})"
+            how = {"action": "store_true"} if kind is bool else {"type": kind}
+            if field.name in lists:
+                how, options["metavar"] = {"type": _several(kind)}, "N[,N...]"
+            flags = (names or {}).get(field.name, (f"--{field.name.replace('_', '-')}",))
+            self.add_argument(*flags, **{**how, "dest": field.name, "default": SUPPRESS, **options})
+
+
+def _several(kind: Callable[[str], Any]) -> Callable[[str], list[tuple[str, Any]]]:
+    """A parser of values parted by commas: [(as typed, value), ...]."""
+
+    def parse(text: str) -> list[tuple[str, Any]]:
+        values = [(part.strip(), kind(part)) for part in text.split(",")]
+        if len({value for _, value in values}) < len(values):
+            raise argparse.ArgumentTypeError(f"values must differ, got {text}")
+        return values
+
+    parse.__name__ = kind.__name__  # what argparse calls it in its error
+    return parse
+
+
+def config_from(args: argparse.Namespace, config: Callable[..., T], **defaults: Any) -> T:
+    """The config dataclass from the flags that were given; `defaults` where they differ from the fields' own."""
+    names = {field.name for field in dataclasses.fields(config)}  # type: ignore[arg-type]
+    return config(**defaults | {name: value for name, value in vars(args).items() if name in names})
+
+
+def layers_of(text: str, every: Sequence[int]) -> list[int]:
+    """`8`, `2,8,14`, or `all`, which is `every`."""
+    if text == "all":
+        return list(every)
+    parts = text.split(",")
+    ok = all(part.strip().removeprefix("-").isdigit() for part in parts)
+    require(ok, f"layer must be a number, several parted by commas, or all, got {text}")
+    layers = [int(part) for part in parts]
+    require(min(layers) >= 0, f"layer must be at least 0, got {min(layers)}")
+    require(len(set(layers)) == len(layers), f"layers must differ, got {text}")
+    return layers
+
+
+def add_device(parser: Parser) -> None:
+    """Add `--device`."""
+    choices = ("cpu", "gpu", "cuda", "tpu", "auto", "mps")
+    parser.add_argument("--device", choices=choices, default="cpu", help="what JAX runs on; cuda means gpu")
+
+
+def add_other_model(parser: Parser) -> None:
+    """Add `--other-model`."""
+    what = "take an SAE that was trained on another model than the one given, and only say so"
+    parser.add_argument("--other-model", action="store_true", help=what)

@@ -1,0 +1,108 @@
+"""Which model, text and rows a command reads: decided here for all of them. Imports neither JAX nor torch itself."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jaxsae.cli import arguments, terminal
+from jaxsae.config import DEMO, DataConfig
+from jaxsae.errors import require
+
+if TYPE_CHECKING:
+    from jaxsae.activations.store import Store
+    from jaxsae.text.samples import Samples
+
+
+GUIDE = {"checkpoint": "models/torso_restoration/best_model.pt", "dataset": "data/restoration_dataset"}
+"""Where the original scripts' guide has the user's model and text, seen from the folder in which it is run."""
+
+
+def data_config(args: argparse.Namespace, **defaults: Any) -> DataConfig:
+    """What the flags say; where they name no model and text, the user's own in the guide's places, else the demo's.
+
+    Which it is, is printed: figures of the demo are not to be taken for the user's.
+    """
+    missing = [name for name in GUIDE if not hasattr(args, name)]
+    here = [name for name in missing if Path(GUIDE[name]).exists()]
+    say = functools.partial(terminal.print_wrapped, indent=9)
+    flags = " and ".join(f"--{name}" for name in missing)
+    if missing and here == missing:
+        defaults |= {name: GUIDE[name] for name in here}
+        say(f"note     no {flags} given: {' and '.join(GUIDE[name] for name in here)} of this folder")
+    elif len(missing) == 2:
+        only = f" (this folder has {GUIDE[here[0]]} alone)" if here else ""
+        say(f"note     no {flags} given: this is the embedded demo, not your model{only}")
+    elif missing == ["dataset"] and not is_demo(args.checkpoint, "best_model.pt"):
+        say("note     no --dataset given: the text is the embedded demo's, not that of your model")
+    elif missing == ["checkpoint"] and not is_demo(args.dataset, "dataset") and not is_rows(args.dataset):
+        say("note     no --checkpoint given: the model is the embedded demo's, not yours")
+    return arguments.config_from(args, DataConfig, **defaults)
+
+
+def is_demo(path: str | Path, what: str) -> bool:
+    """Whether a path, as it is written or wherever it leads, is that of a part of the embedded demo."""
+    return Path(path).resolve() == (DEMO / what).resolve()
+
+
+def paths_of(dataset: str) -> list[str]:
+    """The datasets or stores that `--dataset` names: one, or several parted by commas."""
+    from jaxsae.text.loading import paths_in
+
+    return paths_in(dataset)
+
+
+def is_rows(dataset: str) -> bool:
+    """Whether `--dataset` names rows that were extracted before, rather than text."""
+    from jaxsae.activations.store import is_store
+
+    return is_store(paths_of(dataset)[0])
+
+
+def text(data: DataConfig) -> Samples:
+    """The samples that `data` names, of all its datasets; the demo's are made where they are not there."""
+    from jaxsae.demo import dataset
+    from jaxsae.text.loading import load_several
+
+    paths = paths_of(data.dataset)
+    require(
+        not is_rows(data.dataset), f"--dataset must be text here, got stored rows in {paths[0]}; give their dataset"
+    )
+    for path in paths:
+        dataset.ensure_demo(path)
+    return load_several(paths, data.split, data.max_samples)
+
+
+def rows(args: argparse.Namespace, data: DataConfig, layer: int, usual: int | None = None) -> Store:
+    """The stored rows that `data` names, of which `layer` is one.
+
+    Args:
+      usual: samples whose rows are taken of each store where no flag says how many; None, or where it is not said of
+        which samples rows are: all.
+
+    Raises:
+      InputError: flags that ask for other rows than these are.
+    """
+    from jaxsae.activations.store import open_stores
+
+    paths, asked = paths_of(data.dataset), hasattr(args, "max_samples")
+    found = open_stores(paths, layer, args.max_samples if asked else None)
+    check_stored(args, found.about)
+    if usual is not None and not asked and found.samples() is not None:
+        found = open_stores(paths, layer, usual)
+    return found
+
+
+def check_stored(args: argparse.Namespace, about: Mapping[str, Any]) -> None:
+    """Raise `InputError` where a flag says something else of stored rows than they do."""
+    for name in ("split", "padding"):
+        if hasattr(args, name):
+            said, given = about.get(name), getattr(args, name)
+            what = "which they do not say" if said is None else f"{said!r}"
+            require(
+                said == given,
+                f"--{name} must be that of the stored rows, {what}, got {given!r}; leave it out, or extract others",
+            )

@@ -1,0 +1,139 @@
+"""A command as a process: exit status, one-line errors, signals, outputs that can be written."""
+
+import argparse
+import contextlib
+import errno
+import logging
+import os
+import signal
+import sys
+import tempfile
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NoReturn
+
+from jaxsae.cli.arguments import Parser
+from jaxsae.cli.terminal import prepare_streams
+from jaxsae.errors import InputError, InputNote, one_line, require
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, as Ctrl-C is told: what is half done is cleaned up."""
+
+
+def _raise(number: int, frame: Any) -> NoReturn:
+    raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def _signals(handler: Callable[[int, Any], None]) -> Iterator[None]:
+    """Ctrl-C and SIGTERM go to `handler` within the block, where this is a thread that can have that."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, how in before.items():
+            signal.signal(number, how)
+
+
+@contextlib.contextmanager
+def stop_later() -> Iterator[Callable[[], bool]]:
+    """Within the block, what it gives tells whether Ctrl-C or SIGTERM came; at its end that is raised.
+
+    A second one is raised at once.
+    """
+    came: list[int] = []
+
+    def note(number: int, frame: Any) -> None:
+        if came:
+            _raise(number, frame)
+        came.append(number)
+        # not through sys.stderr: what the signal interrupts may be writing there
+        os.write(2, b"stopping: saving first; once more stops at once\n")
+
+    with _signals(note):
+        yield lambda: bool(came)
+    if came:
+        _raise(came[0], None)
+
+
+def run(main: Callable[[argparse.Namespace], int | None], parser: Parser) -> NoReturn:
+    """Parse the command line, run `main` and exit with its status; what the user can mend is one line, status 2."""
+    prepare_streams()
+    args = parser.parse_args()
+    quiet_libraries()
+    try:
+        with _signals(_raise), _outputs(args, parser.outputs):
+            status = main(args) or 0
+            sys.stdout.flush()
+    except (InputError, OSError, MemoryError) as error:
+        if args.debug:
+            raise
+        if isinstance(error, BrokenPipeError):  # the reader of a pipe has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(141)
+        message = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+        cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
+        if getattr(cause, "errno", None) in NO_ROOM:
+            message = f"what is written must find room on the disk, got {error}; make room and run it again"
+        parser.exit(2, one_line(f"error: {message}"))
+    except KeyboardInterrupt as error:
+        if args.debug:
+            raise
+        terminated = isinstance(error, Terminated)
+        parser.exit(143 if terminated else 130, "terminated\n" if terminated else "interrupted\n")
+    sys.exit(status)
+
+
+@contextlib.contextmanager
+def _outputs(args: argparse.Namespace, names: Sequence[str]) -> Iterator[None]:
+    """See that the files which flags name can be written; `-` is standard output, which then gets nothing else.
+
+    Raises:
+      InputError: one cannot be written, or two are the same.
+    """
+    from jaxsae.files import check_output
+
+    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    require(len(set(given.values())) == len(given), f"--{' and --'.join(given)} must be different files")
+    read = [value for name, value in vars(args).items() if name not in names]
+    inputs = [one for value in read for one in (value if isinstance(value, list) else [value]) if isinstance(one, str)]
+    with contextlib.ExitStack() as stack:
+        for name, path in given.items():
+            if path != "-":
+                check_output(path, f"--{name.replace('_', '-')}", inputs)
+                continue
+            folder = stack.enter_context(tempfile.TemporaryDirectory())
+            out, made = sys.stdout, os.path.join(folder, name)
+            setattr(args, name, made)
+            stack.callback(_copy_text, made, out)
+            stack.enter_context(contextlib.redirect_stdout(sys.stderr))
+        yield
+
+
+def _copy_text(path: str, stream: Any) -> None:
+    if os.path.exists(path):
+        with open(path, encoding="utf-8") as file:
+            stream.write(file.read())
+        stream.write("\n")
+        stream.flush()
+
+
+def quiet_libraries() -> None:
+    """Keep the chatter of JAX, Orbax, torch and matplotlib off the terminal: only what the user can act on is shown."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    for name in ("absl", "jax", "orbax", "matplotlib", "torch"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.simplefilter("ignore")
+    warnings.simplefilter("always", InputNote)
+    warnings.showwarning = _show_note
+
+
+def _show_note(message: Warning | str, *about: Any, **more: Any) -> None:
+    sys.stderr.write(one_line(f"note: {message}"))

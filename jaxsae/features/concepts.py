@@ -1,0 +1,148 @@
+"""Yes-or-no properties of characters that latents are compared with: spellings, labels, what is known of the demo."""
+
+import re
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool
+
+from jaxsae.errors import InputError, require
+from jaxsae.files import read_text
+from jaxsae.text import preparation
+from jaxsae.text.samples import Samples
+
+BUILT_IN = Path(__file__).with_name("concepts.toml")
+ABOUT = ("damage", "language", "morphology", "writing", "formula")
+LABELS = ("damage", "after damage")
+_KEYS = {"about", "title", "pattern", "unless", "labels"}
+
+
+@dataclass(frozen=True)
+class Concept:
+    """A property of characters; exactly one of `pattern`, `labels` and `truth` says which have it."""
+
+    name: str
+    about: str
+    """The question it belongs to, of `ABOUT`."""
+    title: str
+    pattern: re.Pattern[str] | None = None
+    """Every character of a match has it."""
+    unless: re.Pattern[str] | None = None
+    """With it, every character of a text in which `pattern` is found more often than this has the property."""
+    labels: str | None = None
+    """Of `LABELS`."""
+    truth: Bool[np.ndarray, " characters"] | None = None
+    """Of every character of a split, sample after sample, no padding."""
+
+    @property
+    def source(self) -> str:
+        """Where the property comes from: a scholar's label, or only the spelling."""
+        if self.pattern is None:
+            return "label" if self.truth is None else "known of the demo"
+        return "text pattern" if self.unless is None else "text pattern, of whole texts"
+
+    def of_text(self, true_text: str, damaged: Bool[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
+        """Which characters of one text have it."""
+        if self.labels == "damage":
+            return damaged
+        if self.labels == "after damage":
+            return ~damaged & np.concatenate([[False], damaged[:-1]])
+        has = np.zeros(len(true_text), bool)
+        if self.pattern is None:
+            return has
+        if self.unless is not None:
+            has[:] = len(self.pattern.findall(true_text)) > len(self.unless.findall(true_text))
+            return has
+        for match in self.pattern.finditer(true_text):
+            has[slice(*match.span())] = True
+        return has
+
+
+def load_concepts(path: str | Path = BUILT_IN) -> list[Concept]:
+    """Read a TOML file of concepts; what may stand in it is said at the top of the built-in one.
+
+    Raises:
+      InputError: not TOML, an unknown key, or a pattern that is no regular expression; the concept is named.
+    """
+    path = Path(path)
+    require(path.is_file(), f"{path}: must be a TOML file of concepts, got no such file")
+    try:
+        tables = tomllib.loads(read_text(path, "TOML"))
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{path}: must be TOML in UTF-8, got: {error}") from None
+    require(bool(tables), f"{path}: must have at least one concept, got none")
+    return [_concept(path, name, table) for name, table in tables.items()]
+
+
+def _concept(path: Path, name: str, table: Any) -> Concept:
+    where = f"{path}: concept {name!r}"
+    require(isinstance(table, dict), f"{where} must be a table ([name] and lines below it), got {table!r}")
+    require(all(isinstance(v, str) for v in table.values()), f"{where} must have strings only")
+    unknown = sorted(set(table) - _KEYS)
+    require(not unknown, f"{where} may have {', '.join(sorted(_KEYS))}, got {', '.join(unknown)}")
+    require(table.get("about") in ABOUT, f"{where}: about must be one of {', '.join(ABOUT)}, got {table.get('about')}")
+    require(("pattern" in table) != ("labels" in table), f"{where} must have either pattern or labels")
+    require("unless" not in table or "pattern" in table, f"{where}: unless goes with a pattern, got none")
+    labels = table.get("labels")
+    require(labels is None or labels in LABELS, f"{where}: labels must be one of {', '.join(LABELS)}, got {labels!r}")
+    compiled: dict[str, Any] = {}
+    for key in ("pattern", "unless"):
+        try:
+            compiled[key] = re.compile(table[key]) if key in table else None
+        except re.error as error:
+            raise InputError(f"{where}: {key} must be a regular expression, got {table[key]!r}: {error}") from None
+    return Concept(name, table["about"], table.get("title", name), labels=labels, **compiled)
+
+
+def of_spelling(spelling: str) -> list[Concept]:
+    """Concepts of the characters of a spelling wherever it occurs: all of them, and each by itself."""
+    out = [Concept(spelling, "spelling", "every character", re.compile(re.escape(spelling)))]
+    for i, character in enumerate(spelling if len(spelling) > 1 else ""):
+        before, after = re.escape(spelling[:i]), re.escape(spelling[i + 1 :])
+        pattern = re.compile(f"(?<={before}){re.escape(character)}(?={after})")
+        out.append(Concept(f"{spelling} {i}", "spelling", f"{spelling[:i]}[{character}]{spelling[i + 1 :]}", pattern))
+    return out
+
+
+_TRUTH_ABOUT = {"language": "language", "logogram": "writing", "numeral": "writing"} | dict.fromkeys(
+    ("formula", "verb", "personal name", "deity", "place name"), "formula"
+)
+
+
+def known(properties: Mapping[str, Bool[np.ndarray, " characters"]]) -> list[Concept]:
+    """Concepts of what is known of the demo's characters (`jaxsae.demo.Truth.properties`)."""
+    return [
+        Concept(f"={name}", _TRUTH_ABOUT.get(name.split()[0], _TRUTH_ABOUT.get(name, "morphology")), name, truth=has)
+        for name, has in properties.items()
+    ]
+
+
+Marks = Callable[[int], Bool[np.ndarray, "concepts n"]]
+"""Number of a sample -> which concepts each of its real characters has."""
+
+
+def true_text(samples: Samples, sample: int) -> tuple[str, Bool[np.ndarray, " n"]]:
+    """A sample's real characters as they were before the damage, and which of them are damaged."""
+    real = samples.mask[sample] != 0
+    labels = samples.labels[sample][real]
+    damaged = labels != preparation.NO_LABEL
+    return "".join(map(chr, np.where(damaged, labels, samples.ids[sample][real]))), damaged
+
+
+def marks(concepts: Sequence[Concept], samples: Samples) -> Marks:
+    """What says, sample by sample, which characters have which concept."""
+    ends = (samples.mask != 0).sum(axis=1).cumsum()
+
+    def of_sample(sample: int) -> Bool[np.ndarray, "concepts n"]:
+        letters, damaged = true_text(samples, sample)
+        start = int(ends[sample]) - len(letters)
+        rows = [
+            c.of_text(letters, damaged) if c.truth is None else c.truth[start : start + len(letters)] for c in concepts
+        ]
+        return np.stack(rows) if rows else np.zeros((0, len(letters)), bool)
+
+    return of_sample

@@ -1,0 +1,44 @@
+"""Where latents fire: the strongest places and some drawn at random, with the values around them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+STRONGEST, DRAWN = 8, 12
+"""Contexts kept of each latent; one of a sample at most."""
+BEFORE, AFTER = 30, 18
+"""Characters of a context around the one that it is of."""
+
+
+@dataclass
+class Contexts:
+    """The `count` places of each latent with the highest scores so far, at most one in a sample."""
+
+    count: int
+    d_sae: int
+
+    def __post_init__(self) -> None:
+        shape = (self.count, self.d_sae)
+        self.score = np.zeros(shape, np.float32)
+        """Above 0 where there is a place."""
+        self.sample, self.position = np.full(shape, -1, np.int32), np.full(shape, -1, np.int32)
+        self.values = np.zeros((*shape, BEFORE + 1 + AFTER), np.float16)
+        """Of the latent, from `BEFORE` characters before the place to `AFTER` after it."""
+
+    def offer(
+        self, score: Float[np.ndarray, "n d_sae"], latents: Float[np.ndarray, "n d_sae"], sample: int, first: int
+    ) -> None:
+        """Take what is better than the worst kept; rows are positions `first`, `first` + 1, ... of one sample."""
+        row = score.argmax(axis=0)
+        best = score[row, np.arange(self.d_sae)]
+        slot = self.score.argmin(axis=0)
+        new = np.flatnonzero(best > self.score[slot, np.arange(self.d_sae)])
+        if not len(new):
+            return
+        around = row[new, None] + np.arange(-BEFORE, AFTER + 1)
+        inside = (around >= 0) & (around < len(latents))
+        values = np.where(inside, latents[np.clip(around, 0, len(latents) - 1), new[:, None]], 0)
+        at = (slot[new], new)
+        self.score[at], self.sample[at], self.position[at] = best[new], sample, first + row[new]
+        self.values[at] = np.minimum(values, np.finfo(np.float16).max)

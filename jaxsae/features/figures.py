@@ -1,0 +1,51 @@
+"""Pictures of what latents do."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure  # without pyplot, which keeps every figure and looks for a screen
+
+from jaxsae.features.statistics import LatentStatistics
+from jaxsae.train.figures import ACCENT, STYLE, density_histogram
+
+
+def latents_figure(path: str | Path, title: str, survey: LatentStatistics, chosen: Sequence[int]) -> None:
+    """How strongly latents fire: all at a glance, how often, and each of `chosen` by itself; a PNG.
+
+    At a glance: a column a latent, the most frequent first; colour is on how many characters it has such a value.
+    """
+    assert survey.levels is not None
+    counts, edges = survey.levels.counts[:, 0].sum(axis=0), survey.levels.edges()
+    there = np.flatnonzero(counts.sum(axis=0))
+    part = slice(there[0], there[-1] + 1) if len(there) else slice(0, 1)
+    edges = np.append(edges[part], 2 * edges[part][-1] - edges[part][-2] if part.stop - part.start > 1 else 1.0)
+    chosen = list(chosen)[:24]
+    across = 6
+    rows = -(-len(chosen) // across)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(13, 4.6 + 1.7 * rows), layout="constrained")
+        figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
+        parts: Any = figure.subfigures(2, 1, height_ratios=(4.4, max(1.7 * rows, 0.1)))
+        top, bottom = parts
+        glance, density = top.subplots(1, 2, width_ratios=(2, 1))
+        order = np.argsort(-survey.fired, kind="stable")
+        image = np.ma.masked_equal(counts[order][:, part].T, 0)
+        mesh = glance.pcolormesh(
+            np.arange(survey.d_sae + 1), edges, image, norm=LogNorm(1, max(2, counts.max())), cmap="viridis_r"
+        )
+        glance.set(yscale="log", xlabel="features, the most frequent first", ylabel="value")
+        top.colorbar(mesh, ax=glance, label="characters", pad=0.01)
+        density_histogram(density, survey.rate, f"{survey.rows:,} characters")
+        axes = np.reshape(bottom.subplots(max(rows, 1), across, squeeze=False), -1)
+        for ax in axes[len(chosen) :]:
+            ax.set_axis_off()
+        for ax, latent in zip(axes, chosen, strict=False):
+            ax.stairs(counts[latent, part], edges, fill=True, color=ACCENT)
+            ax.set(xscale="log", yscale="symlog", ylim=(0, None))
+            ax.set_title(f"{latent}: {survey.rate[latent]:.2%}, max {survey.peak[latent]:.3g}", fontsize=8, loc="left")
+            ax.tick_params(labelsize=7)
+        figure.savefig(path, dpi=130)

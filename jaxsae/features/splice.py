@@ -1,0 +1,162 @@
+"""What a change of the residual stream does to the restorations: an SAE, or an ablation, spliced in after a layer.
+
+Measured at damaged positions alone: at the others the model only has to copy what it sees. Padding is left as it is.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxsae.errors import require
+from jaxsae.models.restoration import RestorationModel
+from jaxsae.sae import autoencoder as sae_lib
+from jaxsae.sae.autoencoder import SAE
+from jaxsae.text.batching import plan
+from jaxsae.text.samples import Samples, check_samples
+
+Change = Callable[[Float[Array, "batch position d_model"]], Float[Array, "batch position d_model"]]
+
+
+class Effect(NamedTuple):
+    """Means over damaged positions."""
+
+    ce: float
+    """Cross-entropy of the true character, in nats."""
+    kl: float
+    """KL divergence from the unchanged model's distribution to this one, in nats."""
+    top1: float
+    """Share of positions whose most probable character is the true one."""
+    top5: float
+    positions: int
+
+
+class Restored(NamedTuple):
+    """What the model says at each damaged position, in the order of the text."""
+
+    ce: Float[np.ndarray, " positions"]
+    """Cross-entropy of the true character, in nats."""
+    kl: Float[np.ndarray, " positions"]
+    """KL divergence from the unchanged model's distribution, in nats."""
+    above: Int[np.ndarray, " positions"]
+    """How many characters are more probable than the true one."""
+    guess: Int[np.ndarray, " positions"]
+    """The most probable character."""
+
+    def effect(self, where: Bool[np.ndarray, " positions"] | slice = slice(None)) -> Effect:
+        """Means over the positions, or over those `where`; NaN where there is none."""
+        ce, kl, above = self.ce[where], self.kl[where], self.above[where]
+        if not len(ce):
+            return Effect(*(float("nan"),) * 4, 0)
+        means = (ce.mean(), kl.mean(), (above == 0).mean(), (above < 5).mean())
+        return Effect(*map(float, means), len(ce))  # type: ignore[call-arg, arg-type]
+
+    def probability(self, where: Bool[np.ndarray, " positions"] | slice = slice(None)) -> float:
+        """Of the true character, mean."""
+        return float(np.exp(-self.ce[where]).mean()) if len(self.ce[where]) else float("nan")
+
+
+@jax.jit
+def _per_position(
+    clean: Float[Array, "n vocab"], logits: Float[Array, "n vocab"], true_ids: Int[Array, " n"]
+) -> tuple[Float[Array, " n"], Float[Array, " n"], Int[Array, " n"], Int[Array, " n"]]:
+    """The fields of `Restored`."""
+    log_p, log_q = jax.nn.log_softmax(clean), jax.nn.log_softmax(logits)
+    true = jnp.take_along_axis(log_q, true_ids[:, None], axis=-1)
+    kl = (jnp.exp(log_p) * (log_p - log_q)).sum(axis=-1)
+    above = ~(log_q <= true)  # a NaN is above: it is never restored right
+    return -true[:, 0], kl, above.sum(axis=-1), log_q.argmax(axis=-1)
+
+
+def restorations(
+    model: RestorationModel,
+    samples: Samples,
+    layer: int,
+    changes: Mapping[str, Change],
+    read: Callable[[Float[Array, "batch position d_model"]], Float[Array, "batch position m"]] | None = None,
+) -> tuple[dict[str, Restored], Float[np.ndarray, "positions m"]]:
+    """What the model says with each change made to its residual stream after block `layer`, and `clean` without.
+
+    Args:
+      changes: name -> function of the stream [batch, position, d_model]; what it gives at padding is not used.
+      read: what else to take from the unchanged stream; its values at the damaged positions are the second result.
+    """
+    model.config.check_layer(layer)
+    check_samples(samples, model.config.vocab_size, model.config.max_position)
+    damaged = samples.damaged
+    require(bool(damaged.any()), "samples must have damaged positions (labels other than -100), got none")
+    positions = int(damaged.sum())
+    number = damaged.reshape(-1).cumsum().reshape(damaged.shape) - 1
+    found = {name: [np.zeros(positions) for _ in Restored._fields] for name in ("clean", *changes)}
+    was_read = None
+    for rows, length in plan(samples.lengths, samples.ids.shape[1]):
+        ids, mask = (jnp.asarray(a[rows, :length]) for a in (samples.ids, samples.mask))
+        x = model.resid_post(ids, mask, layer=layer)
+        where = np.flatnonzero(damaged[rows, :length])
+        if not len(where):
+            continue
+        here = number[rows, :length].reshape(-1)[where]
+        if read is not None:
+            values = np.asarray(read(x)).reshape(x.shape[0] * x.shape[1], -1)[where]
+            was_read = np.zeros((positions, values.shape[1]), np.float32) if was_read is None else was_read
+            was_read[here] = values
+        room = -(-len(where) // 64) * 64  # few shapes to compile for
+        at = jnp.asarray(np.resize(where, room))
+        true_ids = jnp.asarray(samples.labels[rows, :length].reshape(-1)[np.resize(where, room)])
+
+        def restore(x: Array, mask: Array = mask, at: Array = at) -> Array:
+            final = model.resume(x, mask, layer=layer)
+            return model.unembed(final.reshape(1, -1, final.shape[-1])[:, at])[0]
+
+        clean = restore(x)
+        for name, columns in found.items():
+            logits = clean if name == "clean" else restore(_where_real(mask != 0, changes[name](x), x))
+            for column, values in zip(columns, _per_position(clean, logits, true_ids), strict=True):
+                column[here] = np.asarray(values)[: len(where)]
+    out = {
+        name: Restored(ce, kl, above.astype(int), guess.astype(int)) for name, (ce, kl, above, guess) in found.items()
+    }
+    return out, np.zeros((positions, 0), np.float32) if was_read is None else was_read
+
+
+def effects(model: RestorationModel, samples: Samples, layer: int, changes: Mapping[str, Change]) -> dict[str, Effect]:
+    """`restorations`, as means over the damaged positions."""
+    return {name: one.effect() for name, one in restorations(model, samples, layer, changes)[0].items()}
+
+
+@jax.jit
+def _where_real(real: Bool[Array, "batch position"], changed: Array, x: Array) -> Array:
+    return jnp.where(real[:, :, None], changed, x)
+
+
+@partial(jax.jit, static_argnames="k")
+def reconstruct(sae: SAE, x: Float[Array, "batch position d_in"], k: int | None) -> Float[Array, "batch position d_in"]:
+    """The SAE's reconstruction of a residual stream."""
+    rows = x.reshape(-1, x.shape[-1])
+    return sae_lib.decode(sae, sae_lib.encode(sae, rows, k)).reshape(x.shape)
+
+
+@partial(jax.jit, static_argnames="k")
+def with_latent(
+    sae: SAE, x: Float[Array, "batch position d_in"], k: int | None, latent: int | Int[Array, ""], value: float | Array
+) -> Float[Array, "batch position d_in"]:
+    """A residual stream with one latent set to `value` everywhere, all else kept, the SAE's error too.
+
+    x + (value - latents[latent]) * W_dec[latent]; a value of 0 removes the latent.
+    """
+    rows = x.reshape(-1, x.shape[-1])
+    now = sae_lib.encode(sae, rows, k)[:, latent]
+    return (rows + (value - now)[:, None] * sae.W_dec[latent][None, :]).reshape(x.shape)
+
+
+def recovered(clean: Effect, changed: Effect, ablated: Effect) -> float:
+    """Share of the cross-entropy lost by an ablation that `changed` keeps: 1 as without change, 0 as ablated.
+
+    Not clipped: below 0 where it is worse than the ablation. NaN where the ablation loses nothing.
+    """
+    lost = ablated.ce - clean.ce
+    return (ablated.ce - changed.ce) / lost if lost else float("nan")

@@ -1,0 +1,1 @@
+"""Models that are read, and their training: the restoration transformer, in Flax."""

@@ -1,0 +1,244 @@
+"""The restoration transformer in Flax NNX: a replica of the PyTorch model for inference, every layer within reach.
+
+Character-level, pre-norm, bidirectional, rotary positions. All matrix products run at full float32 precision on every
+device; parameters of another floating type (float64 in the tests) are computed with as they are.
+"""
+
+import collections
+import functools
+import itertools
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float, Int, Num
+
+from jaxsae.config import ModelConfig
+from jaxsae.errors import require
+from jaxsae.models.products import attention, matmul
+
+M = TypeVar("M", bound=nnx.Module)
+Ids = Int[Array | np.ndarray, "batch position"]
+Mask = Num[Array | np.ndarray, "batch position"]
+
+
+@functools.lru_cache
+def rotary_table(length: int, d_head: int, base: float) -> tuple[np.ndarray, np.ndarray]:
+    """Cosines and sines of the rotary angles, each [length, d_head] float32, both halves of `d_head` alike.
+
+    Made on the host, each stage rounded to float32 as the PyTorch model does: ways that round elsewhere differ by 2e-5
+    rad at position 767. Float64 runs use the same float32 table.
+    """
+    exponent = np.arange(0, d_head, 2, dtype=np.float32) / np.float32(d_head)
+    inv_freq = np.float32(1) / (np.float64(base) ** exponent).astype(np.float32)
+    angle = (np.arange(length, dtype=np.float32)[:, None] * inv_freq).astype(np.float64)
+    return tuple(np.concatenate([f(angle)] * 2, axis=-1).astype(np.float32) for f in (np.cos, np.sin))  # type: ignore[return-value]
+
+
+def rotate(
+    x: Float[Array, "batch head position d_head"],
+    cos: Float[Array, "position d_head"],
+    sin: Float[Array, "position d_head"],
+) -> Float[Array, "batch head position d_head"]:
+    """Turn each pair (j, j + d_head/2) by its position's angle (half-split pairing; Su et al. 2021, RoFormer)."""
+    first, second = jnp.split(x, 2, axis=-1)
+    return x * cos[None, None] + jnp.concatenate([-second, first], axis=-1) * sin[None, None]
+
+
+def dot_general(x: Array, kernel: Array, *_: Any, **__: Any) -> Array:
+    """`lax.dot_general` as a linear layer calls it: the last axis of x with the first of the kernel."""
+    return matmul(x, kernel)
+
+
+def linear(d_in: int, d_out: int, *, rngs: nnx.Rngs, param_dtype: Any) -> nnx.Linear:
+    """x @ kernel + bias, with kernel [d_in, d_out]."""
+    return nnx.Linear(d_in, d_out, dot_general=dot_general, param_dtype=param_dtype, rngs=rngs)
+
+
+class Attention(nnx.Module):
+    """softmax(rot(q) rot(k)^T / sqrt(d_head) + bias) v per head, heads being contiguous slices of d_model."""
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs, param_dtype: Any) -> None:
+        self.n_heads = config.n_heads
+
+        self.q_proj, self.k_proj, self.v_proj, self.out_proj = (
+            linear(config.d_model, config.d_model, rngs=rngs, param_dtype=param_dtype) for _ in range(4)
+        )
+
+    def __call__(
+        self,
+        x: Float[Array, "batch position d_model"],
+        cos: Float[Array, "position d_head"],
+        sin: Float[Array, "position d_head"],
+        bias: Float[Array, "batch 1 1 position"] | None,
+    ) -> Float[Array, "batch position d_model"]:
+        batch, position, d_model = x.shape
+        # one product for the three: a third of the small ones, which cost more than their share; in halves, because
+        # what rounding leaves in it is multiplied and goes into an exponential
+        three = (self.q_proj, self.k_proj, self.v_proj)
+        qkv = matmul(x, jnp.concatenate([p.kernel[...] for p in three], axis=1), halves=True)
+        qkv = qkv + jnp.concatenate([p.bias[...] for p in three if p.bias is not None])[None, None]
+        q, k, v = qkv.reshape(batch, position, 3, self.n_heads, -1).transpose(2, 0, 3, 1, 4)
+        q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+        mixed = attention(q, k, v, bias)
+        return self.out_proj(mixed.transpose(0, 2, 1, 3).reshape(batch, position, d_model))
+
+
+class FeedForward(nnx.Module):
+    """down(gelu(up(x))) with the exact GELU, x * Phi(x), not its tanh approximation."""
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs, param_dtype: Any) -> None:
+        self.up = linear(config.d_model, config.d_ff, rngs=rngs, param_dtype=param_dtype)
+        self.down = linear(config.d_ff, config.d_model, rngs=rngs, param_dtype=param_dtype)
+
+    def __call__(self, x: Float[Array, "batch position d_model"]) -> Float[Array, "batch position d_model"]:
+        return self.down(jax.nn.gelu(self.up(x), approximate=False))
+
+
+class LayerNorm(nnx.Module):
+    """(x - mean) / sqrt(var + 1e-5) * scale + bias, with the biased variance.
+
+    The mean is taken out twice: what rounding left of it the first time goes the second, so that a stream with an
+    offset loses no digits. Flax's own layer has another epsilon and, by default, a variance that cancels.
+    """
+
+    def __init__(self, config: ModelConfig, *, param_dtype: Any) -> None:
+        self.scale = nnx.Param(jnp.ones(config.d_model, param_dtype))
+        self.bias = nnx.Param(jnp.zeros(config.d_model, param_dtype))
+        self.epsilon = 1e-5
+
+    def __call__(self, x: Float[Array, "batch position d_model"]) -> Float[Array, "batch position d_model"]:
+        x = x - x.mean(axis=-1, keepdims=True)
+        x = x - x.mean(axis=-1, keepdims=True)
+        variance = jnp.square(x).mean(axis=-1, keepdims=True)
+        return x / jnp.sqrt(variance + self.epsilon) * self.scale[None, None] + self.bias[None, None]
+
+
+class Block(nnx.Module):
+    """x + attn(ln1(x)), then x + ff(ln2(x))."""
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs, param_dtype: Any) -> None:
+        self.ln1 = LayerNorm(config, param_dtype=param_dtype)
+        self.attn = Attention(config, rngs=rngs, param_dtype=param_dtype)
+        self.ln2 = LayerNorm(config, param_dtype=param_dtype)
+        self.ff = FeedForward(config, rngs=rngs, param_dtype=param_dtype)
+
+    def __call__(
+        self,
+        x: Float[Array, "batch position d_model"],
+        cos: Float[Array, "position d_head"],
+        sin: Float[Array, "position d_head"],
+        bias: Float[Array, "batch 1 1 position"] | None,
+    ) -> Float[Array, "batch position d_model"]:
+        x = x + self.attn(self.ln1(x), cos, sin, bias)
+        return x + self.ff(self.ln2(x))
+
+
+# The blocks are alike, so one compiled block serves all of them, and stopping early is not calling the rest. Inside a
+# caller's own jit these are inlined.
+run_block = jax.jit(lambda block, x, cos, sin, bias: block(x, cos, sin, bias))
+run_embed = jax.jit(lambda embed, ids: embed(ids))
+run_bias = jax.jit(lambda mask, dtype: (1 - mask.astype(dtype)[:, None, None, :]) * -1e9, static_argnums=1)
+run_head = jax.jit(lambda final_ln, head, x: head(final_ln(x)))
+
+
+class RestorationModel(nnx.Module):
+    """x = embed[ids]; x = block_i(x) for every block; logits = head(final_ln(x)).
+
+    Args:
+      config: the shape; `config.max_position` bounds the length of a text, any shorter one may be given.
+      rngs: initialises the parameters (Flax's defaults).
+      param_dtype: float32 always, but for float64 comparisons.
+    """
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs, param_dtype: Any = jnp.float32) -> None:
+        self.config = config
+        self.embed = nnx.Embed(config.vocab_size, config.d_model, param_dtype=param_dtype, rngs=rngs)
+        self.layers = nnx.List([Block(config, rngs=rngs, param_dtype=param_dtype) for _ in range(config.n_layers)])
+        self.final_ln = LayerNorm(config, param_dtype=param_dtype)
+        self.head = linear(config.d_model, config.vocab_size, rngs=rngs, param_dtype=param_dtype)
+
+    def stream(self, ids: Ids, mask: Mask | None = None) -> Iterator[Float[Array, "batch position d_model"]]:
+        """The residual stream after block 0, 1, ...; a block runs when its value is asked for.
+
+        Args:
+          ids: token ids in 0..vocab_size-1 (outside: NaN, as everywhere in JAX; the readers of `jaxsae.data` check).
+          mask: 1 = real, 0 = padding, which no position attends to; None attends to every position.
+        """
+        config, length = self.config, ids.shape[1]
+        require(
+            length <= config.max_position,
+            f"a text must have at most {config.max_position} characters (max_position), got {length}",
+        )
+        yield from self.run_blocks(run_embed(self.embed, ids), mask, range(config.n_layers))
+
+    def run_blocks(
+        self, x: Float[Array, "batch position d_model"], mask: Mask | None, blocks: range
+    ) -> Iterator[Float[Array, "batch position d_model"]]:
+        """The residual stream after each of `blocks`, `x` being what the first of them reads."""
+        cos, sin = rotary_table(x.shape[1], self.config.d_head, float(self.config.rotary_base))
+        bias = None if mask is None else run_bias(jnp.asarray(mask), x.dtype)
+        for block in blocks:
+            x = run_block(self.layers[block], x, cos, sin, bias)
+            yield x
+
+    def resid_post(self, ids: Ids, mask: Mask | None = None, *, layer: int) -> Float[Array, "batch position d_model"]:
+        """The residual stream after block `layer` (0-based), running only blocks 0..layer.
+
+        What a PyTorch forward hook on `model.layers[layer]` sees; `blocks.{layer}.hook_resid_post` in TransformerLens.
+        """
+        self.config.check_layer(layer)
+        return next(itertools.islice(self.stream(ids, mask), layer, None))
+
+    def resume(
+        self, x: Float[Array, "batch position d_model"], mask: Mask | None = None, *, layer: int
+    ) -> Float[Array, "batch position d_model"]:
+        """The last block's output, `x` being the residual stream after block `layer`, changed or not."""
+        self.config.check_layer(layer)
+        rest = self.run_blocks(x, mask, range(layer + 1, self.config.n_layers))
+        return collections.deque(itertools.chain([x], rest), maxlen=1)[0]
+
+    def unembed(self, x: Float[Array, "batch position d_model"]) -> Float[Array, "batch position vocab"]:
+        """Logits over token ids, from the last block's output."""
+        return run_head(self.final_ln, self.head, x)
+
+    def __call__(self, ids: Ids, mask: Mask | None = None) -> Float[Array, "batch position vocab"]:
+        """Logits over token ids at every position."""
+        return self.unembed(self.resid_post(ids, mask, layer=self.config.n_layers - 1))
+
+
+def params_of(model: RestorationModel) -> dict[str, jax.Array]:
+    """Dotted path -> parameter, such as `layers.0.attn.q_proj.kernel` -> [d_model, d_model]."""
+    return {".".join(map(str, path)): leaf[...] for path, leaf in nnx.to_flat_state(nnx.state(model, nnx.Param))}
+
+
+def shapes_of(abstract: nnx.Module) -> dict[str, tuple[int, ...]]:
+    """Dotted path -> shape of every parameter of a module as `nnx.eval_shape` makes it; nothing is allocated."""
+    return {".".join(map(str, path)): leaf.shape for path, leaf in nnx.to_flat_state(nnx.state(abstract, nnx.Param))}
+
+
+def with_params(abstract: M, params: Mapping[str, np.ndarray | jax.Array], dtype: Any = jnp.float32) -> M:
+    """Such a module around given parameters (paths and shapes as `shapes_of` says), converted to `dtype`."""
+    graphdef, state = nnx.split(abstract)
+    flat = [
+        (path, leaf.replace(jnp.asarray(params[".".join(map(str, path))], dtype)))
+        for path, leaf in nnx.to_flat_state(state)
+    ]
+    return nnx.merge(graphdef, nnx.from_flat_state(flat))
+
+
+def param_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """`shapes_of` the restoration model."""
+    return shapes_of(nnx.eval_shape(lambda: RestorationModel(config, rngs=nnx.Rngs(0))))
+
+
+def from_params(
+    config: ModelConfig, params: Mapping[str, np.ndarray | jax.Array], dtype: Any = jnp.float32
+) -> RestorationModel:
+    """The restoration model, `filled`."""
+    return with_params(
+        nnx.eval_shape(lambda: RestorationModel(config, rngs=nnx.Rngs(0), param_dtype=dtype)), params, dtype
+    )

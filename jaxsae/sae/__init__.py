@@ -1,0 +1,1 @@
+"""The sparse autoencoder: its arrays, its architectures, its figures."""

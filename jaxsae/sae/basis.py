@@ -1,0 +1,79 @@
+"""Coordinates to train in, and the way back."""
+
+import math
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jaxsae.errors import require
+from jaxsae.models.products import matmul
+from jaxsae.sae.autoencoder import SAE
+from jaxsae.sae.rows import AnyRows
+
+
+class Basis(NamedTuple):
+    """Coordinates to train in: scale * (x - centre) @ rotation."""
+
+    centre: Float[Array, " d_in"]
+    rotation: Float[Array, "d_in d_in"]
+    """Orthogonal, so that norms and angles, and with them the order of a row's pre-activations, stay as they are."""
+    scale: Float[Array, ""]
+
+
+def to_basis(basis: Basis, x: Float[Array, "n d_in"]) -> Float[Array, "n d_in"]:
+    """Rows in the basis."""
+    return matmul((x - basis.centre[None, :]) * basis.scale, basis.rotation)
+
+
+def fold_basis(sae: SAE, basis: Basis) -> SAE:
+    """The SAE of rows x that does what `sae` does on rows in `basis`, its latents divided by `basis.scale`.
+
+    Computed in float64, on the host.
+    """
+    centre, rotation, scale = (np.asarray(a, np.float64) for a in basis)
+    W_enc, b_enc, W_dec, b_dec = (np.asarray(a, np.float64) for a in sae[:4])
+    W_enc = rotation @ W_enc
+    threshold = None if sae.threshold is None else sae.threshold / basis.scale
+
+    def array(a: np.ndarray) -> Array:
+        return jnp.asarray(a, sae.b_enc.dtype)
+
+    return SAE(
+        W_enc=array(W_enc),
+        b_enc=array(b_enc / scale - centre @ W_enc),
+        W_dec=array(W_dec @ rotation.T),
+        b_dec=array(b_dec @ rotation.T / scale + centre),
+        threshold=threshold,
+    )
+
+
+CHUNK = 4096
+"""Rows summed at once in float64."""
+
+
+def principal_basis(rows: AnyRows) -> Basis:
+    """The rows' principal directions, strongest first, about their mean; scaled to a variance of 1 over all elements.
+
+    Adam's step is the same in each coordinate. Along the rows' own directions it so reaches the many of little
+    variance, in which latents differ, as soon as the few of much; in the model's coordinates each holds some of all.
+    Summed in float64; rows that are all the same keep their scale.
+
+    Raises:
+      InputError: NaN or infinity in the rows.
+    """
+    n, d_in = rows.shape
+    total, products = np.zeros(d_in), np.zeros((d_in, d_in))
+    chunks = [slice(start, start + CHUNK) for start in range(0, n, CHUNK)]
+    for chunk in chunks:
+        total += np.asarray(rows[chunk], np.float64).sum(axis=0)
+    require(bool(np.isfinite(total).all()), "rows must be finite numbers, got NaN or infinity in them")
+    centre = total / n
+    for chunk in chunks:
+        x = np.asarray(rows[chunk], np.float64) - centre
+        products += x.T @ x
+    variances, directions = np.linalg.eigh(products / n)
+    mean_variance = float(variances.mean())
+    scale = 1 / math.sqrt(mean_variance) if mean_variance > 0 else 1.0
+    return Basis(*(jnp.asarray(a, rows.dtype) for a in (centre, directions[:, ::-1], scale)))

@@ -1,0 +1,1 @@
+"""Text -> token ids: cleaning, damage, readers of datasets, batches."""

@@ -1,0 +1,90 @@
+"""Samples by the path of a dataset: a `save_to_disk` folder, or a file of fragments that is prepared first."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from jaxsae.errors import InputError, listed, require
+from jaxsae.files import sha256, sha256_of
+from jaxsae.text import preparation
+from jaxsae.text.arrow import _is_alone, _named, load_columns, split_names
+from jaxsae.text.fragments import read_fragments
+from jaxsae.text.samples import COLUMNS, Samples, as_samples, joined
+
+DEFAULT_SEED = 42
+"""The original's, for a `fragments.json` given where a dataset is expected."""
+
+
+def load_samples(path: str | Path, split: str = "validation", max_samples: int | None = None) -> Samples:
+    """Read the first `max_samples` samples of a split, in order; all where there are fewer, or with None.
+
+    Args:
+      path: a `save_to_disk` folder (of a DatasetDict, or of one split), or a file of `read_fragments`, which is
+        prepared with seed 42.
+      split: `train`, `validation`, `test`, or what else the folder has. A split that was saved alone and does not say
+        which it is, is taken for any.
+
+    Raises:
+      InputError: no such file or split, no samples in it, or not such data.
+    """
+    path = Path(path)
+    if path.is_dir():
+        columns = load_columns(path, split, list(COLUMNS), max_samples)
+    elif path.is_file():
+        splits = prepare_fragments(read_fragments(path), DEFAULT_SEED)
+        require(split in splits, f"split must be one of {listed(splits)}, got {split!r}")
+        columns = {name: column[:max_samples] for name, column in splits[split].items()}
+    else:
+        raise InputError(f"dataset must be a save_to_disk folder or a fragments.json, got {path}, which does not exist")
+    require(len(columns["input_ids"]) > 0, f"a split must have samples, got none in {split!r} of {path}")
+    return as_samples(columns, path)
+
+
+def load_several(paths: Sequence[str | Path], split: str = "validation", max_samples: int | None = None) -> Samples:
+    """`load_samples` of each, one after another; at most `max_samples` of each."""
+    return joined([load_samples(path, split, max_samples) for path in paths])
+
+
+def paths_in(text: str) -> list[str]:
+    """The paths of a list parted by commas; a path that exists as it stands is taken as it stands, commas and all."""
+    out: list[str] = []
+    rest = text.split(",")
+    while rest:
+        ends = [n for n in range(1, len(rest) + 1) if Path(",".join(rest[:n])).exists()]
+        n = ends[-1] if ends else 1
+        out.append(",".join(rest[:n]))
+        rest = rest[n:]
+    return out
+
+
+def has_samples(path: str | Path, split: str) -> bool:
+    """Whether a dataset has that split, with a sample in it. One split that was saved alone has no other."""
+    path = Path(path)
+    if path.is_file():
+        return True
+    if _is_alone(path) or split not in split_names(path):
+        return False
+    return len(load_columns(path, split, list(COLUMNS), 1)["input_ids"]) > 0
+
+
+def fingerprint(path: str | Path) -> str:
+    """SHA-256 of a dataset's content: of a file, or of the files that a folder's splits name, wherever links lead."""
+    path = Path(path)
+    if path.is_file():
+        return sha256(path)
+    parts = []
+    for split in [""] if _is_alone(path) else split_names(path):
+        if not (path / split / "state.json").exists():
+            continue  # it is missed when it is asked for
+        for key, entries in _named(path / split).items():
+            for name, skip, take in entries:
+                parts.append((f"{split}/{key}/{name}/{skip}/{take}", path / split / name))
+    return sha256_of((name, file) for name, file in parts if file.exists())
+
+
+def prepare_fragments(texts: Iterable[str], seed: int) -> dict[str, dict[str, np.ndarray]]:
+    """Split name -> column name -> array [n, 768], as the original preprocessing makes them with `seed`."""
+    columns = preparation.prepare(texts, seed)
+    rows_of = preparation.split_indices(len(columns["input_ids"]), seed)
+    return {split: {name: column[rows] for name, column in columns.items()} for split, rows in rows_of.items()}

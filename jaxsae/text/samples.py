@@ -1,0 +1,92 @@
+"""Damaged texts as the model takes them."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool
+
+from jaxsae.errors import InputError, require
+from jaxsae.text import preparation
+
+COLUMNS = {"input_ids": np.int32, "labels": np.int32, "attention_mask": np.int8}
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Damaged texts as the model takes them, each array [n, positions].
+
+    `ids`: token ids; `labels`: the true id where the text is damaged, else -100; `mask`: 1 = real, 0 = padding.
+    """
+
+    ids: np.ndarray
+    labels: np.ndarray
+    mask: np.ndarray
+
+    def __post_init__(self) -> None:
+        require(self.ids.shape == self.labels.shape == self.mask.shape, "ids, labels and mask must have one shape")
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, rows: slice) -> "Samples":
+        return Samples(self.ids[rows], self.labels[rows], self.mask[rows])
+
+    @property
+    def damaged(self) -> np.ndarray:
+        """Where the true character is hidden, [n, positions]."""
+        return self.labels != preparation.NO_LABEL
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Characters up to and with the last real one, [n]."""
+        positions = np.arange(1, self.mask.shape[1] + 1)
+        return (positions * (self.mask != 0)).max(axis=1, initial=0)
+
+
+def as_samples(columns: Mapping[str, np.ndarray], path: Path) -> Samples:
+    """The columns of a dataset, in the types that they have here.
+
+    Raises:
+      InputError: not of one shape, or values that cannot be; `path` is named.
+    """
+    shapes = {name: columns[name].shape for name in COLUMNS}
+    require(len(set(shapes.values())) == 1, f"{path}: {', '.join(COLUMNS)} must have one shape, got {shapes}")
+    for name, least in (("input_ids", 0), ("labels", preparation.NO_LABEL), ("attention_mask", 0)):
+        low, high = (int(end) for end in (columns[name].min(initial=0), columns[name].max(initial=0)))
+        most = 1 if name == "attention_mask" else sys.maxunicode
+        require(least <= low and high <= most, f"{path}: {name} must be in {least}..{most}, got {low}..{high}")
+    labels = columns["labels"]
+    ok = not ((labels < 0) & (labels != preparation.NO_LABEL)).any()
+    require(ok, f"{path}: labels must be characters, or {preparation.NO_LABEL} where there is no damage")
+    return Samples(*(columns[name].astype(dtype, copy=False) for name, dtype in COLUMNS.items()))
+
+
+def joined(several: Sequence[Samples]) -> Samples:
+    """Samples of several datasets, one after another; they must be of one width."""
+    widths = {samples.ids.shape[1] for samples in several}
+    require(len(widths) == 1, f"datasets must have samples of one length, got {', '.join(map(str, sorted(widths)))}")
+    return Samples(*(np.concatenate([getattr(s, name) for s in several]) for name in ("ids", "labels", "mask")))
+
+
+def check_samples(samples: Samples, vocab_size: int, max_position: int) -> None:
+    """Raise `InputError` unless ids and labels are in the vocabulary, and samples are short enough for the model."""
+    width = samples.ids.shape[1]
+    require(width <= max_position, f"samples must have at most {max_position} positions (max_position), got {width}")
+    for what, numbers in (("token ids", samples.ids), ("labels", np.where(samples.damaged, samples.labels, 0))):
+        outside = (numbers < 0) | (numbers >= vocab_size)
+        if outside.any():
+            sample, position = (int(n) for n in np.argwhere(outside)[0])
+            number = int(numbers[sample, position])
+            character = f" ({chr(number)!r})" if 0 <= number <= sys.maxunicode else ""
+            raise InputError(
+                f"{what} must be in 0..{vocab_size - 1} (the model's vocabulary), got {numbers.min()}..{numbers.max()}: "
+                f"{number}{character} at position {position} of sample {sample}, and {int(outside.sum()) - 1} more"
+            )
+
+
+def kept_positions(samples: Samples, padding: str) -> Bool[np.ndarray, "n position"]:
+    """The positions that rows are made of: every one (`keep`) or the real ones (`drop`)."""
+    return np.ones(samples.ids.shape, bool) if padding == "keep" else samples.mask != 0

@@ -1,0 +1,1 @@
+"""Rows -> sparse autoencoders: the step, the loop, saved states, logs, pictures."""

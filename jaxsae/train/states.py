@@ -1,0 +1,130 @@
+"""Saved states of a run that may be stopped: Orbax steps in a folder."""
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from orbax.checkpoint import v1 as ocp
+
+from jaxsae.errors import InputError, require
+from jaxsae.files import check_room, remove_folder
+
+STATE_FORMAT = 1
+
+
+class States:
+    """A run's saved states: Orbax steps in a folder, of which the two newest are kept.
+
+    Args:
+      folder: need not exist.
+      run: which run it is, as JSON; the states of another are refused.
+    """
+
+    def __init__(self, folder: str | Path, run: Mapping[str, Any]) -> None:
+        self.folder, self.run = Path(folder).resolve(), json.loads(json.dumps(run))
+        self._checkpointer: ocp.training.Checkpointer | None = None
+        self._saving: Any = None
+
+    def _open(self) -> ocp.training.Checkpointer:
+        if self._checkpointer is None:
+            keep = ocp.training.preservation_policies.LatestN(2)
+            self._checkpointer = ocp.training.Checkpointer(
+                self.folder, preservation_policy=keep, cleanup_tmp_directories=True
+            )
+        return self._checkpointer
+
+    def save(self, step: int, state: Any, position: Mapping[str, Any]) -> None:
+        """Save a pytree of arrays as `step`, and where in the run that is; written while the caller goes on.
+
+        Arrays are copied first: the caller may give their buffers away.
+
+        Raises:
+          OSError: the save before this one failed.
+        """
+        self.wait()
+        held = jax.tree.map(lambda a: a if jnp.issubdtype(a.dtype, jax.dtypes.prng_key) else np.array(a), state)
+        about = {"format": STATE_FORMAT, "run": self.run, "position": position}
+        with self._told():
+            # a disk that is full is better found here: TensorStore tells of it in hundreds of lines
+            check_room(self.folder.parent, sum(leaf.nbytes for leaf in jax.tree.leaves(held)) + 2**16)
+            self._saving = self._open().save_async(step, _by_name(held), custom_metadata=about, overwrite=True)
+
+    def wait(self) -> None:
+        """Until what is being saved is there."""
+        saving, self._saving = self._saving, None
+        if saving is not None:
+            with self._told():
+                saving.result()
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # TensorStore's full disk is a ValueError, a folder gone may be anything
+            reason = str(error).strip().split("\n")[0]
+            raise OSError(f"the state could not be saved in {self.folder}: {reason}") from error
+
+    def load(self, like: Callable[[dict[str, Any]], Any]) -> tuple[dict[str, Any], Any] | None:
+        """(position, state) of the newest whole state; None where there is none.
+
+        Args:
+          like: position -> any state of the structure and shapes that it had there.
+
+        Raises:
+          InputError: states of another run, or of another version; what differs is named. Or none of them is whole.
+        """
+        self.wait()
+        if not self.folder.is_dir():
+            return None
+        problems = []
+        for saved in reversed(self._open().checkpoints):
+            try:
+                about = self._open().metadata(saved.step).custom_metadata or {}
+                self._check(about)
+                shaped = like(about["position"])
+                loaded = self._open().load(saved.step, _by_name(shaped))
+            except InputError:
+                raise
+            except Exception as error:  # Orbax and TensorStore raise many kinds; the one before it may be whole
+                problems.append(str(error).strip().split("\n")[0])
+                continue
+            leaves = [loaded[name] for name in _by_name(shaped)]
+            return about["position"], jax.tree.unflatten(jax.tree.structure(shaped), leaves)
+        require(not problems, f"{self.folder}: a saved state must be whole, got: {(problems or [''])[0]}")
+        return None
+
+    def check(self) -> None:
+        """Raise `InputError` where there are states of another run."""
+        for saved in self._open().checkpoints if self.folder.is_dir() else []:
+            self._check(self._open().metadata(saved.step).custom_metadata or {})
+
+    def _check(self, about: Mapping[str, Any]) -> None:
+        version, theirs = about.get("format"), about.get("run") or {}
+        require(version == STATE_FORMAT, f"{self.folder}: its format must be {STATE_FORMAT}, got {version!r}")
+        differ = [name for name in {**self.run, **theirs} if theirs.get(name) != self.run.get(name)]
+        named = ", ".join(differ)
+        require(not differ, f"{self.folder} holds a run with another {named}; resume with the same, or start anew")
+
+    def close(self) -> None:
+        """Wait for what is being saved, and let go of the folder."""
+        checkpointer, self._checkpointer = self._checkpointer, None
+        with contextlib.ExitStack() as last:
+            if checkpointer is not None:
+                last.enter_context(self._told())
+                last.callback(checkpointer.close)
+            self.wait()
+
+    def discard(self) -> None:
+        """Remove the folder: the run is through."""
+        self.close()
+        remove_folder(self.folder)
+
+
+def _by_name(tree: Any) -> dict[str, Any]:
+    """Path -> leaf: a form that Orbax gives back as it was."""
+    return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}

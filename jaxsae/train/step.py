@@ -1,0 +1,261 @@
+"""One training step of SAEs that are trained alike: the state, the optimizer, and what revives latents.
+
+The step is written for one SAE and mapped over a leading axis of members; one SAE is an ensemble of one.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, ArrayLike, Bool, Float, Int
+
+from jaxsae.config import SAEConfig
+from jaxsae.models.products import total
+from jaxsae.sae import autoencoder as sae_lib
+from jaxsae.sae import basis as basis_lib
+from jaxsae.sae.autoencoder import SAE
+from jaxsae.sae.basis import Basis
+
+BANDWIDTH = 0.5
+"""Of JumpReLU's straight-through gradients, where the rows' elements have variance 1."""
+DEAD_AFTER, DEAD_SHARE = 25, 130
+"""Steps without firing after which a latent is to be revived: at least so many, and enough to have fired so often if
+all fired alike. With fewer, runs with an L0 of 16 of 1,536 ran away: what was revived silenced the rest."""
+LIFT = 0.01
+"""What the bias of such a latent gains a step, where the rows' elements have variance 1."""
+LIFT_TO_THRESHOLD, LOWER = 0.003, 0.97
+"""The same where it has a threshold, and what that is multiplied by."""
+
+
+Rows = Float[Array, "n d_in"] | tuple[Float[Array, "n d_in"], ...]
+Step = Callable[["TrainState", "Members", Rows, Int[Array, "*members batch"]], "TrainState"]
+
+
+def clip_by_global_norm(max_norm: float) -> optax.GradientTransformation:
+    """g * min(1, max_norm / (norm + 1e-6)) as PyTorch's clip_grad_norm_; optax's own lacks the 1e-6."""
+
+    def update(grads: optax.Updates, state: optax.OptState, params: optax.Params | None = None) -> tuple:
+        norm = jnp.sqrt(sum(total(g**2) for g in jax.tree.leaves(grads)))
+        scale = jnp.minimum(max_norm / (norm + 1e-6), 1.0)
+        return jax.tree.map(lambda g: g * scale, grads), state
+
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+
+
+class TrainState(NamedTuple):
+    """Everything a step changes; each array has a leading axis of members."""
+
+    sae: SAE
+    opt_state: optax.OptState
+    penalty: Float[Array, " members"]
+    """The weight of sparsity in the loss; ReLU's moves where there is a target L0."""
+    aim: Float[Array, " members"]
+    """The target L0; that of a penalty begins higher and sinks to the target in half of the run."""
+    idle: Int[Array, "members d_sae"]
+    """Steps since each latent last fired."""
+    loss_sum: Float[Array, " members"]
+    """Of the batch losses since the epoch began."""
+    l0_sum: Float[Array, " members"]
+    finite: Int[Array, " members"]
+    """Steps since the epoch began, up to the first whose loss or gradient is not finite: no later one is."""
+
+
+def optimizer(lr: float | optax.Schedule, b2: float = 0.999) -> optax.GradientTransformation:
+    """Adam, after clipping to norm 1; PyTorch's defaults but for the learning rate, and `b2` where it is given."""
+    return optax.chain(clip_by_global_norm(1.0), optax.adam(lr, b1=0.9, b2=b2, eps=1e-8))
+
+
+def dead_after(config: SAEConfig, batch_size: int) -> int:
+    """Steps without firing after which a latent counts as dead; in rows, that times `batch_size`."""
+    l0 = config.k or config.target_l0 or config.d_sae
+    # every prefix of a Matryoshka leans on its first latents: it runs away sooner
+    share = 1.5 * DEAD_SHARE if config.architecture == "matryoshka" else DEAD_SHARE
+    return max(DEAD_AFTER, math.ceil(share * config.d_sae / (batch_size * l0)))
+
+
+SPARSE_SHARE = 20
+"""A TopK's step touches only the latents that fire where they are at most one in so many: measured on CPU."""
+AT_ONCE = 2**23
+"""Bytes of weights and moments that one step moves at most on CPU, if it can: as many as its caches hold."""
+
+
+def members_at_once(config: SAEConfig) -> int:
+    """How many SAEs to train in one step; on CPU, products of large stacks are slower than one product a member."""
+    bytes_each = 3 * 2 * config.d_in * config.d_sae * 4
+    return max(1, AT_ONCE // bytes_each) if jax.default_backend() == "cpu" else 2**10
+
+
+def sparse_pays(config: SAEConfig) -> bool:
+    """Whether a step is faster that gathers and scatters the k latents of a row.
+
+    Not elsewhere than on CPU: a GPU adds scattered rows in an order that changes.
+    """
+    few = config.k is not None and config.k * SPARSE_SHARE <= config.d_sae
+    return few and jax.default_backend() == "cpu" and members_at_once(config) == 1
+
+
+class Members(NamedTuple):
+    """What differs between members and no step changes; an axis of members on each."""
+
+    target: Float[Array, " members"]
+    """Target L0; 0 where there is none."""
+    target_decay: Float[Array, " members"]
+    """What the L0 aimed at is multiplied by each step, until it is the target."""
+    patience: Int[Array, " members"]
+    """Steps without firing after which a latent is revived."""
+    basis: Basis | None = None
+    """Train on the rows in this basis."""
+
+    @classmethod
+    def of(
+        cls, configs: Sequence[SAEConfig], batch_size: int, target_decay: ArrayLike = 1.0, bases: Sequence[Basis] = ()
+    ) -> "Members":
+        """Of these; `bases` one for each, or none."""
+        return cls(
+            jnp.array([float(c.target_l0 or 0) for c in configs]),
+            jnp.broadcast_to(jnp.asarray(target_decay, float), len(configs)),
+            jnp.array([dead_after(c, batch_size) for c in configs], jnp.int32),
+            jax.tree.map(lambda *leaves: jnp.stack(leaves), *bases) if bases else None,
+        )
+
+
+@dataclass(frozen=True)
+class Stepper:
+    """Members that share architecture, width and k: their start, their step, and the SAEs they are.
+
+    Args:
+      config: of any member.
+      transform: the optimizer.
+      precision: of the operands of products.
+      l1_rate: how fast a ReLU's penalty moves where there is a target L0.
+      revive: latents that have been silent for long: by AuxK, and by raising their bias (and lowering their
+        threshold) a little each step until they fire, as idle experts are brought back into a mixture (Wang et al.
+        2024, arXiv 2408.15664).
+      sparse: a TopK's step gathers and scatters the k latents of a row; None: where that pays.
+    """
+
+    config: SAEConfig
+    transform: optax.GradientTransformation
+    precision: str = "float32"
+    l1_rate: float = 0.01
+    revive: bool = False
+    sparse: bool | None = None
+
+    @property
+    def sparsely(self) -> bool:
+        """`sparse`, or whether it pays."""
+        return sparse_pays(self.config) if self.sparse is None else self.sparse
+
+    def _layout(self, saes: SAE) -> SAE:
+        """SAEs <-> what the state holds: both matrices [d_in, d_sae], so that every product of the gradient comes out
+        as it is kept; or, where rows of single latents are fetched, both [d_sae, d_in]."""
+        name = "W_enc" if self.sparsely else "W_dec"
+        return saes._replace(**{name: getattr(saes, name).swapaxes(-1, -2)})
+
+    def begin(self, saes: SAE, penalty: ArrayLike = 0.0, aim: ArrayLike = 0.0) -> TrainState:
+        """A fresh state around the members' starting weights; penalty and aim are theirs, or one for all."""
+        dtype, (members, d_sae) = saes.b_enc.dtype, saes.b_enc.shape
+        weights = self._layout(jax.tree.map(jnp.copy, saes))
+        # a buffer each, for all are donated
+        return TrainState(
+            weights,
+            jax.vmap(self.transform.init)(weights),
+            penalty=jnp.full(members, penalty, dtype),
+            aim=jnp.full(members, aim, dtype),
+            idle=jnp.zeros((members, d_sae), jnp.int32),
+            loss_sum=jnp.zeros(members, dtype),
+            l0_sum=jnp.zeros(members, dtype),
+            finite=jnp.zeros(members, jnp.int32),
+        )
+
+    def saes(self, weights: SAE) -> SAE:
+        """The SAEs that a state's weights (or gradients, or moments) are of."""
+        return self._layout(weights)
+
+    @cached_property
+    def step(self) -> Step:
+        """Jitted: `step(state, members, rows, batch)` trains every member on `rows[batch]` and gives the next state.
+
+        The state is donated: the one passed in is gone. With a tuple of rows, one for each member, `batch` has a row
+        for each too; else all see the same.
+        """
+        return jax.jit(self._step, donate_argnums=0)
+
+    def _step(self, state: TrainState, members: Members, rows: Rows, batch: Int[Array, "*members batch"]) -> TrainState:
+        of_each = isinstance(rows, tuple)
+        if isinstance(rows, tuple):
+            x = jnp.stack([r.at[b].get(mode="promise_in_bounds") for r, b in zip(rows, batch, strict=True)])
+        else:
+            x = rows.at[batch].get(mode="promise_in_bounds")[None]
+        if members.basis is not None:
+            basis = members.basis if of_each else jax.tree.map(lambda a: a[:1], members.basis)
+            x = jax.vmap(basis_lib.to_basis)(basis, x)
+        dead = state.idle >= members.patience[:, None]
+
+        given = (state.sae, state.penalty, state.aim, dead)
+        if len(state.penalty) > 1 and of_each:
+            found = jax.vmap(self._gradient)(x, *given)
+        elif len(state.penalty) > 1:
+            found = jax.vmap(partial(self._gradient, x[0]))(*given)
+        else:  # XLA on CPU has a faster product for matrices than for a stack of one
+            found = jax.tree.map(lambda a: a[None], self._gradient(x[0], *jax.tree.map(lambda a: a[0], given)))
+        return jax.vmap(self._update)(state, members, dead, *found)
+
+    def _gradient(
+        self,
+        x: Float[Array, "batch d_in"],
+        weights: SAE,
+        penalty: Float[Array, ""],
+        aim: Float[Array, ""],
+        dead: Bool[Array, " d_sae"],
+    ) -> tuple[SAE, sae_lib.Seen]:
+        def loss(weights: SAE) -> tuple[Array, sae_lib.Seen]:
+            return sae_lib.loss(
+                self._layout(weights),
+                x,
+                penalty,
+                self.config,
+                target_l0=aim,
+                bandwidth=BANDWIDTH,
+                dead=dead if self.revive else None,
+                sparse=self.sparsely,
+                dtype=None if self.precision == "float32" else self.precision,
+            )
+
+        return jax.grad(loss, has_aux=True)(weights)
+
+    def _update(
+        self, state: TrainState, members: Members, dead: Bool[Array, " d_sae"], grads: SAE, seen: sae_lib.Seen
+    ) -> TrainState:
+        updates, opt_state = self.transform.update(grads, state.opt_state, state.sae)
+        sae = optax.apply_updates(state.sae, updates)
+        sae = sae._replace(W_dec=sae_lib.unit_norm(sae.W_dec, axis=1 if self.sparsely else 0))
+        if sae.threshold is not None:
+            sae = sae._replace(threshold=jax.nn.relu(sae.threshold))
+        if self.revive:
+            idle = dead & ~seen.fired
+            lift = LIFT if sae.threshold is None else LIFT_TO_THRESHOLD
+            sae = sae._replace(b_enc=sae.b_enc + jnp.where(idle, lift, 0.0))
+            if sae.threshold is not None:
+                sae = sae._replace(threshold=sae.threshold * jnp.where(idle, LOWER, 1.0))
+        penalty, dtype = state.penalty, state.aim.dtype
+        aim = jnp.maximum(members.target.astype(dtype), state.aim * members.target_decay.astype(dtype))
+        if self.config.penalised and self.config.architecture == "relu":
+            penalty *= jnp.exp(self.l1_rate * jnp.clip(jnp.log(jnp.maximum(seen.l0, 1e-3) / aim), -1, 1))
+        loss_sum = state.loss_sum + seen.loss
+        return TrainState(
+            sae,
+            opt_state,
+            penalty,
+            aim,
+            idle=jnp.where(seen.fired, 0, state.idle + 1),
+            loss_sum=loss_sum,
+            l0_sum=state.l0_sum + seen.l0,
+            # all gradients are scaled by the norm of all: one that is not finite is in every parameter
+            finite=state.finite + jnp.isfinite(loss_sum + sae.b_dec.sum()),
+        )
