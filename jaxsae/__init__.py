@@ -17,7 +17,7 @@ _HOME = {
     "TrainConfig": "config",
     "RestorationModel": "models.restoration",
     "SAE": "sae.autoencoder",
-    "encode": "sae.autoencoder",
+    "encode": "sae.architectures",
     "decode": "sae.autoencoder",
     "load_samples": "text.loading",
     "extract": "activations.extraction",
