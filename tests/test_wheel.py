@@ -23,7 +23,7 @@ def test_the_wheel(tmp_path):
     listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True)
     assert listed.returncode == 0, listed.stderr
     for name in listed.stdout.splitlines():
-        if name.endswith((".py", ".toml", ".md")) or name.startswith(("jaxsae/", "LICENSE")):
+        if name.endswith((".py", ".toml", ".md")) or name.startswith(("jaxsae/", "checkpoints/", "LICENSE")):
             (source / name).parent.mkdir(parents=True, exist_ok=True)
             (source / name).write_bytes((ROOT / name).read_bytes())
     build = [
