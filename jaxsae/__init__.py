@@ -1,33 +1,58 @@
 """jaxsae: train sparse autoencoders on a PyTorch restoration transformer, and read what it learned.
 
-Reading order is data flow: `text` and `data` (text -> token ids), `model` (ids -> residual stream), `activations`
-(residual stream -> rows), `sae` and `train` (rows -> sparse autoencoder), `metrics` and `splice` (how good it is),
-`concepts`, `survey` and `dossier` (what its latents mean), `answers` and `report` (the page that shows it). The readers
-and writers of PyTorch files live in the sibling package `convert`.
+Reading order is data flow, a room a stage: `text` (text -> token ids), `models` (ids -> residual stream), `activations`
+(residual stream -> rows), `sae` and `train` (rows -> sparse autoencoder, and how good it is), `features` (what its
+latents mean, and the page that shows it). `cli` is the command line, `demo` the corpus of the embedded demo. The
+readers and writers of PyTorch files live in the sibling package `convert`.
 """
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING
 
-# Loaded on first use, so that `--help` of a script costs neither JAX nor Flax.
+# Name -> where it lives. Loaded on first use, so that `--help` costs neither JAX nor Flax; the imports below say the
+# same to whoever reads types, and a test compares the two.
 _HOME = {
-    "InputError": "errors",
-    "ModelConfig": "config",
-    "SAEConfig": "config",
-    "TrainConfig": "config",
-    "RestorationModel": "models.restoration",
-    "SAE": "sae.autoencoder",
-    "encode": "sae.architectures",
-    "decode": "sae.autoencoder",
-    "load_samples": "text.loading",
-    "extract": "activations.extraction",
-    "train_sae": "train.loop",
-    "score": "sae.metrics",
+    "InputError": "jaxsae.errors",
+    "ModelConfig": "jaxsae.config",
+    "SAEConfig": "jaxsae.config",
+    "TrainConfig": "jaxsae.config",
+    "RestorationModel": "jaxsae.models.restoration",
+    "SAE": "jaxsae.sae.autoencoder",
+    "encode": "jaxsae.sae.architectures",
+    "decode": "jaxsae.sae.autoencoder",
+    "load_samples": "jaxsae.text.loading",
+    "extract": "jaxsae.activations.extraction",
+    "train_sae": "jaxsae.train.loop",
+    "train_run": "jaxsae.train.run",
+    "TextSource": "jaxsae.train.sources",
+    "StoreSource": "jaxsae.train.sources",
+    "score": "jaxsae.sae.metrics",
 }
 __all__ = list(_HOME)
 
+if TYPE_CHECKING:
+    from jaxsae.activations.extraction import extract as extract
+    from jaxsae.config import ModelConfig as ModelConfig
+    from jaxsae.config import SAEConfig as SAEConfig
+    from jaxsae.config import TrainConfig as TrainConfig
+    from jaxsae.errors import InputError as InputError
+    from jaxsae.models.restoration import RestorationModel as RestorationModel
+    from jaxsae.sae.architectures import encode as encode
+    from jaxsae.sae.autoencoder import SAE as SAE
+    from jaxsae.sae.autoencoder import decode as decode
+    from jaxsae.sae.metrics import score as score
+    from jaxsae.text.loading import load_samples as load_samples
+    from jaxsae.train.loop import train_sae as train_sae
+    from jaxsae.train.run import train_run as train_run
+    from jaxsae.train.sources import StoreSource as StoreSource
+    from jaxsae.train.sources import TextSource as TextSource
+else:  # a type checker would take any name for one that is there
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'jaxsae' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"jaxsae.{_HOME[name]}"), name)
+    def __getattr__(name):
+        if name not in _HOME:
+            raise AttributeError(f"module 'jaxsae' has no attribute {name!r}")
+        return getattr(importlib.import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME})

@@ -4,13 +4,35 @@ The command line is made from these (`jaxsae.cli`), so that a default stands in 
 """
 
 import math
+import os
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from jaxsae.errors import listed, plain_number, require, whole_number
 
-DEMO = Path(__file__).resolve().parents[1] / "checkpoints" / "demo"
+
+def _demo() -> tuple[Path, Path]:
+    """The folders of the embedded demo's model and of its text."""
+    package = Path(__file__).resolve().parent
+    packaged, clone = package / "demo", package.parent / "checkpoints" / "demo"
+    installed = (packaged / "best_model.pt").is_file()
+    if not installed and ((clone / "dataset").is_dir() or os.access(clone, os.W_OK)):
+        return clone, clone
+    from importlib.metadata import version
+
+    from platformdirs import user_cache_dir
+
+    # the version: another release may generate other text
+    return packaged if installed else clone, Path(user_cache_dir("jaxsae")) / f"demo-{version('jaxsae')}"
+
+
+DEMO, DEMO_TEXT = _demo()
+"""The embedded demo: in a clone `checkpoints/demo`, in an installed wheel data of the package `jaxsae.demo`.
+
+Its text (`dataset` and `truth`) is generated: in a clone beside the model, and in the user's cache where that cannot be
+written or a wheel is installed, as what is written among a package's files would outlive the package.
+"""
 
 
 def flag(default: Any, help: str, **more: Any) -> Any:
@@ -192,10 +214,10 @@ class DataConfig:
     """Which rows of which model."""
 
     checkpoint: str = flag(
-        str(DEMO / "best_model.pt"), "the model: a PyTorch .pt, or a folder made by convert_weights.py"
+        str(DEMO / "best_model.pt"), "the model: a PyTorch .pt, or the folder that one was converted to"
     )
     dataset: str = flag(
-        str(DEMO / "dataset"),
+        str(DEMO_TEXT / "dataset"),
         "a save_to_disk folder, or a file of fragments: .json, .jsonl, .parquet (as prepared with seed 42)",
     )
     split: str = flag("validation", "which part of the dataset")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from jaxsae import runtime
 from jaxsae.cli import arguments, process, terminal
-from jaxsae.config import DEMO
+from jaxsae.config import DEMO, DEMO_TEXT
 from jaxsae.errors import require
 
 if TYPE_CHECKING:  # heavy: loaded by the functions that use them
@@ -190,7 +190,7 @@ def count_of(truth: Truth, name: str) -> int:
 if __name__ == "__main__":
     parser = arguments.Parser(__doc__ or "")
     parser.add_argument("--checkpoint", default=str(DEMO / "best_model.pt"), help="the model to rate")
-    parser.add_argument("--folder", default=str(DEMO), help="holds the demo's dataset and truth")
+    parser.add_argument("--folder", default=str(DEMO_TEXT), help="holds the demo's dataset and truth")
     parser.add_argument("--sae", nargs="+", default=[], metavar="FILE", help="rate the latents of these instead")
     parser.add_output("--json", "also write the figures as JSON; - is standard output")
     arguments.add_device(parser)

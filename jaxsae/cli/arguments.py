@@ -1,21 +1,35 @@
-"""What the scripts share: flags made from the config dataclasses, one-line errors, quiet libraries.
+"""What the commands share: flags made from the config dataclasses, one-line errors, quiet libraries.
 
 Imports neither JAX nor torch, so that `--help` is free.
 """
 
 import argparse
 import dataclasses
+import itertools
 import sys
+import textwrap
 import types
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn, TypeVar
 
-from jaxsae.config import DEMO
+from jaxsae.config import DEMO, DEMO_TEXT
 from jaxsae.errors import one_line, require
 
 T = TypeVar("T")
 SUPPRESS: Any = argparse.SUPPRESS
+
+
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Fills each paragraph of a description by itself, where argparse makes one of all; indented lines stay as is."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        def fill(lines: Iterable[str]) -> str:
+            return textwrap.fill(" ".join(lines), width, break_on_hyphens=False, break_long_words=False)
+
+        blocks = itertools.groupby(text.strip().splitlines(), lambda line: not line or line[0].isspace())
+        filled = ["\n".join(lines) if as_is else fill(lines) for as_is, lines in blocks]
+        return textwrap.indent("\n".join(filled), indent)
 
 
 class Parser(argparse.ArgumentParser):
@@ -25,7 +39,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(
             prog=prog,
             description=description,
-            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+            formatter_class=HelpFormatter,
             allow_abbrev=False,
         )
         self._texts: set[str] = set()
@@ -88,8 +102,10 @@ class Parser(argparse.ArgumentParser):
             default = defaults.get(field.name, options.pop("shown", field.default))
             if default is None or default is False:
                 default = "off"
-            elif str(default).startswith(str(DEMO)):
+            elif str(default).startswith((str(DEMO), str(DEMO_TEXT))):
                 default = "the demo's"
+            elif isinstance(default, float):
+                default = f"{default:.3g}"
             options["help"] = f"{options['help']} (default: {default})"
             how = {"action": "store_true"} if kind is bool else {"type": kind}
             if field.name in lists:

@@ -19,5 +19,5 @@ def main(args: argparse.Namespace) -> None:
 
 def add_flags(parser: arguments.Parser) -> None:
     """The command's flags."""
-    parser.add_argument("input", metavar="IN", help="a PyTorch .pt, or a folder made by this script")
+    parser.add_argument("input", metavar="IN", help="a PyTorch .pt, or the folder that one was converted to")
     parser.add_argument("output", metavar="OUT", help="the folder or .pt to write; must not exist")

@@ -1,4 +1,4 @@
-"""Write the rows of one or more layers to disk, with where each comes from; train.py takes the folder as --dataset.
+"""Write the rows of one or more layers to disk, with where each comes from, for training to take as --dataset.
 
 The layout is described in docs/rows.md; other models' rows in it train as well.
 """

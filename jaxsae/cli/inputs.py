@@ -6,10 +6,10 @@ import argparse
 import functools
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from jaxsae.cli import arguments, terminal
-from jaxsae.config import DEMO, DataConfig
+from jaxsae.config import DEMO, DEMO_TEXT, DataConfig
 from jaxsae.errors import require
 
 if TYPE_CHECKING:
@@ -43,9 +43,10 @@ def data_config(args: argparse.Namespace, **defaults: Any) -> DataConfig:
     return arguments.config_from(args, DataConfig, **defaults)
 
 
-def is_demo(path: str | Path, what: str) -> bool:
+def is_demo(path: str | Path, what: Literal["best_model.pt", "dataset"]) -> bool:
     """Whether a path, as it is written or wherever it leads, is that of a part of the embedded demo."""
-    return Path(path).resolve() == (DEMO / what).resolve()
+    folder = DEMO_TEXT if what == "dataset" else DEMO
+    return Path(path).resolve() == (folder / what).resolve()
 
 
 def paths_of(dataset: str) -> list[str]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from jaxsae import runtime
 from jaxsae.cli import arguments, inputs, terminal
-from jaxsae.config import DEMO, DataConfig
+from jaxsae.config import DEMO_TEXT, DataConfig
 from jaxsae.errors import listed, require
 
 if TYPE_CHECKING:  # heavy: loaded by the functions that use them
@@ -154,7 +154,7 @@ def concepts_of(args: argparse.Namespace, data: DataConfig, samples: Samples) ->
     chosen = spelled + concepts.load_concepts(args.concepts or concepts.BUILT_IN)
     if inputs.is_demo(data.dataset, "dataset"):
         n = int((samples.mask != 0).sum())
-        truth = dataset.load_truth(DEMO, data.split).properties()
+        truth = dataset.load_truth(DEMO_TEXT, data.split).properties()
         chosen += concepts.known({name: has[:n] for name, has in truth.items()})
     return chosen
 
@@ -398,7 +398,7 @@ def add_flags(parser: arguments.Parser) -> None:
     )
     parser.add_argument("--layer", metavar="L[,L...]", help="as the file says; needed where it does not (files: 8)")
     parser.add_argument(
-        "--output", default="checkpoints/sae_results", metavar="DIR", help="where train.py left the SAE files"
+        "--output", default="checkpoints/sae_results", metavar="DIR", help="where training left the SAE files"
     )
     parser.add_argument("--histogram", action="store_true", help="a picture of how strongly features fire")
     parser.add_argument("--feature", type=int, nargs="+", default=[], metavar="N", help="everything about a feature")

@@ -26,6 +26,18 @@ COMMANDS = {
 """Subcommand -> what it does, in one line."""
 
 
+LIST = "\n".join(f"  {name:<17}{what}" for name, what in COMMANDS.items())
+HELP = f"""usage: jaxsae COMMAND [FLAGS]
+       jaxsae [--help | --version]
+
+Train sparse autoencoders on a PyTorch transformer, and read what it learned.
+
+{LIST}
+
+`jaxsae COMMAND --help` lists a command's flags.
+"""
+
+
 def run_command(name: str, prog: str | None = None) -> NoReturn:
     """Run a subcommand on the arguments of this process, and exit with its status.
 
@@ -39,18 +51,19 @@ def run_command(name: str, prog: str | None = None) -> NoReturn:
 
 
 def main() -> NoReturn:
-    """The installed command: `jaxsae COMMAND ...`; alone or with `--help`, the commands."""
+    """The installed command: `jaxsae COMMAND ...`; alone or with `--help`, the list of commands."""
     name = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if name in COMMANDS:
         del sys.argv[1]
         run_command(name, prog=f"jaxsae {name}")
     prepare_streams()
-    if name not in ("--help", "-h"):
+    if name in ("--help", "-h"):
+        sys.stdout.write(HELP)
+    elif name == "--version":
+        from importlib.metadata import version
+
+        sys.stdout.write(f"jaxsae {version('jaxsae')}\n")
+    else:
         sys.stderr.write(one_line(f"error: the command must be one of {', '.join(COMMANDS)}, got {name}"))
         sys.exit(2)
-    print("usage: jaxsae COMMAND [--help] [FLAGS]\n")
-    print("Train sparse autoencoders on a PyTorch transformer, and read what it learned.\n")
-    for command, what in COMMANDS.items():
-        print(f"  {command:<16} {what}")
-    print("\n`jaxsae COMMAND --help` tells its flags.")
     sys.exit(0)

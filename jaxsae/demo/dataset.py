@@ -14,8 +14,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool
 
-from jaxsae.config import DEMO
+from jaxsae.config import DEMO_TEXT
 from jaxsae.demo import corpus
+from jaxsae.errors import InputError
 from jaxsae.files import atomic_path, one_at_a_time
 from jaxsae.text import arrow, loading, preparation
 
@@ -48,10 +49,17 @@ def write_demo(folder: Path, n_samples: int = N_SAMPLES, seed: int = SEED) -> No
 
 def ensure_demo(dataset: str | Path) -> None:
     """Write the demo's text if `dataset` is the demo's and is not there yet (three seconds)."""
-    if Path(dataset).resolve() == (DEMO / "dataset").resolve() and not Path(dataset).exists():
-        with one_at_a_time(DEMO):
+    if Path(dataset).resolve() != (DEMO_TEXT / "dataset").resolve() or Path(dataset).exists():
+        return
+    try:
+        DEMO_TEXT.mkdir(parents=True, exist_ok=True)
+        with one_at_a_time(DEMO_TEXT):
             if not Path(dataset).exists():  # another process may have written it meanwhile
-                write_demo(DEMO)
+                write_demo(DEMO_TEXT)
+    except OSError as error:
+        raise InputError(
+            f"the demo's text must be written to {DEMO_TEXT}, got {error}; set XDG_CACHE_HOME to a folder that may be written"
+        ) from error
 
 
 class Truth(NamedTuple):
