@@ -39,7 +39,7 @@ except ImportError:  # `make test-newest`: what compares with torch is left out,
     collect_ignore = ["convert/test_verify.py", "test_fuzz.py"]
     collect_ignore += [str(path) for path in TESTS if "\nimport torch\n" in path.read_text()]
 
-from jaxsae.config import ModelConfig  # noqa: E402
+from jaxsae.models.restoration_config import ModelConfig  # noqa: E402
 
 needs_torch = pytest.mark.skipif(torch is None, reason="needs torch")
 

@@ -4,12 +4,13 @@ import numpy as np
 
 from jaxsae.text import preparation
 from jaxsae.text.samples import Samples
+from jaxsae.text.tokenizer import UNICODE
 
 
 def sample(true: str, damage: dict[int, str] | None = None, width: int = 40) -> Samples:
     """One text, damaged at some positions."""
     ids = np.full((1, width), preparation.PADDING_ID, np.int32)
-    ids[0, : len(true)] = preparation.encode_text(true)
+    ids[0, : len(true)] = UNICODE.encode(true)
     labels = np.full((1, width), preparation.NO_LABEL, np.int32)
     for position, becomes in (damage or {}).items():
         labels[0, position], ids[0, position] = ids[0, position], ord(becomes)

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from jaxsae import runtime
-from jaxsae.config import ModelConfig, SAEConfig
+from jaxsae.config import SAEConfig
 from jaxsae.errors import InputError
 from jaxsae.models.restoration import Block, rotary_table, run_block
+from jaxsae.models.restoration_config import ModelConfig
 from jaxsae.sae import autoencoder as sae_lib
 from jaxsae.sae.autoencoder import SAE
 
