@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # heavy: loaded by the functions that use them
 
     from convert.restoration import Checkpoint
     from convert.sae_files import SAEFile
-    from jaxsae.models.restoration import RestorationModel
+    from jaxsae.models.protocol import ResidualModel
     from jaxsae.text.samples import Samples
 
 COLUMNS = {
@@ -93,7 +93,7 @@ class Source:
     what: str
     rows: Callable[[int], Array]
     """Of a layer."""
-    model: RestorationModel | None
+    model: ResidualModel | None
     """None: rows of a model that is not known, of which the text is not known either."""
     samples: Samples | None
     checkpoint: Checkpoint | None
@@ -177,7 +177,7 @@ def rate(source: Source, layer: int, files: dict[str, SAEFile]) -> dict[str, dic
 
 
 def effects_on(
-    model: RestorationModel, samples: Samples, layer: int, files: dict[str, SAEFile], rows: Array
+    model: ResidualModel, samples: Samples, layer: int, files: dict[str, SAEFile], rows: Array
 ) -> dict[str, dict]:
     """Path -> what the model restores with the SAE in place of the layer's stream."""
     import jax.numpy as jnp

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 from jaxsae import runtime
 from jaxsae.cli import arguments, inputs, terminal
 from jaxsae.config import DEMO_TEXT, DataConfig
-from jaxsae.errors import listed, require
+from jaxsae.errors import require
 
 if TYPE_CHECKING:  # heavy: loaded by the functions that use them
     from collections.abc import Sequence
 
     from jaxsae.features.concepts import Concept
     from jaxsae.features.feature_summary import Inspection
+    from jaxsae.models.protocol import ModelShape
     from jaxsae.text.samples import Samples
 
 MAX_PATTERN = 40
@@ -66,7 +67,7 @@ def main(args: argparse.Namespace) -> None:
                 ok, f"feature must be in 0..{most}, got {latent}; {path}, of layer {layer}, has {most + 1} features"
             )
     if args.text:
-        check_text(args.text, checkpoint.config.vocab_size, checkpoint.config.max_position)
+        check_text(args.text, checkpoint.config)
     needed = sorted(set(layers))
     rows = inputs.rows(args, data, needed[0], data.max_samples).only(needed) if inputs.is_rows(data.dataset) else None
     if rows is None:
@@ -113,15 +114,10 @@ def main(args: argparse.Namespace) -> None:
         write_json(args.json, reports[0] if len(reports) == 1 else reports, indent=1)
 
 
-def check_text(letters: str, vocab_size: int, max_position: int) -> None:
+def check_text(letters: str, shape: ModelShape) -> None:
     """Raise `InputError` where the model cannot read a text."""
-    n = len(letters)
-    require(
-        n <= max_position, f"--text must have at most {max_position} characters (the model's max_position), got {n}"
-    )
-    outside = [f"{letter!r} at {at}" for at, letter in enumerate(letters) if ord(letter) >= vocab_size]
-    most = f"U+{vocab_size - 1:04X}"
-    require(not outside, f"--text must have characters of the model's vocabulary (up to {most}), got {listed(outside)}")
+    n, most = len(shape.tokenizer.encode(letters)), shape.max_position
+    require(n <= most, f"--text must have at most {most} characters (the model's max_position), got {n}")
 
 
 def find_files(args: argparse.Namespace) -> dict[str, int | None]:
@@ -153,7 +149,7 @@ def concepts_of(args: argparse.Namespace, data: DataConfig, samples: Samples) ->
         return spelled
     chosen = spelled + concepts.load_concepts(args.concepts or concepts.BUILT_IN)
     if inputs.is_demo(data.dataset, "dataset"):
-        n = int((samples.mask != 0).sum())
+        n = int(samples.real.sum())
         truth = dataset.load_truth(DEMO_TEXT, data.split).properties()
         chosen += concepts.known({name: has[:n] for name, has in truth.items()})
     return chosen
@@ -178,7 +174,7 @@ def answer(args: argparse.Namespace, of: Inspection, path: str) -> dict[str, Any
     if table:
         out["concepts"] = [{key: value for key, value in row.items() if key != "aurocs"} for row in table]
     if args.feature:
-        written, effect = of.written(), of.writes()
+        written, effect = of.model.tokenizer.pieces(of.written()), of.writes()
         near, cosines = detection.nearest(of.subject.sae)
         out["feature"] = []
         for latent in args.feature:

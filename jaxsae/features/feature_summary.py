@@ -12,8 +12,7 @@ from jaxsae.features.concepts import Concept, true_text
 from jaxsae.features.contexts import AFTER, BEFORE, Contexts
 from jaxsae.features.detection import DetectionScore
 from jaxsae.features.statistics import DAMAGED, PLACES, LatentStatistics, LayerSAE, encode_stream
-from jaxsae.models.restoration import RestorationModel
-from jaxsae.text import preparation
+from jaxsae.models.protocol import ResidualModel
 from jaxsae.text.samples import Samples
 
 CLEAR_MARGIN, CLEAR_F1 = 0.05, 0.3
@@ -26,7 +25,7 @@ LEAST = 10
 class Inspection:
     """One SAE, the text, and what its latents do there."""
 
-    model: RestorationModel
+    model: ResidualModel
     samples: Samples
     subject: LayerSAE
     survey: LatentStatistics
@@ -35,17 +34,16 @@ class Inspection:
     @property
     def characters(self) -> list[str]:
         """What each row of `survey.by_kind` counts."""
-        return ["damaged" if kind == DAMAGED else chr(kind) for kind in self.survey.kinds]
+        pieces = self.model.tokenizer.pieces(self.survey.kinds)
+        return ["damaged" if kind == DAMAGED else piece for kind, piece in zip(self.survey.kinds, pieces, strict=True)]
 
     def writes(self) -> Float[np.ndarray, "d_sae characters"]:
         """`features.writes`, of the characters that occur, `#` and damage left out."""
         return detection.direct_logits(self.model, self.subject.sae, self.written())
 
     def written(self) -> np.ndarray:
-        """The code points of `writes`: what the text had before the damage."""
-        damaged = self.samples.labels != preparation.NO_LABEL
-        real = self.samples.mask != 0
-        return np.unique(np.where(damaged, self.samples.labels, self.samples.ids)[real])
+        """The token ids of `writes`: what the text had before the damage."""
+        return np.unique(self.samples.true_ids[self.samples.real])
 
 
 def overview(survey: LatentStatistics) -> dict[str, Any]:
@@ -87,7 +85,7 @@ LEVELS = (0.75, 0.5, 0.25)
 def _context(samples: Samples, contexts: Contexts, slot: int, latent: int) -> dict[str, Any]:
     sample, position = int(contexts.sample[slot, latent]), int(contexts.position[slot, latent])
     letters, damaged = true_text(samples, sample)
-    at = int((samples.mask[sample, :position] != 0).sum())
+    at = int(samples.real[sample, :position].sum())
     start, end = max(0, at - BEFORE), min(len(letters), at + AFTER + 1)
     values = contexts.values[slot, latent, BEFORE - (at - start) : BEFORE + end - at].astype(float)
     return {
@@ -164,13 +162,13 @@ def feature(of: Inspection, latent: int, table: Sequence[dict[str, Any]] = (), s
 
 
 def promoted_and_suppressed(
-    written: np.ndarray, effect: Float[np.ndarray, " characters"], count: int = 6
+    written: Sequence[str], effect: Float[np.ndarray, " characters"], count: int = 6
 ) -> dict[str, Any]:
     """The characters that a latent promotes and suppresses most, with by how much next to their mean."""
     order = np.argsort(-effect, kind="stable")
 
     def of(some: np.ndarray) -> list[dict[str, Any]]:
-        return [{"character": chr(written[i]), "effect": float(effect[i])} for i in some]
+        return [{"character": written[i], "effect": float(effect[i])} for i in some]
 
     return {"promotes": of(order[:count]), "suppresses": of(order[::-1][:count])}
 
@@ -249,11 +247,11 @@ def concept_table(of: Inspection, count: int = 5) -> list[dict[str, Any]]:
 
 def latents_on_text(of: Inspection, letters: str, count: int = 5) -> list[dict[str, Any]]:
     """For each character of a text: the latents that fire most on it, strongest first."""
-    ids = np.array([[ord(c) for c in letters]], np.int32)
+    ids = of.model.tokenizer.encode(letters)[None]
     x = of.model.resid_post(ids, np.ones_like(ids, np.int8), layer=of.subject.layer)
     latents = np.asarray(encode_stream(of.subject.sae, x))
     out = []
-    for character, row in zip(letters, latents, strict=True):
+    for character, row in zip(of.model.tokenizer.pieces(ids[0]), latents, strict=True):
         order = [int(i) for i in np.argsort(-row, kind="stable")[:count] if row[i] > 0]
         out.append(
             {
@@ -302,7 +300,7 @@ def causal_effects(of: Inspection, settings: Sequence[tuple[int, float]]) -> lis
             np.stack([clean.guess[moved], changed.guess[moved]], axis=1), axis=0, return_counts=True
         )
         order = np.argsort(-counts, kind="stable")[:5]
-        row["swaps"] = [[chr(pairs[j][0]), chr(pairs[j][1]), int(counts[j])] for j in order]
+        row["swaps"] = [[*of.model.tokenizer.pieces(pairs[j]), int(counts[j])] for j in order]
         out.append(row)
     return out
 

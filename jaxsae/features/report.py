@@ -73,7 +73,7 @@ def layer(
 ) -> dict[str, Any]:
     """What page.js shows of one SAE; lists in place of dicts, for there are many."""
     survey, number = of.survey, of.subject.layer
-    written, effect = of.written(), of.writes()
+    written, effect = of.model.tokenizer.pieces(of.written()), of.writes()
     near, cosines = detection.nearest(of.subject.sae)
     index = {row["name"]: i for i, row in enumerate(table)}
     assert survey.levels is not None

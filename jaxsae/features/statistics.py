@@ -20,7 +20,6 @@ from jaxsae.features.contexts import DRAWN, STRONGEST, Contexts
 from jaxsae.features.levels import Levels
 from jaxsae.sae.architectures import encode
 from jaxsae.sae.autoencoder import SAE
-from jaxsae.text import preparation
 from jaxsae.text.samples import Samples
 
 DIRECTIONS = 256
@@ -58,7 +57,7 @@ class LatentStatistics:
 
     d_sae: int
     kinds: Int[np.ndarray, " kinds"]
-    """The characters that occur, as the model sees them: code points, or `DAMAGED`."""
+    """The tokens that occur, as the model sees them: their ids, or `DAMAGED`."""
     concepts: int
     rows: int = 0
     levels: Levels | None = None
@@ -182,9 +181,8 @@ def collect_statistics(
       marks: which concepts each character has; None: no concepts.
       on_rows: called with the number of rows made since the last call.
     """
-    real = samples.mask != 0
-    seen = np.where(samples.labels == preparation.NO_LABEL, samples.ids, DAMAGED)
-    kinds = np.unique(seen[real])
+    seen = np.where(samples.damaged, DAMAGED, samples.ids)
+    kinds = np.unique(seen[samples.real])
     concepts = len(marks(0)) if marks else 0
     surveys = [LatentStatistics(s.sae.b_enc.shape[0], kinds, concepts) for s in subjects]
     between = [np.zeros((a.d_sae, b.d_sae), np.float32) for a, b in itertools.pairwise(surveys)]
