@@ -226,7 +226,9 @@ def add_flags(parser: arguments.Parser) -> None:
         "--sae", nargs="+", required=True, metavar="FILE", help="SAEs: .pt files, or folders of other libraries"
     )
     parser.add_config(DataConfig, only=("checkpoint", "dataset", "split", "max_samples"), split="test")
-    parser.add_argument("--layer", type=int, help="where a file does not say its layer itself")
+    parser.add_argument(
+        "--layer", type=arguments.one_layer, metavar="L", help="where a file does not say its layer itself"
+    )
     arguments.add_device(parser)
     arguments.add_other_model(parser)
     parser.add_output("--json", "also write the figures, one object per file; - is standard output")

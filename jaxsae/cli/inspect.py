@@ -122,9 +122,9 @@ def check_text(letters: str, shape: ModelShape) -> None:
 
 def find_files(args: argparse.Namespace) -> dict[str, int | None]:
     """SAE file -> the layer that was given for it."""
-    parts = args.layer.split(",") if args.layer else []
-    require(all(p.isdigit() for p in parts), f"--layer must be numbers parted by commas, got {args.layer}")
-    given = [int(part) for part in parts]
+    found = [arguments.layer_number(part) for part in args.layer.split(",")] if args.layer else []
+    given = [layer for layer in found if layer is not None and layer >= 0]
+    require(len(given) == len(found), f"--layer must be numbers parted by commas, got {args.layer}")
     if args.sae:
         require(
             len(given) in (0, 1, len(args.sae)), f"--layer must name one layer for each --sae, got {len(given)} layers"

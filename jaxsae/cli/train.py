@@ -305,7 +305,7 @@ def add_flags(parser: arguments.Parser) -> None:
         "--layer",
         default="8",
         metavar="L[,L...]",
-        help="0-based: the residual stream after this block; several, or all",
+        help="0-based: the residual stream after this block (blocks.L.hook_resid_post); several, or all",
     )
     parser.add_config(DataConfig)
     parser.add_config(TrainConfig, lists=tuple(LISTS))
