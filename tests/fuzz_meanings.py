@@ -503,7 +503,7 @@ def read_sae(one: Input) -> np.ndarray:
 
     file = load_sae(one.path)
     layer = layer_of(one.path, file, one.given)
-    latents = sae_lib.encode(file.sae, jnp.asarray(X), file.config.k)
+    latents = sae_lib.encode(file.sae, jnp.asarray(X))
     out = np.concatenate([np.asarray(latents), np.asarray(sae_lib.decode(file.sae, latents))], 1)
     if one.sure != UNCLEAR and layer != one.layer:
         raise WrongError(f"layer {layer} instead of {one.layer}")

@@ -2,8 +2,12 @@
 
 import numpy as np
 
+from jaxsae.config import ARCHITECTURES
 from jaxsae.text import preparation
 from jaxsae.text.samples import Samples
+
+THRESHOLDED = [name for name, rules in ARCHITECTURES.items() if rules.stores == "threshold"]
+"""Architectures whose files hold thresholds."""
 
 
 def sample(true: str, damage: dict[int, str] | None = None, width: int = 40) -> Samples:

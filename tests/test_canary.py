@@ -51,7 +51,7 @@ def test_the_sae_at_the_guides_shapes(d_sae, batch, k):
     l1_coef = 0.0 if k else 1e-3
     config = SAEConfig(384, d_sae, l1_coef, k, "topk" if k else "relu")
     sae = sae_lib.init(jax.random.key(0), config)
-    sae = sae._replace(b_enc=0.1 * jax.random.normal(jax.random.key(1), (d_sae,)))
+    sae = sae.replace(b_enc=0.1 * jax.random.normal(jax.random.key(1), (d_sae,)))
     x = 5 * jax.random.normal(jax.random.key(2), (batch, 384)) + 1
     compiled = jax.jit(jax.value_and_grad(sae_lib.loss, has_aux=True), static_argnums=3)
     (loss, _), grads = compiled(sae, x, jnp.float32(l1_coef), config)

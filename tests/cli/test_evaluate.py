@@ -60,7 +60,7 @@ def test_files_of_several_layers_in_one_table(script, files, tiny_pt, tiny_datas
     for report in reports:
         assert set(KEYS) <= report.keys()
         file, rows = load_sae(report["sae"]), extract(model, samples, [report["layer"]]).values[report["layer"]]
-        expected = score(file.sae, file.config.k, rows)
+        expected = score(file.sae, rows)
         for key in ("l0", "fvu", "cosine", "norm_ratio", "dead", "rows"):
             np.testing.assert_allclose(report[key], getattr(expected, key), rtol=1e-6)
         assert sum(report["density_histogram"]) == round(60 * (1 - report["dead"]))

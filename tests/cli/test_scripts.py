@@ -5,16 +5,15 @@ import os
 import re
 import subprocess
 import sys
-from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 from conftest import ROOT, TINY, assert_one_line_error
-from helpers import USER_FILE
+from helpers import THRESHOLDED, USER_FILE
 
 from convert import load_sae, read_checkpoint
-from jaxsae.config import THRESHOLDED, Architecture
+from jaxsae.config import ARCHITECTURES
 from jaxsae.text import loading
 
 
@@ -72,7 +71,7 @@ def test_topk_is_named_in_the_file(script, small, tmp_path):
     np.testing.assert_allclose(file["W_dec"].norm(dim=1), 1, atol=1e-6)
 
 
-@pytest.mark.parametrize("architecture", get_args(Architecture))
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_a_target_l0_with_every_architecture(script, small, tmp_path, architecture):
     ran = script("train", *small, "--recipe", "modern", "--architecture", architecture, "--target-l0", 6, "--verify", 0)
     assert ran.status == 0, ran

@@ -378,7 +378,7 @@ def test_sae_files_load_without_an_allow_list_and_come_back(tmp_path, k):
 def test_thresholds_come_back(tmp_path, threshold):
     path = tmp_path / "sae.pt"
     config = SAEConfig(6, 10, architecture="jumprelu", target_l0=4)
-    sae = some_sae()._replace(threshold=threshold.astype(np.float32))
+    sae = some_sae().replace(threshold=threshold.astype(np.float32))
     save_sae(path, sae, config)
     written = torch.load(path, weights_only=True)["config"]["threshold"]
     assert isinstance(written, float) == (len(set(threshold)) == 1)

@@ -55,7 +55,7 @@ def sae_pt(folder, config=(), **more):
 
 def latents(path):
     file = load_sae(path)
-    return np.asarray(encode(file.sae, jnp.asarray(X), file.config.k))
+    return np.asarray(encode(file.sae, jnp.asarray(X)))
 
 
 def relu(x):
