@@ -13,14 +13,14 @@ from jaxsae.cli.terminal import prepare_streams
 from jaxsae.errors import one_line
 
 COMMANDS = {
-    "train": "train sparse autoencoders on the residual stream of one or more layers",
+    "train": "train sparse autoencoders on a model's residual stream",
     "evaluate": "rate SAE files on held-out text",
     "inspect": "what an SAE's features mean: tables, pictures, a page",
     "verify": "compare every layer's activations with PyTorch hooks",
     "extract": "write the rows of one or more layers to disk",
     "prepare": "raw fragments -> a dataset: clean, damage, split",
-    "convert-sae": "an SAE between this project's .pt and other libraries' folders",
-    "convert-weights": "a restoration model: PyTorch .pt <-> Orbax folder, bit for bit",
+    "convert-sae": "an SAE: this project's .pt <-> other libraries' folders",
+    "convert-weights": "a restoration model: .pt <-> Orbax folder, bit for bit",
     "train-model": "train a restoration model on damaged text",
 }
 """Subcommand -> what it does, in one line."""
