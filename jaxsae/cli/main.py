@@ -9,8 +9,7 @@ from typing import NoReturn
 
 from jaxsae.cli import process
 from jaxsae.cli.arguments import Parser
-from jaxsae.cli.terminal import prepare_streams
-from jaxsae.errors import one_line
+from jaxsae.errors import InputError
 
 COMMANDS = {
     "train": "train sparse autoencoders on a model's residual stream",
@@ -56,14 +55,21 @@ def main() -> NoReturn:
     if name in COMMANDS:
         del sys.argv[1]
         run_command(name, prog=f"jaxsae {name}")
-    prepare_streams()
-    if name in ("--help", "-h"):
-        sys.stdout.write(HELP)
-    elif name == "--version":
+    del sys.argv[1:]
+    process.run(lambda args: answer(name), Parser(prog="jaxsae", description=""))
+
+
+def answer(word: str) -> None:
+    """Print what the first word asks for where it is no command.
+
+    Raises:
+      InputError: it asks for nothing that is here.
+    """
+    if word in ("--help", "-h"):
+        print(HELP, end="")
+    elif word == "--version":
         from importlib.metadata import version
 
-        sys.stdout.write(f"jaxsae {version('jaxsae')}\n")
+        print(f"jaxsae {version('jaxsae')}")
     else:
-        sys.stderr.write(one_line(f"error: the command must be one of {', '.join(COMMANDS)}, got {name}"))
-        sys.exit(2)
-    sys.exit(0)
+        raise InputError(f"the command must be one of {', '.join(COMMANDS)}, got {word}")
