@@ -78,12 +78,14 @@ def test_a_description_keeps_its_paragraphs_and_columns(monkeypatch):
         "Then:\n  one      a column, and more than the terminal is wide\n  two      another\n"
     )
     parser.add_argument("--most", default=3, help="how many")
+    parser.add_output("--json", "a file")
     said = parser.format_help()
     assert (
         "\nA first sentence, broken where its\nauthor broke it, with\n--max-samples at a line's end.\n\n"
         "Then:\n  one      a column, and more than the terminal is wide\n  two      another\n\n"
     ) in said
     assert "how many (default: 3)" in " ".join(said.split())
+    assert said.count("default") == 1
 
 
 def test_a_default_is_said_in_few_digits():
