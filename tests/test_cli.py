@@ -1,5 +1,6 @@
 """What the scripts share, where no script's own test reaches it."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from conftest import ROOT
 
 from jaxsae.cli import arguments
 from jaxsae.cli.main import COMMANDS, main
+from jaxsae.config import flag
 
 CODE = """
 import sys
@@ -88,13 +90,15 @@ def test_a_description_keeps_its_paragraphs_and_columns(monkeypatch):
     assert said.count("default") == 1
 
 
-def test_a_default_is_said_in_few_digits():
-    from jaxsae.config import TrainConfig
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    share: float = flag(1 / 3, "of all")
 
+
+def test_a_default_is_said_in_few_digits():
     parser = arguments.Parser("")
-    parser.add_config(TrainConfig, only=("decay", "lr"))
-    assert "(default: 0.333)" in parser.format_help()
-    assert "(default: 0.0001)" in parser.format_help()
+    parser.add_config(Settings)
+    assert "of all (default: 0.333)" in parser.format_help()
 
 
 def test_the_command_lists_its_commands_and_refuses_others(monkeypatch, capsys):
