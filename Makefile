@@ -45,7 +45,7 @@ rivals: .venv-rivals/.installed
 	@touch $@
 
 test-rivals: rivals
-	.venv-rivals/bin/python -m pytest -W default tests/test_rivals.py tests/test_journal.py
+	.venv-rivals/bin/python -m pytest -W default tests/convert/test_rivals.py tests/train/test_metrics_log.py
 
 # torch-free: the newest JAX needs a newer Python than the oldest that we serve, and torch's wheels differ between them
 test-newest: .venv-newest/.installed

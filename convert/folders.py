@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from convert import pt
-from convert.sae_files import NEEDS, TENSORS, SAEFile, is_number
-from jaxsae.config import SAEConfig
+from convert.sae_files import TENSORS, SAEFile, is_number
+from jaxsae.config import ARCHITECTURES, SAEConfig
 from jaxsae.errors import InputError, listed, require
 from jaxsae.files import atomic_path, read_json, to_json
 from jaxsae.sae.autoencoder import SAE
@@ -141,12 +141,17 @@ def as_file(path: Path, weights: Weights, k: int | None, note: Any, extra: dict[
     trained = note.get("architecture")
     if trained == "relu" and (k == d_sae or (threshold is not None and not threshold.any())):
         architecture, k, threshold = "relu", None, None
-    elif architecture == "jumprelu" and isinstance(trained, str) and NEEDS.get(trained) == "threshold":
+    elif (
+        architecture == "jumprelu"
+        and isinstance(trained, str)
+        and trained in ARCHITECTURES
+        and ARCHITECTURES[trained].stores == "threshold"
+    ):
         architecture = trained
     config = SAEConfig(d_in, d_sae, float(note.get("l1_coef", 0.0)), k, architecture, note.get("target_l0"))
-    sae = SAE(*(jnp.asarray(weights[name], jnp.float32) for name in TENSORS))
-    if threshold is not None:
-        sae = sae._replace(threshold=jnp.asarray(threshold, jnp.float32))
+    tensors: dict[str, Any] = {name: jnp.asarray(weights[name], jnp.float32) for name in TENSORS}
+    tensors |= {} if threshold is None else {"threshold": jnp.asarray(threshold, jnp.float32)}
+    sae = SAE(**tensors, architecture=architecture, k=k)
     return SAEFile(sae, config, note.get("losses", []), extra | note.get("extra", {}))
 
 

@@ -20,13 +20,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from convert import pt, words
-from jaxsae.config import THRESHOLDED, SAEConfig
+from jaxsae.config import ARCHITECTURES, SAEConfig
 from jaxsae.errors import InputError, listed, note, plain_number, require, whole_number
 from jaxsae.sae.autoencoder import SAE
 
 TENSORS = ("W_enc", "b_enc", "W_dec", "b_dec")
-NEEDS: dict[str, str | None] = {"relu": None, "topk": "k"} | dict.fromkeys(THRESHOLDED, "threshold")
-"""Architecture -> what to apply besides the plain formula."""
 INSTEAD = "an sae_layer*_optimized.pt (a dict with W_enc, b_enc, W_dec, b_dec and config)"
 
 
@@ -81,9 +79,9 @@ def load_pt(path: str | Path) -> SAEFile:
     extra = place(path, said["layer"], said["hook_name"])
     for fields in (config, content):
         extra |= pass_over(fields)
-    sae = SAE(*map(jnp.asarray, arrays))
-    if threshold is not None:
-        sae = sae._replace(threshold=jnp.asarray(threshold))
+    tensors: dict[str, Any] = dict(zip(TENSORS, map(jnp.asarray, arrays), strict=True))
+    tensors |= {} if threshold is None else {"threshold": jnp.asarray(threshold)}
+    sae = SAE(**tensors, architecture=architecture, k=numbers["k"])
     shape = SAEConfig(d_in, d_sae, float(l1_coef), numbers["k"], architecture, numbers["target_l0"])
     return SAEFile(sae, shape, losses, extra)
 
@@ -128,9 +126,10 @@ def _thresholds(path: str | Path, given: Any, d_sae: int) -> np.ndarray | None:
 
 def _architecture(where: str, said: Mapping[str, Any], k: int | None, threshold: np.ndarray | None) -> Any:
     """Which of ours it is by everything that a file says, which must agree."""
+    with_thresholds = [name for name, rules in ARCHITECTURES.items() if rules.stores == "threshold"]
     named = {name: said[name] for name in ("architecture", "activation") if said[name] is not None}
     known = {name: words.ARCHITECTURES.get(str(word).lower()) for name, word in named.items()}
-    if threshold is not None and not threshold.any() and not {*known.values()} & {*THRESHOLDED}:
+    if threshold is not None and not threshold.any() and not {*known.values()} & {*with_thresholds}:
         threshold = None  # above 0 every latent fires that fires at all
     if known.get("activation") == "relu" and known.get("architecture", "relu") != "relu":
         del known["activation"]  # what the others do they do to a ReLU's values
@@ -139,11 +138,12 @@ def _architecture(where: str, said: Mapping[str, Any], k: int | None, threshold:
         means = {"topk"}
     architecture = means.pop() if len(means) == 1 else None
     applied = [name for name, value in (("k", k), ("threshold", threshold)) if value is not None]
-    needs = [need for need in [NEEDS.get(str(architecture))] if need]
+    stores = ARCHITECTURES[architecture].stores if architecture in ARCHITECTURES else ""
+    needs = [stores] if stores else []
     got = [f"{name} {word!r}" for name, word in named.items()] + applied
     require(
         architecture is not None and applied == needs,
-        f"{where}: config must describe relu, topk with k, or {', '.join(THRESHOLDED)} with threshold, "
+        f"{where}: config must describe relu, topk with k, or {', '.join(with_thresholds)} with threshold, "
         f"got {listed(got) or 'nothing'}",
     )
     return architecture

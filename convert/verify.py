@@ -13,6 +13,7 @@ import torch
 from convert import reference
 from convert.restoration import Checkpoint
 from jaxsae.activations.extraction import extract
+from jaxsae.errors import ParityError
 from jaxsae.models.restoration import RestorationModel
 from jaxsae.text.samples import Samples
 
@@ -85,3 +86,12 @@ def cross_check(
     theirs = reference.resid_post(module, samples.ids, mask, layers, torch.float32)
     exact = reference.resid_post(module, samples.ids, mask, layers, torch.float64)
     return [compare(i, np.asarray(rows.values[i])[wanted], theirs[i][real], exact[i][real]) for i in layers]
+
+
+def require_parity(checks: Sequence[LayerCheck]) -> None:
+    """Raise `ParityError` where a layer differs from PyTorch by more than rounding explains."""
+    failed = [str(check.layer) for check in checks if not check.passed]
+    if failed:
+        raise ParityError(
+            f"layer {', '.join(failed)} differs from PyTorch more than rounding explains; nothing trained"
+        )

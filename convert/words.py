@@ -6,6 +6,8 @@ being understood is how a TopK is rated as a ReLU: so what is in none of these t
 
 from typing import Any
 
+from jaxsae.config import ARCHITECTURES as OURS
+
 APPLIED: dict[str, tuple[str, ...]] = {
     "d_in": ("d_in",),
     "d_sae": ("d_sae",),
@@ -81,9 +83,7 @@ NEUTRAL: dict[str, tuple[Any, ...]] = (
 """Words of what is done to rows on their way in or out -> what they may say: that it is not done. A tensor may, where
 each of its elements does."""
 
-ARCHITECTURES = {"standard": "relu", "vanilla": "relu", "relu": "relu", "topk": "topk", "top_k": "topk"} | {
-    name: name for name in ("batchtopk", "jumprelu", "matryoshka")
-}
+ARCHITECTURES = {"standard": "relu", "vanilla": "relu", "top_k": "topk"} | {name: name for name in OURS}
 """What files call them -> what they are called here."""
 
 OF_LIBRARIES: dict[str, frozenset[str]] = {

@@ -18,11 +18,14 @@ _HOME = {
     "TrainConfig": "jaxsae.config",
     "RestorationModel": "jaxsae.models.restoration",
     "SAE": "jaxsae.sae.autoencoder",
-    "encode": "jaxsae.sae.autoencoder",
+    "encode": "jaxsae.sae.architectures",
     "decode": "jaxsae.sae.autoencoder",
     "load_samples": "jaxsae.text.loading",
     "extract": "jaxsae.activations.extraction",
     "train_sae": "jaxsae.train.loop",
+    "train_run": "jaxsae.train.run",
+    "TextSource": "jaxsae.train.sources",
+    "StoreSource": "jaxsae.train.sources",
     "score": "jaxsae.sae.metrics",
 }
 __all__ = list(_HOME)
@@ -34,12 +37,15 @@ if TYPE_CHECKING:
     from jaxsae.config import TrainConfig as TrainConfig
     from jaxsae.errors import InputError as InputError
     from jaxsae.models.restoration import RestorationModel as RestorationModel
+    from jaxsae.sae.architectures import encode as encode
     from jaxsae.sae.autoencoder import SAE as SAE
     from jaxsae.sae.autoencoder import decode as decode
-    from jaxsae.sae.autoencoder import encode as encode
     from jaxsae.sae.metrics import score as score
     from jaxsae.text.loading import load_samples as load_samples
     from jaxsae.train.loop import train_sae as train_sae
+    from jaxsae.train.run import train_run as train_run
+    from jaxsae.train.sources import StoreSource as StoreSource
+    from jaxsae.train.sources import TextSource as TextSource
 else:  # a type checker would take any name for one that is there
 
     def __getattr__(name):

@@ -7,7 +7,7 @@ import math
 import os
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple
 
 from jaxsae.errors import listed, plain_number, require, whole_number
 
@@ -36,7 +36,11 @@ written or a wheel is installed, as what is written among a package's files woul
 
 
 def flag(default: Any, help: str, **more: Any) -> Any:
-    """A dataclass field with a default and its help text; `more` goes to argparse (`choices`, `metavar`, `type`)."""
+    """A dataclass field with a default and its help text.
+
+    Args:
+      more: for the command line: `choices`, `metavar`, `type`; `shown`, the default in words.
+    """
     return field(default=default, metadata={"help": help, **more})
 
 
@@ -105,9 +109,35 @@ class ModelConfig:
         )
 
 
-Architecture = Literal["relu", "topk", "batchtopk", "jumprelu", "matryoshka"]
-THRESHOLDED = ("batchtopk", "jumprelu", "matryoshka")
-"""Architectures whose latents fire where their pre-activation is above a threshold."""
+class ArchitectureRules(NamedTuple):
+    """What an architecture's settings and files may say; what it computes is in `jaxsae.sae.architectures`."""
+
+    stores: Literal["", "k", "threshold"]
+    """What its file says besides the four tensors: nothing, `k`, or a threshold for each latent."""
+    sparsity: tuple[str, ...]
+    """Settings of `TrainConfig` that determine how sparse it is, of which one is given; the first has a default."""
+    recipes: tuple[str, ...]
+    """Recipes that can train it; the first is the default."""
+
+
+ARCHITECTURES = {
+    "relu": ArchitectureRules("", ("l1_coef", "target_l0"), ("guide", "modern")),
+    "topk": ArchitectureRules("k", ("k_sparse", "target_l0"), ("guide", "modern")),
+    "batchtopk": ArchitectureRules("threshold", ("target_l0",), ("modern",)),
+    "jumprelu": ArchitectureRules("threshold", ("target_l0",), ("modern",)),
+    "matryoshka": ArchitectureRules("threshold", ("target_l0",), ("modern",)),
+}
+
+
+def architecture_rules(name: Any) -> ArchitectureRules:
+    """The rules of an architecture.
+
+    Raises:
+      InputError: there is none of that name.
+    """
+    known = isinstance(name, str) and name in ARCHITECTURES
+    require(known, f"architecture must be one of {', '.join(ARCHITECTURES)}, got {name!r}")
+    return ARCHITECTURES[name]
 
 
 @dataclass(frozen=True)
@@ -120,7 +150,8 @@ class SAEConfig:
     """Weight of the mean absolute latent at the end of training, in the units of the rows."""
     k: int | None = None
     """TopK: at most this many latents fire per row."""
-    architecture: Architecture = "relu"
+    architecture: str = "relu"
+    """One of `ARCHITECTURES`."""
     target_l0: int | None = None
     """Latents per row that training aimed at."""
 
@@ -128,19 +159,12 @@ class SAEConfig:
         require(
             self.d_in >= 1 and self.d_sae >= 1, f"d_in and d_sae must be at least 1, got {self.d_in} and {self.d_sae}"
         )
-        known = get_args(Architecture)
-        require(self.architecture in known, f"architecture must be {', '.join(known)}, got {self.architecture!r}")
-        topk = self.architecture == "topk"
-        require(topk == (self.k is not None), f"k goes with topk, got {self.architecture} and k {self.k}")
+        stores_k = architecture_rules(self.architecture).stores == "k"
+        require(stores_k == (self.k is not None), f"k goes with topk, got {self.architecture} and k {self.k}")
         for name in ("k", "target_l0"):
             value = getattr(self, name)
             ok = value is None or 1 <= value <= self.d_sae
-            require(ok, f"{name.replace('_', '-')} must be in 1..{self.d_sae} (d_sae), got {value}")
-
-    @property
-    def penalised(self) -> bool:
-        """Whether a penalty, moved while training, brings about the target L0."""
-        return self.architecture in ("relu", "jumprelu") and self.target_l0 is not None
+            require(ok, f"{name} must be in 1..{self.d_sae} (d_sae), got {value}")
 
 
 @dataclass(frozen=True)
@@ -211,31 +235,60 @@ class DataConfig:
 LOGGERS = {"tensorboard": "tensorboardX", "wandb": "wandb"}
 """What takes a run's metrics besides `metrics.jsonl` -> the package that it needs."""
 
-MODERN: dict[str, Any] = {"recipe": "modern", "epochs": 10, "lr": 8e-3}
-"""What the modern recipe takes unless told otherwise."""
+RECIPES: dict[str, dict[str, Any]] = {
+    "guide": {"epochs": 50, "patience": 5, "batch_size": 256, "lr": 1e-4},
+    "modern": {"epochs": 10, "decay": 1 / 3, "batch_size": 256, "lr": 8e-3},
+}
+"""Recipe -> the settings that only some recipes read or that differ between them, with their defaults."""
+L1_COEF = 1e-3
+"""The guide's penalty, where neither a penalty nor a target L0 is given."""
+
+
+def _of_recipes(name: str) -> str:
+    """The defaults of a setting, for its help."""
+    values = {recipe: settings[name] for recipe, settings in RECIPES.items() if name in settings}
+    if len(values) == len(RECIPES) and len(set(values.values())) == 1:
+        return f"{values['guide']:g}"
+    return ", ".join(f"{recipe}: {value:.4g}" for recipe, value in values.items())
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How an SAE is trained; the defaults are the guide's recipe. `TrainConfig.modern()` has the other's."""
+    """How an SAE is trained. `TrainConfig()` is the guide's recipe, `TrainConfig(recipe="modern")` the modern one.
+
+    A setting that is left out takes the recipe's default, and stays None where recipe and architecture do not read it.
+    One that is given and not read is refused.
+    """
 
     recipe: Literal["guide", "modern"] = flag(
-        "guide",
+        None,
         "guide: as the original script; modern: scaled rows, tied start, warm-up and decay, dead latents revived",
+        shown="guide; modern for architectures that it alone trains",
     )
-    epochs: int = flag(50, f"passes over the rows, at most; modern: {MODERN['epochs']}, all of them")
-    patience: int = flag(5, "guide: stop after this many epochs in a row without a new lowest loss")
-    batch_size: int = flag(256, "rows in a step; the last partial batch of an epoch is dropped")
-    lr: float = flag(1e-4, f"Adam's learning rate; modern: {MODERN['lr']:g}, of rows scaled to variance 1")
-    decay: float = flag(1 / 3, "modern: share of the steps in which the learning rate falls to 0; dense SAEs want more")
+    epochs: int = flag(None, "passes over the rows, at most; modern: all of them", shown=_of_recipes("epochs"))
+    patience: int | None = flag(
+        None, "stop after this many epochs in a row without a new lowest loss", shown=_of_recipes("patience")
+    )
+    batch_size: int = flag(
+        None, "rows in a step; the last partial batch of an epoch is dropped", shown=_of_recipes("batch_size")
+    )
+    lr: float = flag(None, "Adam's learning rate; modern: of rows scaled to variance 1", shown=_of_recipes("lr"))
+    decay: float | None = flag(
+        None,
+        "share of the steps in which the learning rate falls to 0; dense SAEs want more",
+        shown=_of_recipes("decay"),
+    )
     expansion: int = flag(4, "d_sae / d_in")
-    l1_coef: float = flag(1e-3, "relu: weight of the mean absolute latent in the loss")
+    l1_coef: float | None = flag(None, "relu: weight of the mean absolute latent in the loss", shown=f"{L1_COEF:g}")
     k_sparse: int | None = flag(None, "TopK: at most this many latents per row, and no L1 penalty", metavar="K")
     target_l0: int | None = flag(
         None, "latents per row that the run shall end with, in place of a penalty", metavar="N"
     )
-    architecture: Architecture = flag(
-        "relu", "topk: implied by --k-sparse; all but relu and topk need --target-l0, and imply --recipe modern"
+    architecture: str = flag(
+        None,
+        "topk: implied by a k; batchtopk, jumprelu and matryoshka need a target L0, and the modern recipe trains them",
+        choices=tuple(ARCHITECTURES),
+        shown="relu",
     )
     precision: Literal["float32", "bfloat16"] = flag(
         "float32", "operands of the SAE's matrix products; sums are float32"
@@ -243,49 +296,59 @@ class TrainConfig:
     seed: int = flag(0, "same seed, same machine: the same weights, bit for bit")
 
     def __post_init__(self) -> None:
+        def take(name: str, value: Any) -> None:
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)
+
+        take("architecture", "relu" if self.k_sparse is None else "topk")
+        rules = architecture_rules(self.architecture)
+        take("recipe", rules.recipes[0])
+        self._check_choices(rules)
+        for name, value in RECIPES[self.recipe].items():
+            take(name, value)
+        if self.architecture == "relu" and self.target_l0 is None:
+            take("l1_coef", L1_COEF)
         for name in ("epochs", "patience", "batch_size", "expansion"):
             value = getattr(self, name)
-            require(value >= 1, f"{name.replace('_', '-')} must be at least 1, got {value}")
+            require(value is None or value >= 1, f"{name} must be at least 1, got {value}")
         require(self.lr > 0 and math.isfinite(self.lr), f"lr must be a number above 0, got {self.lr}")
-        require(0 < self.decay <= 1, f"decay must be above 0 and at most 1, got {self.decay}")
-        require(
-            self.l1_coef >= 0 and math.isfinite(self.l1_coef),
-            f"l1-coef must be a number of at least 0, got {self.l1_coef}",
-        )
+        require(self.decay is None or 0 < self.decay <= 1, f"decay must be above 0 and at most 1, got {self.decay}")
+        l1_ok = self.l1_coef is None or (self.l1_coef >= 0 and math.isfinite(self.l1_coef))
+        require(l1_ok, f"l1_coef must be a number of at least 0, got {self.l1_coef}")
         require(0 <= self.seed < 2**32, f"seed must be in 0..{2**32 - 1}, got {self.seed}")
-        for name, known in (
-            ("recipe", ("guide", "modern")),
-            ("architecture", get_args(Architecture)),
-            ("precision", ("float32", "bfloat16")),
-        ):
+
+    def _check_choices(self, rules: ArchitectureRules) -> None:
+        """Raise `InputError` where a choice is not known, or a setting is given that would not be read."""
+        for name, known in (("recipe", tuple(RECIPES)), ("precision", ("float32", "bfloat16"))):
             value = getattr(self, name)
             require(value in known, f"{name} must be one of {', '.join(known)}, got {value!r}")
-        both = self.k_sparse is not None and self.target_l0 is not None
-        require(not both, "give either --k-sparse or --target-l0, got both: they say the same of a TopK")
-        if self.architecture == "topk":
+        given = [name for name in ("l1_coef", "k_sparse", "target_l0") if getattr(self, name) is not None]
+        for name in given:
             require(
-                self.k_sparse is not None or self.target_l0 is not None,
-                "architecture topk needs --k-sparse K (or --target-l0), got neither",
+                name in rules.sparsity,
+                f"{name} goes with architecture {' and '.join(a for a, r in ARCHITECTURES.items() if name in r.sparsity)}, "
+                f"got {self.architecture}; leave it out",
             )
-        else:
-            require(self.k_sparse is None, f"--k-sparse goes with architecture topk, got {self.architecture}")
-        if self.architecture in THRESHOLDED:
-            modern = self.recipe == "modern"
-            require(modern, f"architecture {self.architecture} needs --recipe modern: the guide's is of relu and topk")
-            require(self.target_l0 is not None, f"architecture {self.architecture} needs --target-l0 N, got none")
-
-    @classmethod
-    def modern(cls, **settings: Any) -> "TrainConfig":
-        """The modern recipe's defaults, with other `settings`."""
-        return cls(**MODERN | settings)
+        why = {"l1_coef": "the target determines the penalty", "k_sparse": "they say the same of a TopK"}
+        require(len(given) < 2, f"give either {' or '.join(given)}, got both: {why.get(given[0] if given else '')}")
+        require(
+            self.recipe in rules.recipes,
+            f"architecture {self.architecture} needs recipe {' or '.join(rules.recipes)}, got {self.recipe}",
+        )
+        needed = given or self.architecture == "relu"
+        require(bool(needed), f"architecture {self.architecture} needs {' or '.join(rules.sparsity)}, got neither")
+        for name in ("patience", "decay"):
+            read = name in RECIPES[self.recipe] or getattr(self, name) is None
+            require(read, f"{name} is not read by recipe {self.recipe}; leave it out")
 
     def sae(self, d_in: int) -> SAEConfig:
         """The SAE this trains on rows of width `d_in`; only a ReLU SAE has an L1 penalty."""
+        stores_k = architecture_rules(self.architecture).stores == "k"
         return SAEConfig(
             d_in=d_in,
             d_sae=self.expansion * d_in,
-            l1_coef=self.l1_coef if self.architecture == "relu" else 0.0,
-            k=(self.target_l0 if self.k_sparse is None else self.k_sparse) if self.architecture == "topk" else None,
+            l1_coef=self.l1_coef or 0.0,
+            k=(self.target_l0 if self.k_sparse is None else self.k_sparse) if stores_k else None,
             architecture=self.architecture,
             target_l0=self.target_l0,
         )

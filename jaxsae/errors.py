@@ -9,6 +9,10 @@ class InputError(ValueError):
     """Something given from outside is wrong: says what must hold, what was got and what to do, in one line."""
 
 
+class ParityError(Exception):
+    """The replica does not compute what PyTorch computes."""
+
+
 def require(holds: bool, message: str) -> None:
     """Raise `InputError(message)` unless `holds`."""
     if not holds:

@@ -187,8 +187,8 @@ def measure_steps(table: Table, args: argparse.Namespace, data: DataConfig, samp
 
     from convert import load_restoration_model
     from jaxsae.activations.extraction import extract
-    from jaxsae.sae import autoencoder as sae_lib
-    from jaxsae.train.loop import batches
+    from jaxsae.sae.architectures import init
+    from jaxsae.train.group import batches
     from jaxsae.train.step import Members, Stepper, optimizer
 
     rows = extract(load_restoration_model(data.checkpoint), samples, [args.layer], "keep").values[args.layer]
@@ -200,7 +200,7 @@ def measure_steps(table: Table, args: argparse.Namespace, data: DataConfig, samp
     for name, how in STEPS.items():
         config, steps = how.sae(rows.shape[1]), len(rows) // how.batch_size
         stepper, members = Stepper(config, optimizer(how.lr), how.precision), Members.of([config], how.batch_size)
-        saes = jax.tree.map(lambda leaf: leaf[None], sae_lib.init(jax.random.key(0), config))
+        saes = jax.tree.map(lambda leaf: leaf[None], init(jax.random.key(0), config))
         state, ours, pytorch = stepper.begin(saes, config.l1_coef), [], []
         for epoch in range(args.rounds + 1):
             began = time.perf_counter()
@@ -313,7 +313,7 @@ def rated(file: Path, rows: Array) -> str:
     from jaxsae.sae.metrics import score
 
     sae = load_sae(file)
-    result = score(sae.sae, sae.config.k, rows)
+    result = score(sae.sae, rows)
     return f"{len(sae.losses)} epochs, L0 {result.l0:.1f}, FVU {result.fvu:.6f}"
 
 

@@ -110,7 +110,7 @@ def train_ours(run: Run, rows: Path, layer: int, target: Path) -> None:
     from convert import save_sae
     from jaxsae.train.loop import train_sae
 
-    config = TrainConfig.modern(architecture=run.architecture, target_l0=run.l0, seed=run.seed, epochs=EPOCHS)
+    config = TrainConfig(recipe="modern", architecture=run.architecture, target_l0=run.l0, seed=run.seed, epochs=EPOCHS)
     values = jnp.asarray(np.load(rows))
     began = time.perf_counter()
     trained = train_sae(values, config)

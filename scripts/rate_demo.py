@@ -144,7 +144,7 @@ def latents(path: str, model: RestorationModel, samples: dict[str, Samples], tru
     from convert import load_sae
     from jaxsae.activations.extraction import extract
     from jaxsae.features import detection
-    from jaxsae.sae.autoencoder import encode
+    from jaxsae.sae.architectures import encode
 
     file = load_sae(path)
     require("layer" in file.extra, f"{path} must say its layer in its config, which it does not")
@@ -159,7 +159,7 @@ def latents(path: str, model: RestorationModel, samples: dict[str, Samples], tru
         properties = np.stack([has[name][use] for name in names])
         halves["rows"][split] = detection.Half(rows, properties)
         halves["random"][split] = detection.Half(rows @ directions, properties)
-        latents = np.asarray(encode(file.sae, jnp.asarray(rows), file.config.k))
+        latents = np.asarray(encode(file.sae, jnp.asarray(rows)))
         halves["latents"][split] = detection.Half(latents, properties)
 
     def both(what: str) -> tuple[detection.Half, detection.Half]:

@@ -46,7 +46,8 @@ def main(args: argparse.Namespace) -> None:
             print(f"{title}: {library}, {architecture}", flush=True)
             target = folder / f"{library}_{architecture}_{how['features']}.pt"
             if not target.exists() and library == "jaxsae":
-                config = TrainConfig.modern(
+                config = TrainConfig(
+                    recipe="modern",
                     architecture=architecture,
                     target_l0=how["active"],
                     expansion=how["features"] // how["d_in"],
@@ -62,7 +63,7 @@ def main(args: argparse.Namespace) -> None:
                 ran = subprocess.run([args.rival_python, script, *map(str, flags)], capture_output=True, text=True)
                 require(ran.returncode == 0, f"{library}'s training must succeed, got {ran.stderr.strip()[-300:]}")
             file = load_sae(target)
-            result = recovery(file.sae, file.config.k, planted)
+            result = recovery(file.sae, planted)
             found[target.stem] = result._asdict()
             shown.append((title, library, architecture, *(f"{figure:.3f}" for figure in result)))
     columns = ("rows", "library", "architecture", "mean max cosine", "precision", "recall", "shrinkage")

@@ -1840,6 +1840,7 @@ def fuzz(folder: Path, times: int, first: int = 0) -> tuple[dict[str, dict[str, 
 
 
 if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parents[1]))  # else tests/convert/ would pass for convert/
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--times", type=int, default=20_000)
     parser.add_argument("--first", type=int, default=0)

@@ -64,6 +64,7 @@ def soak(minutes: float) -> list[float]:
 
 
 if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT))  # else tests/convert/ would pass for convert/
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=60)
     found = soak(parser.parse_args().minutes)

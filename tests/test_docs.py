@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from conftest import ROOT, TINY, checkpoint_content
-from test_scripts import USER_FILE
+from helpers import USER_FILE
 
 from jaxsae.features.concepts import load_concepts
 from jaxsae.text import arrow, loading

@@ -103,7 +103,7 @@ class Parser(argparse.ArgumentParser):
             if typing.get_origin(kind) is typing.Literal:
                 options.setdefault("choices", typing.get_args(kind))
                 kind = str
-            default = defaults.get(field.name, field.default)
+            default = defaults.get(field.name, options.pop("shown", field.default))
             if default is None or default is False:
                 default = "off"
             elif str(default).startswith((str(DEMO), str(DEMO_TEXT))):

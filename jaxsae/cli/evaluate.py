@@ -151,7 +151,7 @@ def rate(source: Source, layer: int, files: dict[str, SAEFile]) -> dict[str, dic
 
     rows, out = source.rows(layer), {}
     for path, file in files.items():
-        s = score(file.sae, file.config.k, rows)
+        s = score(file.sae, rows)
         out[path] = {
             "sae": path,
             "layer": layer,
@@ -188,7 +188,7 @@ def effects_on(
     mean = jnp.asarray(np.asarray(rows, np.float64).mean(axis=0), rows.dtype)
     changes: dict[str, splice.Change] = {"zero": jnp.zeros_like, "mean": lambda x: jnp.broadcast_to(mean, x.shape)}
     for path, file in files.items():
-        changes[path] = lambda x, file=file: splice.reconstruct(file.sae, x, file.config.k)  # type: ignore[misc]
+        changes[path] = lambda x, file=file: splice.reconstruct(file.sae, x)  # type: ignore[misc]
     effects = splice.effects(model, samples, layer, changes)
     clean, zero, mean_effect = effects["clean"], effects["zero"], effects["mean"]
     return {

@@ -83,9 +83,7 @@ def main(args: argparse.Namespace) -> None:
     del checkpoint
     of_text = stored(rows.layers, samples, data.padding) if rows else stream(model, samples, needed, data.padding)
     chosen = concepts_of(args, data, samples)
-    subjects = [
-        statistics.LayerSAE(layer, file.sae, file.config.k) for layer, file in zip(layers, loaded.values(), strict=True)
-    ]
+    subjects = [statistics.LayerSAE(layer, file.sae) for layer, file in zip(layers, loaded.values(), strict=True)]
     n = int(kept_positions(samples, data.padding).sum())
     with terminal.Progress("read    ", n, "characters", quiet=False).shown() as progress:
         surveyed = statistics.collect_statistics(

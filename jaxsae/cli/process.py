@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 from jaxsae.cli.arguments import Parser
 from jaxsae.cli.terminal import prepare_streams
-from jaxsae.errors import InputError, InputNote, one_line, require
+from jaxsae.errors import InputError, InputNote, ParityError, one_line, require
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -72,6 +72,8 @@ def run(main: Callable[[argparse.Namespace], int | None], parser: Parser) -> NoR
         with _signals(_raise), _outputs(args, parser.outputs):
             status = main(args) or 0
             sys.stdout.flush()
+    except ParityError as error:
+        parser.exit(1, one_line(f"failed: {error}"))
     except (InputError, OSError, MemoryError) as error:
         if args.debug:
             raise

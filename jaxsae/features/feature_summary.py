@@ -11,7 +11,7 @@ from jaxsae.features import detection, splice
 from jaxsae.features.concepts import Concept, true_text
 from jaxsae.features.contexts import AFTER, BEFORE, Contexts
 from jaxsae.features.detection import DetectionScore
-from jaxsae.features.statistics import DAMAGED, PLACES, LatentStatistics, LayerSAE, encode
+from jaxsae.features.statistics import DAMAGED, PLACES, LatentStatistics, LayerSAE, encode_stream
 from jaxsae.models.restoration import RestorationModel
 from jaxsae.text import preparation
 from jaxsae.text.samples import Samples
@@ -251,7 +251,7 @@ def latents_on_text(of: Inspection, letters: str, count: int = 5) -> list[dict[s
     """For each character of a text: the latents that fire most on it, strongest first."""
     ids = np.array([[ord(c) for c in letters]], np.int32)
     x = of.model.resid_post(ids, np.ones_like(ids, np.int8), layer=of.subject.layer)
-    latents = np.asarray(encode(of.subject.sae, x, of.subject.k))
+    latents = np.asarray(encode_stream(of.subject.sae, x))
     out = []
     for character, row in zip(letters, latents, strict=True):
         order = [int(i) for i in np.argsort(-row, kind="stable")[:count] if row[i] > 0]
@@ -272,14 +272,14 @@ def causal_effects(of: Inspection, settings: Sequence[tuple[int, float]]) -> lis
     """
     if not settings:
         return []
-    sae, k, layer = of.subject.sae, of.subject.k, of.subject.layer
+    sae, layer = of.subject.sae, of.subject.layer
     latents = [latent for latent, _ in settings]
     changes: dict[str, splice.Change] = {
-        str(i): lambda x, latent=latent, value=value: splice.with_latent(sae, x, k, latent, float(value))  # type: ignore[misc]
+        str(i): lambda x, latent=latent, value=value: splice.with_latent(sae, x, latent, float(value))  # type: ignore[misc]
         for i, (latent, value) in enumerate(settings)
     }
     found, fires = splice.restorations(
-        of.model, of.samples, layer, changes, lambda x: encode(sae, x, k)[:, np.array(latents)]
+        of.model, of.samples, layer, changes, lambda x: encode_stream(sae, x)[:, np.array(latents)]
     )
     clean = found["clean"]
     out = []

@@ -4,7 +4,6 @@ Measured at damaged positions alone: at the others the model only has to copy wh
 """
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -14,8 +13,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxsae.errors import require
 from jaxsae.models.restoration import RestorationModel
-from jaxsae.sae import autoencoder as sae_lib
-from jaxsae.sae.autoencoder import SAE
+from jaxsae.sae.architectures import encode
+from jaxsae.sae.autoencoder import SAE, decode
 from jaxsae.text.batching import plan
 from jaxsae.text.samples import Samples, check_samples
 
@@ -133,23 +132,23 @@ def _where_real(real: Bool[Array, "batch position"], changed: Array, x: Array) -
     return jnp.where(real[:, :, None], changed, x)
 
 
-@partial(jax.jit, static_argnames="k")
-def reconstruct(sae: SAE, x: Float[Array, "batch position d_in"], k: int | None) -> Float[Array, "batch position d_in"]:
+@jax.jit
+def reconstruct(sae: SAE, x: Float[Array, "batch position d_in"]) -> Float[Array, "batch position d_in"]:
     """The SAE's reconstruction of a residual stream."""
     rows = x.reshape(-1, x.shape[-1])
-    return sae_lib.decode(sae, sae_lib.encode(sae, rows, k)).reshape(x.shape)
+    return decode(sae, encode(sae, rows)).reshape(x.shape)
 
 
-@partial(jax.jit, static_argnames="k")
+@jax.jit
 def with_latent(
-    sae: SAE, x: Float[Array, "batch position d_in"], k: int | None, latent: int | Int[Array, ""], value: float | Array
+    sae: SAE, x: Float[Array, "batch position d_in"], latent: int | Int[Array, ""], value: float | Array
 ) -> Float[Array, "batch position d_in"]:
     """A residual stream with one latent set to `value` everywhere, all else kept, the SAE's error too.
 
     x + (value - latents[latent]) * W_dec[latent]; a value of 0 removes the latent.
     """
     rows = x.reshape(-1, x.shape[-1])
-    now = sae_lib.encode(sae, rows, k)[:, latent]
+    now = encode(sae, rows)[:, latent]
     return (rows + (value - now)[:, None] * sae.W_dec[latent][None, :]).reshape(x.shape)
 
 

@@ -18,7 +18,7 @@ from jaxsae.activations.extraction import Stream
 from jaxsae.features.concepts import Marks, true_text
 from jaxsae.features.contexts import DRAWN, STRONGEST, Contexts
 from jaxsae.features.levels import Levels
-from jaxsae.sae import autoencoder as sae_lib
+from jaxsae.sae.architectures import encode
 from jaxsae.sae.autoencoder import SAE
 from jaxsae.text import preparation
 from jaxsae.text.samples import Samples
@@ -36,8 +36,6 @@ class LayerSAE(NamedTuple):
 
     layer: int
     sae: SAE
-    k: int | None = None
-    """As `config.k` of its file."""
 
 
 class Characters(NamedTuple):
@@ -159,13 +157,13 @@ class Collected(NamedTuple):
     """On how many rows a latent of an SAE and one of the next SAE both fire."""
 
 
-def encode(sae: SAE, x: Float[Array, "batch position d_in"], k: int | None) -> Float[Array, "rows d_sae"]:
+def encode_stream(sae: SAE, x: Float[Array, "batch position d_in"]) -> Float[Array, "rows d_sae"]:
     """Latents of a residual stream, one row a position."""
     # reshaped on the host: batches of all lengths have about as many rows, so there is less to compile for
-    return _encode(sae, np.asarray(x).reshape(-1, x.shape[-1]), k)
+    return _encode(sae, np.asarray(x).reshape(-1, x.shape[-1]))
 
 
-_encode = jax.jit(sae_lib.encode, static_argnames="k")
+_encode = jax.jit(encode)
 
 
 def collect_statistics(
@@ -195,7 +193,7 @@ def collect_statistics(
         kept, fires = batch.kept.reshape(-1), []
         for subject, one in zip(subjects, surveys, strict=True):
             x = batch.values[subject.layer]
-            latents = np.asarray(encode(subject.sae, x, subject.k))[kept]
+            latents = np.asarray(encode_stream(subject.sae, x))[kept]
             one.add(latents, about)
             if concepts:
                 one.add_chance(np.asarray(x).reshape(-1, x.shape[-1])[kept], about)

@@ -33,14 +33,14 @@ def fold_basis(sae: SAE, basis: Basis) -> SAE:
     Computed in float64, on the host.
     """
     centre, rotation, scale = (np.asarray(a, np.float64) for a in basis)
-    W_enc, b_enc, W_dec, b_dec = (np.asarray(a, np.float64) for a in sae[:4])
+    W_enc, b_enc, W_dec, b_dec = (np.asarray(a, np.float64) for a in (sae.W_enc, sae.b_enc, sae.W_dec, sae.b_dec))
     W_enc = rotation @ W_enc
     threshold = None if sae.threshold is None else sae.threshold / basis.scale
 
     def array(a: np.ndarray) -> Array:
         return jnp.asarray(a, sae.b_enc.dtype)
 
-    return SAE(
+    return sae.replace(
         W_enc=array(W_enc),
         b_enc=array(b_enc / scale - centre @ W_enc),
         W_dec=array(W_dec @ rotation.T),

@@ -1,7 +1,6 @@
 """How good an SAE is on given rows. Sums are float64 on the host: they do not depend on how the rows are batched."""
 
 import math
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -10,8 +9,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxsae.errors import require
-from jaxsae.sae import autoencoder as sae_lib
-from jaxsae.sae.autoencoder import SAE
+from jaxsae.sae.architectures import encode
+from jaxsae.sae.autoencoder import SAE, decode
 from jaxsae.sae.rows import AnyRows
 
 CHUNK = 1024
@@ -48,15 +47,15 @@ class Score(NamedTuple):
         return float(np.mean(self.density > 0.1))
 
 
-@partial(jax.jit, static_argnames="k")
-def _chunk(sae: SAE, x: Float[Array, "n d_in"], k: int | None) -> tuple[Array, Array]:
+@jax.jit
+def _chunk(sae: SAE, x: Float[Array, "n d_in"]) -> tuple[Array, Array]:
     """Reconstruction error [n, d_in], and how many rows each latent fires on [d_sae]."""
-    latents = sae_lib.encode(sae, x, k)
-    return sae_lib.decode(sae, latents) - x, jnp.count_nonzero(latents, axis=0)
+    latents = encode(sae, x)
+    return decode(sae, latents) - x, jnp.count_nonzero(latents, axis=0)
 
 
-def score(sae: SAE, k: int | None, rows: AnyRows) -> Score:
-    """Rate an SAE on `rows`; `k` as its file's config says.
+def score(sae: SAE, rows: AnyRows) -> Score:
+    """Rate an SAE on `rows`.
 
     Raises:
       InputError: NaN or infinity in the rows.
@@ -65,7 +64,7 @@ def score(sae: SAE, k: int | None, rows: AnyRows) -> Score:
     fired, total, squares = np.zeros(sae.b_enc.shape[0], np.int64), np.zeros(d_in), 0.0
     squared_error, hat_squares, products, cosines, ratios, nonzero = (0.0,) * 6
     for start in range(0, n, CHUNK):
-        error, count = (np.asarray(a) for a in _chunk(sae, rows[start : start + CHUNK], k))
+        error, count = (np.asarray(a) for a in _chunk(sae, rows[start : start + CHUNK]))
         fired += count
         x, error = np.asarray(rows[start : start + CHUNK], np.float64), error.astype(np.float64)
         x_hat = x + error

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Array, Float
 from scipy.optimize import linear_sum_assignment
 
-from jaxsae.sae import autoencoder as sae_lib
+from jaxsae.sae.architectures import encode
 from jaxsae.sae.autoencoder import SAE
 
 CHUNK = 4096
@@ -60,7 +60,7 @@ class Recovery(NamedTuple):
     """Where both, the latents' sum over the coefficients' sum: 1 where nothing is shrunk."""
 
 
-def recovery(sae: SAE, k: int | None, planted: Planted, n: int = 20000, seed: int = 1) -> Recovery:
+def recovery(sae: SAE, planted: Planted, n: int = 20000, seed: int = 1) -> Recovery:
     """Rate an SAE on n rows that it was not trained on."""
     norm = np.linalg.norm(sae.W_dec, axis=1)  # not 1 in every library's files; latents are counted in its units
     cosine = planted.directions @ (np.asarray(sae.W_dec) / norm[:, None]).T
@@ -68,7 +68,7 @@ def recovery(sae: SAE, k: int | None, planted: Planted, n: int = 20000, seed: in
     counts, sums = np.zeros((3, len(direction))), np.zeros(2)
     for start in range(0, n, CHUNK):
         rows, coefficients = planted.sample(min(CHUNK, n - start), seed + 7919 * start)
-        found = (np.asarray(sae_lib.encode(sae, rows, k)) * norm)[:, latent]
+        found = (np.asarray(encode(sae, rows)) * norm)[:, latent]
         true = coefficients[:, direction]
         both = (found > 0) & (true > 0)
         counts += [both.sum(axis=0), (found > 0).sum(axis=0), (true > 0).sum(axis=0)]

@@ -1,12 +1,13 @@
-"""Keeps the states of a run in a folder each beside the files that are to come of it, until these are there."""
+"""Saves the states of a run while it goes on, in a folder each beside the files that are to come of it."""
 
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from jaxsae.errors import require
-from jaxsae.train.loop import Epoch, Position
+from jaxsae.train.events import Epoch, Event, PartEnd, Position, Resumable
+from jaxsae.train.plan import Part
 from jaxsae.train.step import TrainState
 
 LONG = 60.0
@@ -14,114 +15,102 @@ LONG = 60.0
 
 
 def state_folder(target: Path) -> Path:
-    """Of a batch of members, the first of which is to become `target`."""
+    """Of a part whose first member is to become `target`."""
     return target.with_suffix(".state")
 
 
-class FolderCheckpointer:
-    """A `train.Keeper` of members that are to become files.
+class Checkpointer:
+    """Listens to the events of `jaxsae.train.loop.train`, saves states, and loads one to go on from.
 
     Args:
-      settings: file -> what makes it, for each member in order; a state is taken up by the same alone.
-      done: those of the files that are there as these settings make them.
+      targets: member -> the file that it is to become.
+      settings: member -> what makes it; a state is resumed by the same settings alone.
+      done: the members whose files are there as these settings make them.
       every: seconds between saves; 0: at the end of every epoch.
-      stopping: whether the run is to save and end.
-      on_taken_up: called with where a run goes on.
-      began: when the command did, by `time.monotonic`, in seconds; now, if not given.
+      began: when the run did, by `time.monotonic`, in seconds; now, if not given.
     """
 
     def __init__(
         self,
-        settings: Mapping[Path, Mapping[str, Any]],
-        done: Collection[Path],
+        targets: Mapping[str, Path],
+        settings: Mapping[str, Mapping[str, Any]],
+        done: Collection[str],
         every: float,
-        stopping: Callable[[], bool] = lambda: False,
-        on_taken_up: Callable[[Position], None] = lambda position: None,
         began: float | None = None,
     ) -> None:
-        self.settings, self.done, self.every, self.stopping = settings, done, every, stopping
-        self.on_taken_up = on_taken_up
-        self.targets = list(settings)
+        self.targets, self.settings, self.done, self.every = targets, settings, done, every
         self.saved = time.monotonic()
         self.began = self.saved if began is None else began
         self.before = 0.0
-        """Seconds that were spent before the run was taken up."""
-        self._states: tuple[tuple[int, ...], Any] | None = None
+        """Seconds that were spent before the run was resumed."""
+        self._open: tuple[Part, Any] | None = None
 
     @property
     def seconds(self) -> float:
-        """Spent on the run, what came before it was taken up included."""
+        """Spent on the run, what came before it was resumed included."""
         return self.before + time.monotonic() - self.began
 
-    def _of(self, members: Sequence[int]) -> Any:
-        from jaxsae.train.states import States
+    def _folder(self, part: Part) -> Path:
+        return state_folder(self.targets[part.members[0]])
 
-        members = tuple(members)
-        if self._states is None or self._states[0] != members:
-            if self._states is not None:
-                self._states[1].close()
-            each = [self.settings[self.targets[i]] for i in members]
-            # by setting, each member's: so a difference is told by its name
-            run: dict[str, Any] = {"files": [self.targets[i].name for i in members]}
+    def _states(self, part: Part) -> Any:
+        from jaxsae.train.states import States  # imports Orbax, which a short run does not need
+
+        if self._open is None or self._open[0] != part:
+            self.close()
+            each = [self.settings[member] for member in part.members]
+            # by setting, each member's: so a difference is named by its setting
+            run: dict[str, Any] = {"files": [self.targets[member].name for member in part.members]}
             run |= {name: [of[name] for of in each] for name in each[0]}
-            self._states = members, States(state_folder(self.targets[members[0]]), run)
-        return self._states[1]
+            self._open = part, States(self._folder(part), run)
+        return self._open[1]
 
-    def is_through(self, members: Sequence[int]) -> bool:
-        """Whether all their files are there; their state, if it was left beside them, is removed."""
-        through = all(self.targets[i] in self.done for i in members)
-        if through and state_folder(self.targets[members[0]]).exists():
-            self._of(members).check()
-            self._of(members).discard()
-        return through
-
-    def load(
-        self, members: Sequence[int], like: Callable[[Position], TrainState]
-    ) -> tuple[Position, TrainState] | None:
+    def load(self, part: Part, like: Callable[[Position], TrainState]) -> tuple[Position, TrainState] | None:
         """What was saved last.
 
         Raises:
-          InputError: it is of another run, or what had stopped by then is gone.
+          InputError: it is of another run, or the file of a member that had finished by then is gone.
         """
         self.saved = time.monotonic()
-        if not state_folder(self.targets[members[0]]).exists():
+        if not self._folder(part).exists():
             return None
-        found = self._of(members).load(lambda told: like(_position(told)))
+        found = self._states(part).load(lambda stored: like(_position(stored)))
         if found is None:
             return None
-        told, state = found
-        at, self.before = _position(told), max(self.before, float(told["seconds"]))
-        for i in set(members) - set(at.alive):
-            target = self.targets[i]
-            require(
-                target in self.done, f"{target} was written before the run was stopped, and must be there; it is not"
-            )
-        self.on_taken_up(at)
+        stored, state = found
+        at, self.before = _position(stored), max(self.before, float(stored["seconds"]))
+        for member in set(part.members) - set(at.alive):
+            file = self.targets[member]
+            require(member in self.done, f"{file} was written before the run was stopped, and must be there; it is not")
         return at, state
 
-    def due(self, epoch_ended: bool) -> bool:
-        """Once `every` seconds have passed an epoch ends, or many more have."""
+    def listen(self, event: Event, stopping: bool = False) -> None:
+        """Save where the run can go on from, if that is due or the run is stopping; remove the states of trained parts.
+
+        Raises:
+          InputError: training has gone wrong, so that there is nothing good to save.
+          OSError: the state could not be saved.
+        """
+        if isinstance(event, Resumable) and (stopping or self._is_due(event.position)):
+            stored = event.position._asdict() | {"seconds": self.seconds}
+            stored["epochs"] = {member: [list(one) for one in of] for member, of in event.position.epochs.items()}
+            self._states(event.part).save(event.step, event.state(), stored)  # in the background
+            self.saved = time.monotonic()
+        elif isinstance(event, PartEnd) and self._folder(event.part).exists():
+            self._states(event.part).check()
+            self._states(event.part).discard()
+
+    def _is_due(self, position: Position) -> bool:
+        """Whether `every` seconds have passed at the end of an epoch, or many more within one."""
         passed = time.monotonic() - self.saved
-        return passed >= self.every + (0 if epoch_ended else LONG)
-
-    def save(self, members: Sequence[int], step: int, position: Position, state: TrainState) -> None:
-        """In the background; `close` waits for it."""
-        told = position._asdict() | {"seconds": self.seconds}
-        told["epochs"] = {str(i): [list(epoch) for epoch in of] for i, of in position.epochs.items()}
-        self._of(members).save(step, state, told)
-        self.saved = time.monotonic()
-
-    def through(self, members: Sequence[int]) -> None:
-        """Their files are there: the state goes."""
-        if state_folder(self.targets[members[0]]).exists():
-            self._of(members).discard()
+        return passed >= self.every + (LONG if position.done else 0)
 
     def close(self) -> None:
         """Wait for what is being saved."""
-        if self._states is not None:
-            self._states[1].close()
+        if self._open is not None:
+            self._open[1].close()
 
 
-def _position(told: Mapping[str, Any]) -> Position:
-    epochs = {int(i): [Epoch(int(n), loss, l0) for n, loss, l0 in of] for i, of in told["epochs"].items()}
-    return Position(int(told["epoch"]), int(told["done"]), tuple(told["alive"]), epochs)
+def _position(stored: Mapping[str, Any]) -> Position:
+    epochs = {member: [Epoch(int(n), loss, l0) for n, loss, l0 in of] for member, of in stored["epochs"].items()}
+    return Position(int(stored["epoch"]), int(stored["done"]), tuple(stored["alive"]), epochs)

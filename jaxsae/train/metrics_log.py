@@ -1,4 +1,4 @@
-"""What a run says of itself while it goes on: `metrics.jsonl`, and on request TensorBoard or Weights & Biases."""
+"""The metrics of a run while it goes on: `metrics.jsonl`, and on request TensorBoard or Weights & Biases."""
 
 import json
 import time
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from jaxsae.files import to_json
-from jaxsae.train.loop import Epoch
+from jaxsae.train.events import EpochEnd, Event
 
 
 class Logger(Protocol):
@@ -21,44 +21,48 @@ class Logger(Protocol):
 
 
 class MetricsLog:
-    """Appends a line of JSON for each epoch of each SAE to `metrics.jsonl`; a line is written at once.
+    """Listens to training and appends a line of JSON for each epoch of each SAE to `metrics.jsonl`, at once.
 
-    A run that was taken up may say an epoch twice, with the same figures.
+    A run that was resumed may log an epoch twice, with the same figures.
 
     Args:
       folder: of the SAEs.
-      kind: of the logger that is told the same, if any.
-      settings: SAE -> what makes it, for the logger.
+      kind: of the logger that gets the same figures, if any.
+      settings: file name of an SAE -> what makes it, for the logger.
+      steps: of an epoch.
     """
 
-    def __init__(self, folder: Path, kind: str | None, settings: Mapping[Path, Mapping[str, Any]]) -> None:
-        self.folder, self.kind, self.settings = folder, kind, settings
-        self.loggers: dict[Path, Logger] = {}
+    def __init__(self, folder: Path, kind: str | None, settings: Mapping[str, Mapping[str, Any]], steps: int) -> None:
+        self.folder, self.kind, self.settings, self.steps = folder, kind, settings, steps
+        self.loggers: dict[str, Logger] = {}
 
-    def epoch(self, target: Path, epoch: Epoch, step: int) -> None:
-        """The means over an epoch's batches; `step` counts from the start of training."""
-        self._say(target, {"epoch": epoch.number, "loss": epoch.loss, "l0": epoch.l0}, step)
+    def listen(self, event: Event) -> None:
+        """Log the means over an epoch's batches."""
+        if isinstance(event, EpochEnd):
+            number, loss, l0 = event.epoch
+            self._log(event.member, {"epoch": number, "loss": loss, "l0": l0}, number * self.steps)
 
-    def scored(self, target: Path, figures: Mapping[str, float], step: int) -> None:
-        """What the trained SAE was found to be."""
-        self._say(target, figures, step)
-        if target in self.loggers:
-            self.loggers.pop(target).close()
+    def scored(self, name: str, report: Mapping[str, Any]) -> None:
+        """Log what the trained SAE was found to be; it has no more epochs."""
+        figures = {f"scored_{figure}": report[figure] for figure in ("l0", "fvu", "dead")}
+        self._log(name, figures, report["epochs"] * self.steps)
+        if name in self.loggers:
+            self.loggers.pop(name).close()
 
     def close(self) -> None:
-        """All is told."""
+        """Nothing more comes."""
         for logger in self.loggers.values():
             logger.close()
 
-    def _say(self, target: Path, figures: Mapping[str, float], step: int) -> None:
-        line: dict[str, Any] = {"sae": target.name, "time": round(time.time(), 3), "step": step, **figures}
+    def _log(self, name: str, figures: Mapping[str, float], step: int) -> None:
+        line: dict[str, Any] = {"sae": name, "time": round(time.time(), 3), "step": step, **figures}
         with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(to_json(line) + "\n")
         if self.kind:
-            if target not in self.loggers:
+            if name not in self.loggers:
                 make = _TensorBoard if self.kind == "tensorboard" else _WandB
-                self.loggers[target] = make(target, self.settings[target])
-            self.loggers[target].log(figures, step)
+                self.loggers[name] = make(self.folder / name, self.settings[name])
+            self.loggers[name].log(figures, step)
 
 
 class _TensorBoard:

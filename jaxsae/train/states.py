@@ -14,7 +14,8 @@ from orbax.checkpoint import v1 as ocp
 from jaxsae.errors import InputError, require
 from jaxsae.files import check_room, remove_folder
 
-STATE_FORMAT = 1
+STATE_FORMAT = 2
+"""Since 2: matrices as an SAE has them, whatever the device; members by their file's name."""
 
 
 class States:
@@ -105,7 +106,10 @@ class States:
 
     def _check(self, about: Mapping[str, Any]) -> None:
         version, theirs = about.get("format"), about.get("run") or {}
-        require(version == STATE_FORMAT, f"{self.folder}: its format must be {STATE_FORMAT}, got {version!r}")
+        require(
+            version == STATE_FORMAT,
+            f"{self.folder} holds a state of format {version!r}, and must be of {STATE_FORMAT}; finish it with the version of jaxsae that began it, or start anew",
+        )
         differ = [name for name in {**self.run, **theirs} if theirs.get(name) != self.run.get(name)]
         named = ", ".join(differ)
         require(not differ, f"{self.folder} holds a run with another {named}; resume with the same, or start anew")

@@ -16,20 +16,17 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from jaxsae.config import SAEConfig
 from jaxsae.models.products import total
-from jaxsae.sae import autoencoder as sae_lib
 from jaxsae.sae import basis as basis_lib
-from jaxsae.sae.autoencoder import SAE
+from jaxsae.sae import loss as loss_lib
+from jaxsae.sae.architectures import Aim, architecture
+from jaxsae.sae.autoencoder import SAE, unit_norm
 from jaxsae.sae.basis import Basis
+from jaxsae.sae.loss import StepFigures
 
 BANDWIDTH = 0.5
 """Of JumpReLU's straight-through gradients, where the rows' elements have variance 1."""
-DEAD_AFTER, DEAD_SHARE = 25, 130
-"""Steps without firing after which a latent is to be revived: at least so many, and enough to have fired so often if
-all fired alike. With fewer, runs with an L0 of 16 of 1,536 ran away: what was revived silenced the rest."""
-LIFT = 0.01
-"""What the bias of such a latent gains a step, where the rows' elements have variance 1."""
-LIFT_TO_THRESHOLD, LOWER = 0.003, 0.97
-"""The same where it has a threshold, and what that is multiplied by."""
+DEAD_AFTER = 25
+"""Steps without firing after which a latent is to be revived, at least."""
 
 
 Rows = Float[Array, "n d_in"] | tuple[Float[Array, "n d_in"], ...]
@@ -73,9 +70,13 @@ def optimizer(lr: float | optax.Schedule, b2: float = 0.999) -> optax.GradientTr
 def dead_after(config: SAEConfig, batch_size: int) -> int:
     """Steps without firing after which a latent counts as dead; in rows, that times `batch_size`."""
     l0 = config.k or config.target_l0 or config.d_sae
-    # every prefix of a Matryoshka leans on its first latents: it runs away sooner
-    share = 1.5 * DEAD_SHARE if config.architecture == "matryoshka" else DEAD_SHARE
+    share = architecture(config.architecture).dead_share
     return max(DEAD_AFTER, math.ceil(share * config.d_sae / (batch_size * l0)))
+
+
+def has_target_by_penalty(config: SAEConfig) -> bool:
+    """Whether a penalty, moved while training, brings about the target L0."""
+    return config.target_l0 is not None and architecture(config.architecture).penalty is not None
 
 
 SPARSE_SHARE = 20
@@ -155,7 +156,7 @@ class Stepper:
         """SAEs <-> what the state holds: both matrices [d_in, d_sae], so that every product of the gradient comes out
         as it is kept; or, where rows of single latents are fetched, both [d_sae, d_in]."""
         name = "W_enc" if self.sparsely else "W_dec"
-        return saes._replace(**{name: getattr(saes, name).swapaxes(-1, -2)})
+        return saes.replace(**{name: getattr(saes, name).swapaxes(-1, -2)})
 
     def begin(self, saes: SAE, penalty: ArrayLike = 0.0, aim: ArrayLike = 0.0) -> TrainState:
         """A fresh state around the members' starting weights; penalty and aim are theirs, or one for all."""
@@ -172,6 +173,18 @@ class Stepper:
             l0_sum=jnp.zeros(members, dtype),
             finite=jnp.zeros(members, jnp.int32),
         )
+
+    def to_saved(self, state: TrainState) -> TrainState:
+        """The state in the one layout that is saved, whatever the device: matrices as an SAE has them."""
+        return jax.tree.map(
+            lambda node: self._layout(node) if isinstance(node, SAE) else node,
+            state,
+            is_leaf=lambda node: isinstance(node, SAE),
+        )
+
+    def from_saved(self, state: TrainState) -> TrainState:
+        """The state to go on from, of one that was saved; in buffers of its own, for all are donated."""
+        return jax.tree.map(jnp.array, self.to_saved(state))
 
     def saes(self, weights: SAE) -> SAE:
         """The SAEs that a state's weights (or gradients, or moments) are of."""
@@ -213,15 +226,12 @@ class Stepper:
         penalty: Float[Array, ""],
         aim: Float[Array, ""],
         dead: Bool[Array, " d_sae"],
-    ) -> tuple[SAE, sae_lib.Seen]:
-        def loss(weights: SAE) -> tuple[Array, sae_lib.Seen]:
-            return sae_lib.loss(
+    ) -> tuple[SAE, StepFigures]:
+        def loss(weights: SAE) -> tuple[Array, StepFigures]:
+            return loss_lib.loss(
                 self._layout(weights),
                 x,
-                penalty,
-                self.config,
-                target_l0=aim,
-                bandwidth=BANDWIDTH,
+                Aim(penalty, aim, BANDWIDTH),
                 dead=dead if self.revive else None,
                 sparse=self.sparsely,
                 dtype=None if self.precision == "float32" else self.precision,
@@ -230,22 +240,17 @@ class Stepper:
         return jax.grad(loss, has_aux=True)(weights)
 
     def _update(
-        self, state: TrainState, members: Members, dead: Bool[Array, " d_sae"], grads: SAE, seen: sae_lib.Seen
+        self, state: TrainState, members: Members, dead: Bool[Array, " d_sae"], grads: SAE, seen: StepFigures
     ) -> TrainState:
         updates, opt_state = self.transform.update(grads, state.opt_state, state.sae)
         sae = optax.apply_updates(state.sae, updates)
-        sae = sae._replace(W_dec=sae_lib.unit_norm(sae.W_dec, axis=1 if self.sparsely else 0))
-        if sae.threshold is not None:
-            sae = sae._replace(threshold=jax.nn.relu(sae.threshold))
+        record = architecture(sae.architecture)
+        sae = record.constrain(sae.replace(W_dec=unit_norm(sae.W_dec, axis=1 if self.sparsely else 0)))
         if self.revive:
-            idle = dead & ~seen.fired
-            lift = LIFT if sae.threshold is None else LIFT_TO_THRESHOLD
-            sae = sae._replace(b_enc=sae.b_enc + jnp.where(idle, lift, 0.0))
-            if sae.threshold is not None:
-                sae = sae._replace(threshold=sae.threshold * jnp.where(idle, LOWER, 1.0))
+            sae = record.revive(sae, dead & ~seen.fired)
         penalty, dtype = state.penalty, state.aim.dtype
         aim = jnp.maximum(members.target.astype(dtype), state.aim * members.target_decay.astype(dtype))
-        if self.config.penalised and self.config.architecture == "relu":
+        if record.penalty is not None and record.penalty.moves and has_target_by_penalty(self.config):
             penalty *= jnp.exp(self.l1_rate * jnp.clip(jnp.log(jnp.maximum(seen.l0, 1e-3) / aim), -1, 1))
         loss_sum = state.loss_sum + seen.loss
         return TrainState(

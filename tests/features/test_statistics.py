@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import TINY, checkpoint_content, tiny_splits
-from test_concepts import sample
+from helpers import sample
 
 from convert import load_restoration_model
 from jaxsae import extract

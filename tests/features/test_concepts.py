@@ -2,23 +2,13 @@ import re
 
 import numpy as np
 import pytest
+from helpers import sample
 
 from jaxsae.errors import InputError
 from jaxsae.features import concepts
-from jaxsae.text import preparation
 from jaxsae.text.samples import Samples
 
 BUILT_IN = {concept.name: concept for concept in concepts.load_concepts()}
-
-
-def sample(true: str, damage: dict[int, str] | None = None, width: int = 40) -> Samples:
-    """One text, damaged at some positions."""
-    ids = np.full((1, width), preparation.PADDING_ID, np.int32)
-    ids[0, : len(true)] = preparation.encode_text(true)
-    labels = np.full((1, width), preparation.NO_LABEL, np.int32)
-    for position, becomes in (damage or {}).items():
-        labels[0, position], ids[0, position] = ids[0, position], ord(becomes)
-    return Samples(ids, labels, (np.arange(width)[None] < len(true)).astype(np.int8))
 
 
 def shown(has: np.ndarray, letters: str) -> str:

@@ -1,0 +1,97 @@
+"""The loss of a training step: reconstruction, what the architecture adds, and what revives dead latents."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from jaxsae.models.products import matmul, total
+from jaxsae.sae import sparse as sparse_lib
+from jaxsae.sae.architectures import Aim, architecture
+from jaxsae.sae.autoencoder import SAE, pre_activations
+
+AUX_COEF = 1 / 32
+"""Weight of AuxK, as in its paper."""
+
+
+class StepFigures(NamedTuple):
+    """What a training step sees besides the gradient."""
+
+    loss: Float[Array, ""]
+    """Without what revives dead latents."""
+    l0: Float[Array, ""]
+    """Latents above 0 per row, mean."""
+    fired: Bool[Array, " d_sae"]
+    """On any row of the batch."""
+
+
+def loss(
+    sae: SAE,
+    x: Float[Array, "n d_in"],
+    aim: Aim,
+    *,
+    dead: Bool[Array, " d_sae"] | None = None,
+    sparse: bool = False,
+    dtype: str | None = None,
+) -> tuple[Float[Array, ""], StepFigures]:
+    """The loss of a batch: mean((x_hat - x)^2) over all elements, plus what the architecture adds.
+
+    Args:
+      aim: the sparsity that is aimed at.
+      dead: latents to revive by AuxK, whose gradient reaches those latents alone.
+      sparse: topk: touch only the latents that fire; the same but for rounding.
+      dtype: the operands of products are rounded to it.
+    """
+    if sparse:
+        assert sae.k is not None
+        values, indices = sparse_lib.encode(x, sae.W_enc.T, sae.b_enc, sae.k, dtype)
+        x_hat = sparse_lib.decode(values, indices, sae.W_dec) + sae.b_dec[None, :]
+        value = total((x_hat - x) ** 2) / x.size
+        above = (jax.lax.stop_gradient(values) > 0).astype(x.dtype)
+        firings = jnp.zeros_like(sae.b_enc).at[indices].add(above, mode="promise_in_bounds")
+    else:
+        x_hat, value, firings = _densely(sae, x, aim, dtype)
+    figures = StepFigures(value, firings.sum() / x.shape[0], firings > 0)
+    if dead is not None:
+        value += AUX_COEF * aux_k(sae, x, jax.lax.stop_gradient(x - x_hat), dead, dtype)
+    return value, figures
+
+
+def _densely(
+    sae: SAE, x: Float[Array, "n d_in"], aim: Aim, dtype: str | None
+) -> tuple[Float[Array, "n d_in"], Float[Array, ""], Float[Array, " d_sae"]]:
+    """(x_hat, the loss, on how many rows each latent fires)."""
+    record = architecture(sae.architecture)
+    latents, extra = record.train(sae, pre_activations(sae, x, dtype), aim)
+    ends = record.prefixes(latents.shape[-1])
+    x_hat, squared_error = jnp.broadcast_to(sae.b_dec[None, :], x.shape), jnp.zeros((), x.dtype)
+    for start, end in zip([0, *ends], ends, strict=False):
+        x_hat += matmul(latents[:, start:end], sae.W_dec[start:end], dtype)
+        squared_error += total((x_hat - x) ** 2) / x.size / len(ends)
+    firings = (jax.lax.stop_gradient(latents) > 0).astype(x.dtype).sum(axis=0)
+    return x_hat, squared_error + extra, firings
+
+
+def aux_k(
+    sae: SAE,
+    x: Float[Array, "n d_in"],
+    left: Float[Array, "n d_in"],
+    dead: Bool[Array, " d_sae"],
+    dtype: str | None = None,
+) -> Float[Array, ""]:
+    """AuxK (Gao et al. 2024): how badly dead latents reconstruct what is left of x; 0 where none is dead.
+
+    Its paper takes the d_in/2 of them that are largest on a row. Here it is all, or the first d_in where more are dead,
+    so that a step touches no other latents and takes half the time. Squared error over the squares of `left`, which is
+    a constant: nothing but dead latents has a gradient.
+
+    Args:
+      left: what the others leave of x, in its units.
+      dead: which latents are.
+    """
+    some = jax.lax.top_k(dead.astype(x.dtype), min(left.shape[-1], len(dead)))[1]
+    pre_acts = matmul(x, sae.W_enc.T[some].T, dtype) + sae.b_enc[some][None, :]
+    latents = jnp.where(dead[some][None, :], jax.nn.relu(pre_acts), 0)
+    error = total((matmul(latents, sae.W_dec[some], dtype) - left) ** 2)
+    return jnp.where(dead.any(), error / jnp.maximum(total(left**2), jnp.finfo(left.dtype).tiny), 0)

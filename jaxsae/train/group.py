@@ -1,0 +1,152 @@
+"""Members that share a compiled step: what they start from, are fed, and become."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array
+
+from jaxsae.activations.rows import RowsOnDisk, shuffled_batches
+from jaxsae.errors import InputError
+from jaxsae.sae.architectures import architecture, init, init_tied
+from jaxsae.sae.basis import fold_basis, principal_basis, to_basis
+from jaxsae.sae.rows import AnyRows
+from jaxsae.train.events import Epoch, Position, Trained
+from jaxsae.train.plan import Member
+from jaxsae.train.step import Members, Rows, Stepper, TrainState, has_target_by_penalty, optimizer
+
+L1_REACH = 32.0
+"""How far a penalty that moves can move in a whole run: by this over the steps, times log(L0 / the L0 aimed at), each
+step."""
+CALIBRATION_ELEMENTS = 2**25
+"""Pre-activations that thresholds are calibrated on."""
+
+
+def batches(n: int, batch_size: int, seed: int, epoch: int) -> Iterator[np.ndarray]:
+    """Row indices of an epoch's batches: a permutation fixed by (seed, epoch), its last partial batch dropped."""
+    order = np.random.default_rng((seed, epoch)).permutation(n).astype(np.int32)
+    for start in range(0, n - batch_size + 1, batch_size):
+        yield order[start : start + batch_size]
+
+
+def schedule(lr: float, steps: int, decay: float = 1 / 3) -> optax.Schedule:
+    """Up to `lr` over the first twentieth of the steps, constant, and down to 0 over the last `decay` of them."""
+    rise, fall = max(1, steps // 20), max(1, int(steps * decay))
+    parts = [optax.linear_schedule(lr / rise, lr, rise - 1 or 1), optax.linear_schedule(lr, 0.0, fall)]
+    return optax.join_schedules(parts, [steps - fall])
+
+
+def sample_of(rows: AnyRows, d_sae: int) -> Array:
+    """The rows that thresholds of `d_sae` latents are calibrated on, in their order."""
+    some = np.random.default_rng(0).permutation(rows.shape[0])[: max(1, CALIBRATION_ELEMENTS // d_sae)]
+    return jnp.asarray(rows[np.sort(some)])
+
+
+class Group:
+    """Members that differ in layer, seed, L1 coefficient and target L0 only: they share a compiled step."""
+
+    def __init__(self, rows: Mapping[int, AnyRows], members: Mapping[str, Member]) -> None:
+        self.rows, self.members = rows, members
+        self.config = next(iter(members.values())).config
+        self.modern = self.config.recipe == "modern"
+        n, d_in = rows[next(iter(members.values())).layer].shape
+        self.configs = {key: m.config.sae(d_in) for key, m in members.items()}
+        self.steps = n // self.config.batch_size
+        self.total_steps = self.config.epochs * self.steps
+        layers = dict.fromkeys(m.layer for m in members.values())
+        self.bases = {layer: principal_basis(rows[layer]) for layer in layers} if self.modern else {}
+        # penalties are in the units of the rows; scaled latents are as much larger, their errors by its square
+        self.scales = {key: float(self.bases[m.layer].scale) if self.modern else 1.0 for key, m in members.items()}
+        decay = self.config.decay
+        self.stepper = Stepper(
+            next(iter(self.configs.values())),
+            optimizer(self.config.lr)
+            if decay is None
+            else optimizer(schedule(self.config.lr, self.total_steps, decay), b2=0.95),
+            self.config.precision,
+            l1_rate=max(0.01, L1_REACH / self.total_steps),
+            revive=self.modern,
+        )
+
+    def _sparsity(self, key: str) -> tuple[float, float, float]:
+        """(penalty, the L0 aimed at, what that is multiplied by each step) at a member's start."""
+        config, target = self.configs[key], float(self.configs[key].target_l0 or 0)
+        penalty = architecture(config.architecture).penalty
+        if penalty is None or not has_target_by_penalty(config):
+            return config.l1_coef * self.scales[key], target, 1.0
+        start = max(target, penalty.l0(config))
+        weight = penalty.weight * (self.scales[key] if penalty.in_units_of_rows else 1.0)
+        return weight, start, (target / start) ** (2 / self.total_steps)
+
+    def begin(self, alive: Sequence[str]) -> TrainState:
+        """The state that those members start from."""
+        start = init_tied if self.modern else init
+        saes = [start(jax.random.key(self.members[key].config.seed), self.configs[key]) for key in alive]
+        penalty, aim, _ = np.array([self._sparsity(key) for key in alive]).T
+        return self.stepper.begin(jax.tree.map(lambda *leaves: jnp.stack(leaves), *saes), penalty, aim)
+
+    def saved_like(self, position: Position) -> TrainState:
+        """A state of the structure and shapes that the saved one has there."""
+        shapes = jax.eval_shape(lambda: self.stepper.to_saved(self.begin(position.alive)))
+        return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+
+    def to_saved(self, state: TrainState, epoch: int, done: int) -> TrainState:
+        """The state as it is saved, on the host, if it was finite in the steps of the epoch that are done."""
+        self.check_finite(state, epoch, done)
+        return self.stepper.to_saved(jax.tree.map(np.asarray, state))
+
+    def constants(self, alive: Sequence[str]) -> tuple[Members, bool]:
+        """(what the step is given of those members, whether all see the same batches of the same rows)."""
+        some = [self.members[key] for key in alive]
+        shared = len({(m.layer, m.config.seed) for m in some}) == 1
+        bases = [self.bases[m.layer] for m in some] if self.modern else []
+        decay = np.array([self._sparsity(key)[2] for key in alive])
+        return Members.of([self.configs[key] for key in alive], self.config.batch_size, decay, bases), shared
+
+    def feed(self, alive: Sequence[str], shared: bool, epoch: int) -> Iterator[tuple[Rows, Array]]:
+        """(rows, which of them are the batch) for each step; rows on disk come batch by batch."""
+        size = self.config.batch_size
+        some = [self.members[key] for key in (alive[:1] if shared else alive)]
+        rows = [self.rows[m.layer] for m in some]
+        if isinstance(rows[0], RowsOnDisk):
+            every = jnp.broadcast_to(jnp.arange(size), (size,) if shared else (len(some), size))
+            streams = [
+                shuffled_batches(of, size, m.config.seed, epoch)
+                for of, m in zip(rows, some, strict=True)
+                if isinstance(of, RowsOnDisk)
+            ]
+            for batch in zip(*streams, strict=True):
+                taken = tuple(jnp.array(x) for x in batch)
+                yield taken[0] if shared else taken, every
+            return
+        held: Rows = rows[0] if shared else tuple(rows)  # type: ignore[arg-type, assignment]
+        orders = [batches(len(rows[0]), size, m.config.seed, epoch) for m in some]
+        for numbers in zip(*orders, strict=True):
+            yield held, jnp.asarray(numbers[0] if shared else np.stack(numbers))
+
+    def check_finite(self, state: TrainState, epoch: int, done: int) -> None:
+        """Raise `InputError` unless loss and gradient were finite in the steps of the epoch that are done."""
+        if (finite := int(state.finite.min())) < done:
+            raise InputError(
+                f"loss and gradient must stay finite, and did not in step {finite + 1} of epoch {epoch}; "
+                f"try a lower lr than {self.config.lr:g}"
+            )
+
+    def finish(self, key: str, state: TrainState, epochs: list[Epoch]) -> Trained:
+        """What leaves the batch: thresholds chosen, the basis folded in, the penalty that it ended with.
+
+        Args:
+          state: of this member alone, without the axis of members.
+        """
+        layer, config = self.members[key].layer, self.configs[key]
+        record = architecture(config.architecture)
+        sae, basis = self.stepper.saes(state.sae), self.bases.get(layer)
+        if record.finish is not None:
+            x = sample_of(self.rows[layer], config.d_sae)
+            sae = record.finish(sae, x if basis is None else to_basis(basis, x), config.target_l0 or 1)
+        if record.penalty is not None and record.penalty.moves and has_target_by_penalty(config):
+            config = dataclasses.replace(config, l1_coef=float(state.penalty) / self.scales[key])
+        return Trained(sae if basis is None else fold_basis(sae, basis), config, epochs)

@@ -1,0 +1,211 @@
+"""What a run trains on: rows that a model makes of text, or rows that were extracted before."""
+
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import jax.numpy as jnp
+
+from jaxsae.activations import store
+from jaxsae.activations.extraction import extract
+from jaxsae.activations.store import Store
+from jaxsae.config import ModelConfig
+from jaxsae.errors import require
+from jaxsae.files import temporary_beside
+from jaxsae.models.restoration import RestorationModel
+from jaxsae.runtime import give_back_memory, memory_of_machine
+from jaxsae.sae.rows import AnyRows
+from jaxsae.text.samples import Samples, check_samples, kept_positions
+
+SCORED_ROWS = 2**15
+"""Rows that an SAE is scored on where there is no held-out text."""
+
+Say = Callable[[str], None]
+OnRows = Callable[[int], None]
+
+
+class StoredModel(Protocol):
+    """A model on disk, as `convert.read_checkpoint` reads it."""
+
+    @property
+    def config(self) -> ModelConfig:
+        """Its shape."""
+
+    @property
+    def sha256(self) -> str:
+        """Of its file."""
+
+    @property
+    def identity(self) -> str:
+        """SHA-256 of what it computes, whatever file it is stored in."""
+
+    def model(self, *, n_layers: int | None = None) -> RestorationModel:
+        """The model; with `n_layers`, of the first blocks alone."""
+
+
+class Rows(NamedTuple):
+    """The rows of a run, by layer."""
+
+    train: Mapping[int, AnyRows]
+    scored: Mapping[int, AnyRows]
+    """Those that figures are measured on."""
+    scored_on: str
+    """What these are."""
+
+
+class Source(Protocol):
+    """Where a run's rows come from."""
+
+    layers: list[int]
+    d_in: int
+    origin: dict[str, Any]
+    """What identifies the rows, with the settings that made them."""
+    checkpoint_sha256: str | None
+
+    def load(self, folder: Path, cleanup: contextlib.ExitStack, say: Say, on_rows: OnRows) -> Rows:
+        """The rows, in memory or on disk.
+
+        Args:
+          folder: where rows may be kept while the run goes on.
+          cleanup: what it closes is removed when the run is over.
+          say: called with lines that tell what is done.
+          on_rows: called with the number of rows made since the last call.
+        """
+
+
+class TextSource:
+    """Rows that a model makes of text.
+
+    Args:
+      checkpoint: the model.
+      samples: the text.
+      layers: those whose residual stream is read, after the block; 0-based.
+      held_out: text that figures are measured on; without it, the rows that are trained on.
+      padding: `drop` or `keep`, see `jaxsae.activations.extraction.stream`.
+      split: what the samples are called, and `dataset_sha256`, which they are: for the record.
+      check: called with (model, layers) before anything is extracted; raises where the model is not right.
+      memory_limit: bytes above which rows stay on disk; half of what there is for this process, if not given.
+
+    Raises:
+      InputError: no such layer, or text that the model cannot read.
+    """
+
+    def __init__(
+        self,
+        checkpoint: StoredModel,
+        samples: Samples,
+        layers: Sequence[int],
+        *,
+        held_out: Samples | None = None,
+        padding: str = "drop",
+        split: str | None = None,
+        dataset_sha256: str | None = None,
+        check: Callable[[RestorationModel, Sequence[int]], None] = lambda model, layers: None,
+        memory_limit: int | None = None,
+    ) -> None:
+        shape = checkpoint.config
+        for layer in layers:
+            shape.check_layer(layer)
+        # what can be wrong with the text that figures are measured on is found before the work
+        for some in (samples, held_out or samples):
+            check_samples(some, shape.vocab_size, shape.max_position)
+        self.checkpoint: StoredModel | None = checkpoint
+        self.samples, self.layers, self.held_out, self.padding = samples, list(layers), held_out, padding
+        self.check, self.d_in = check, shape.d_model
+        self.checkpoint_sha256: str | None = checkpoint.sha256
+        self.limit = memory_of_machine() // 2 if memory_limit is None else memory_limit
+        self.total = int(kept_positions(samples, padding).sum())
+        self.size = 4 * self.total * self.d_in * len(self.layers)
+        self.origin: dict[str, Any] = {
+            "split": split,
+            "max_samples": len(samples),
+            "padding": padding,
+            "model_sha256": checkpoint.identity,
+            "dataset_sha256": dataset_sha256,
+            "streamed": self.size > self.limit,
+        }
+
+    def load(self, folder: Path, cleanup: contextlib.ExitStack, say: Say, on_rows: OnRows) -> Rows:
+        """Check the model, and extract; the model is let go of."""
+        assert self.checkpoint is not None
+        model = self.checkpoint.model(n_layers=max(self.layers) + 1)
+        self.check(model, self.layers)
+        self.checkpoint = None
+        give_back_memory()  # the checkpoint's and the check's
+        if not self.origin["streamed"]:
+            rows: Mapping[int, AnyRows] = extract(
+                model, self.samples, self.layers, self.padding, on_rows=on_rows
+            ).values
+        else:
+            say(f"rows     {in_words(self.size)} is above the memory limit of {in_words(self.limit)}: they go to disk")
+            path = cleanup.enter_context(temporary_beside(folder / "rows")) / "store"
+            store.write(path, model, self.samples, self.layers, self.padding, {}, on_rows=on_rows)
+            rows = store.open_stores([str(path)], self.layers[0]).layers
+        if self.held_out is None:
+            return Rows(rows, rows, "training rows")
+        scored = extract(model, self.held_out, self.layers, self.padding).values
+        return Rows(rows, scored, f"test split, first {len(self.held_out)} samples")
+
+
+class StoreSource:
+    """Rows that were extracted before, or come from elsewhere.
+
+    Args:
+      found: the rows of the layers to train on.
+      name: what they are called in what is said.
+      dataset_sha256: which they are, for the record.
+      checkpoint: the model that they are taken to be of, where they do not say another.
+      memory_limit: as `TextSource`.
+
+    Raises:
+      InputError: they say that they are of another model.
+    """
+
+    def __init__(
+        self,
+        found: Store,
+        *,
+        name: str = "rows",
+        dataset_sha256: str | None = None,
+        checkpoint: StoredModel | None = None,
+        memory_limit: int | None = None,
+    ) -> None:
+        self.layers, self.d_in, self.found, self.name = list(found.layers), found.d_in, found.layers, name
+        self.limit = memory_of_machine() // 2 if memory_limit is None else memory_limit
+        self.size = sum(rows.nbytes for rows in self.found.values())
+        self.origin: dict[str, Any] = {key: found.about.get(key) for key in ("split", "max_samples", "padding")}
+        if found.max_samples is not None:
+            self.origin["max_samples"] = found.max_samples
+        self.origin["model_sha256"] = store.model_of(found.about)
+        self.checkpoint_sha256: str | None = found.about.get("checkpoint_sha256")
+        if checkpoint is not None:
+            said = self.origin["model_sha256"]
+            require(
+                said in (None, checkpoint.identity, checkpoint.sha256),
+                f"the checkpoint must be the one that the rows are of ({str(said)[:12]}...), got another "
+                f"({checkpoint.identity[:12]}...); leave it out, or give theirs",
+            )
+            self.origin["model_sha256"], self.checkpoint_sha256 = checkpoint.identity, checkpoint.sha256
+        self.origin |= {"dataset_sha256": dataset_sha256, "streamed": self.size > self.limit}
+
+    def load(self, folder: Path, cleanup: contextlib.ExitStack, say: Say, on_rows: OnRows) -> Rows:
+        """Into memory where they fit."""
+        n = len(self.found[self.layers[0]])
+        of = f" of {len(self.layers)} layers" if len(self.layers) > 1 else ""
+        say(f"stored   {self.name}: {n:,} rows{of}, of width {self.d_in}, not cross-checked")
+        rows: Mapping[int, AnyRows] = self.found
+        if not self.origin["streamed"]:
+            rows = {layer: jnp.asarray(of_layer[:]) for layer, of_layer in self.found.items()}
+        else:
+            size, limit = in_words(self.size), in_words(self.limit)
+            say(f"rows     {size} is above the memory limit of {limit}: they are read as they are used")
+        if n <= SCORED_ROWS:
+            return Rows(rows, rows, "training rows")
+        scored = {layer: jnp.asarray(of_layer[:SCORED_ROWS]) for layer, of_layer in self.found.items()}
+        return Rows(rows, scored, f"first {SCORED_ROWS:,} training rows")
+
+
+def in_words(size: float) -> str:
+    """Bytes as people say them."""
+    return f"{size / 2**30:.1f} GB" if size >= 2**29 else f"{size / 2**20:.0f} MB"

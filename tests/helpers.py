@@ -1,0 +1,71 @@
+"""What several tests share and is no fixture."""
+
+import numpy as np
+
+from jaxsae.text import preparation
+from jaxsae.text.samples import Samples
+
+
+def sample(true: str, damage: dict[int, str] | None = None, width: int = 40) -> Samples:
+    """One text, damaged at some positions."""
+    ids = np.full((1, width), preparation.PADDING_ID, np.int32)
+    ids[0, : len(true)] = preparation.encode_text(true)
+    labels = np.full((1, width), preparation.NO_LABEL, np.int32)
+    for position, becomes in (damage or {}).items():
+        labels[0, position], ids[0, position] = ids[0, position], ord(becomes)
+    return Samples(ids, labels, (np.arange(width)[None] < len(true)).astype(np.int8))
+
+
+USER_FILE = """
+from dataclasses import dataclass
+import torch
+from torch import nn
+
+@dataclass
+class RestorationConfig:
+    vocab_size: int = 11812
+    max_position: int = 768
+    d_model: int = 384
+    n_heads: int = 8
+    d_ff: int = 1536
+    n_layers: int = 16
+    dropout: float = 0.1
+    rotary_base: int = 10000
+
+class Layer(nn.Module):
+    def __init__(self, c):
+        super().__init__()
+        self.h = c.n_heads
+        self.ln1, self.ln2 = nn.LayerNorm(c.d_model), nn.LayerNorm(c.d_model)
+        self.attn = nn.ModuleDict({f"{n}_proj": nn.Linear(c.d_model, c.d_model) for n in ("q", "k", "v", "out")})
+        self.ff = nn.Sequential(nn.Linear(c.d_model, c.d_ff), nn.GELU(), nn.Linear(c.d_ff, c.d_model))
+
+    def forward(self, x, cos, sin, bias):
+        B, S, D = x.shape
+        d = D // self.h
+        q, k, v = (self.attn[f"{n}_proj"](self.ln1(x)).view(B, S, self.h, d).transpose(1, 2) for n in "qkv")
+        rot = lambda t: t * cos + torch.cat([-t[..., d // 2:], t[..., :d // 2]], -1) * sin
+        s = rot(q) @ rot(k).transpose(-1, -2) * d ** -0.5 + bias
+        x = x + self.attn["out_proj"]((s.softmax(-1) @ v).transpose(1, 2).reshape(B, S, D))
+        return x + SCALE * self.ff(self.ln2(x))
+
+class RestorationModel(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        c = self.config = config
+        self.embed = nn.Embedding(c.vocab_size, c.d_model)
+        self.layers = nn.ModuleList([Layer(c) for _ in range(c.n_layers)])
+        self.final_ln, self.head = nn.LayerNorm(c.d_model), nn.Linear(c.d_model, c.vocab_size)
+        d = c.d_model // c.n_heads
+        angle = torch.outer(torch.arange(c.max_position).float(), 1.0 / c.rotary_base ** (torch.arange(0, d, 2).float() / d))
+        self.cos, self.sin = angle.cos().repeat(1, 2), angle.sin().repeat(1, 2)
+
+    def forward(self, input_ids, attention_mask=None):
+        assert input_ids.shape[1] == self.config.max_position, "only whole windows"
+        print("chatter", input_ids.shape)
+        x = self.embed(input_ids)
+        bias = 0.0 if attention_mask is None else (1.0 - attention_mask[:, None, None, :].to(x.dtype)) * -1e9
+        for layer in self.layers:
+            x = layer(x, self.cos, self.sin, bias)
+        return self.head(self.final_ln(x))
+"""
