@@ -1,5 +1,7 @@
 """What several tests share and is no fixture."""
 
+from pathlib import Path
+
 import numpy as np
 
 from jaxsae.config import ARCHITECTURES
@@ -18,6 +20,14 @@ def sample(true: str, damage: dict[int, str] | None = None, width: int = 40) -> 
     for position, becomes in (damage or {}).items():
         labels[0, position], ids[0, position] = ids[0, position], ord(becomes)
     return Samples(ids, labels, (np.arange(width)[None] < len(true)).astype(np.int8))
+
+
+def saved(folder: Path, content: object, name: str = "m.pt") -> Path:
+    """A file of `torch.save`."""
+    import torch
+
+    torch.save(content, folder / name)
+    return folder / name
 
 
 USER_FILE = """

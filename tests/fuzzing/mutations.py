@@ -1,12 +1,10 @@
-#!/usr/bin/env python3
 """Feed mutated files to the readers: each is read, or refused by one line. Nothing else, and nothing in them is run.
 
-    python tests/fuzz.py --times 20000
+    python tests/fuzzing bytes --times 20000
 
 Runs in processes of limited memory, each input within a limit of time; the input that breaks one is written down.
 """
 
-import argparse
 import io
 import json
 import multiprocessing
@@ -14,9 +12,6 @@ import random
 import resource
 import shutil
 import signal
-import sys
-import tempfile
-import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -256,19 +251,3 @@ def fuzz(folder: Path, times: int, first: int = 0, at_once: int = 1000) -> tuple
             start = number + 1
         shutil.rmtree(scratch, ignore_errors=True)
     return counts, wrong
-
-
-if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parents[1]))  # else tests/convert/ would pass for convert/
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--times", type=int, default=20_000)
-    parser.add_argument("--first", type=int, default=0)
-    args = parser.parse_args()
-    began = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder:
-        counts, problems = fuzz(Path(folder), args.times, args.first)
-    print(*problems, sep="\n")
-    for kind, (fine, refused) in counts.items():
-        print(f"{kind:14} {fine + refused:6} inputs: {refused} refused, {fine} read")
-    print(f"{len(problems)} of {args.times} went wrong, in {time.monotonic() - began:.0f} s")
-    sys.exit(bool(problems))
