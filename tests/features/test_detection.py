@@ -84,10 +84,10 @@ def test_what_a_latent_writes_is_the_direct_way_to_the_logits(tiny_pt):
 
     from convert import load_restoration_model
     from jaxsae.config import SAEConfig
-    from jaxsae.sae import autoencoder as sae_lib
+    from jaxsae.sae.architectures import init
 
     model = load_restoration_model(tiny_pt)
-    sae = sae_lib.init(jax.random.key(0), SAEConfig(TINY.d_model, 7))
+    sae = init(jax.random.key(0), SAEConfig(TINY.d_model, 7))
     ids = np.array([40, 97, 353, 7000])
     effect = detection.direct_logits(model, sae, ids)
     x = np.random.default_rng(0).standard_normal(TINY.d_model).astype(np.float32)

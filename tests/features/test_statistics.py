@@ -18,7 +18,8 @@ from jaxsae.features import concepts, detection, feature_summary, probe, statist
 from jaxsae.features.contexts import AFTER, BEFORE
 from jaxsae.features.levels import BINS, Levels
 from jaxsae.features.statistics import LayerSAE, collect_statistics
-from jaxsae.sae import autoencoder as sae_lib
+from jaxsae.sae.architectures import encode, init
+from jaxsae.sae.autoencoder import SAE
 from jaxsae.text.samples import Samples
 
 D = 30
@@ -44,7 +45,7 @@ def texts(damage=None) -> Samples:
     return Samples(*(np.concatenate([getattr(s, f) for s in all_]) for f in ("ids", "labels", "mask")))
 
 
-ONE_EACH = sae_lib.SAE(jnp.eye(D), jnp.zeros(D), jnp.eye(D), jnp.zeros(D))
+ONE_EACH = SAE(jnp.eye(D), jnp.zeros(D), jnp.eye(D), jnp.zeros(D))
 LETTER = {c: ord(c) % D for c in "ašnr-# "}
 
 
@@ -123,12 +124,13 @@ def test_sums_are_those_of_the_whole_matrix(tiny_pt, padding, k):
     model = load_restoration_model(tiny_pt)
     columns = tiny_splits(seed=4)["test"]
     samples = Samples(columns["input_ids"], columns["labels"], columns["attention_mask"])
-    sae = sae_lib.init(jax.random.key(1), SAEConfig(TINY.d_model, 50))
+    config = SAEConfig(TINY.d_model, 50, k=k, architecture="topk" if k else "relu")
+    sae = init(jax.random.key(1), config)
     rows = extract(model, samples, [2], padding)
-    latents = np.asarray(sae_lib.encode(sae, rows.values[2], k))
+    latents = np.asarray(encode(sae, rows.values[2]))
     half_letters = [concepts.Concept("low", "writing", "", concepts.re.compile("[\\x00-\\u0fa0]"))]
     marks = concepts.marks(half_letters, samples)
-    got = collect_statistics(stream(model, samples, [2], padding), samples, [LayerSAE(2, sae, k)], marks).surveys[0]
+    got = collect_statistics(stream(model, samples, [2], padding), samples, [LayerSAE(2, sae)], marks).surveys[0]
     np.testing.assert_array_equal(got.fired, (latents > 0).sum(0))
     np.testing.assert_allclose(got.mean, latents.mean(0), rtol=1e-5, atol=1e-7)
     np.testing.assert_allclose(got.peak, latents.max(0), rtol=1e-5)
@@ -158,11 +160,9 @@ def test_two_saes_in_one_pass(tiny_pt):
     model = load_restoration_model(tiny_pt)
     columns = tiny_splits(seed=4)["test"]
     samples = Samples(columns["input_ids"], columns["labels"], columns["attention_mask"])
-    saes = [sae_lib.init(jax.random.key(i), SAEConfig(TINY.d_model, n)) for i, n in enumerate((20, 26))]
+    saes = [init(jax.random.key(i), SAEConfig(TINY.d_model, n)) for i, n in enumerate((20, 26))]
     both = collect_statistics(stream(model, samples, [0, 3]), samples, [LayerSAE(0, saes[0]), LayerSAE(3, saes[1])])
-    latents = [
-        np.asarray(sae_lib.encode(s, extract(model, samples, [n]).values[n])) for s, n in zip(saes, (0, 3), strict=True)
-    ]
+    latents = [np.asarray(encode(s, extract(model, samples, [n]).values[n])) for s, n in zip(saes, (0, 3), strict=True)]
     fires = [(one > 0).astype(float) for one in latents]
     np.testing.assert_array_equal(both.between[0], fires[0].T @ fires[1])
     alone = collect_statistics(stream(model, samples, [3]), samples, [LayerSAE(3, saes[1])]).surveys[0]
