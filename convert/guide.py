@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from convert.reference import ReferenceModel
-from jaxsae.config import ModelConfig
+from jaxsae.models.restoration_config import ModelConfig
 
 
 def product(n: int, kind: str) -> Callable[[], torch.Tensor]:

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from jaxsae import runtime
 from jaxsae.cli import arguments, process
-from jaxsae.config import DataConfig, ModelConfig, TrainConfig
+from jaxsae.config import DataConfig, TrainConfig
 from jaxsae.errors import require
 
 if TYPE_CHECKING:
@@ -107,6 +107,7 @@ def synthetic(folder: Path) -> DataConfig:
     import numpy as np
 
     from convert.guide import save_random
+    from jaxsae import ModelConfig
     from jaxsae.text.arrow import save_splits
 
     config = ModelConfig(vocab_size=12_000)
@@ -325,7 +326,7 @@ def measure_many(table: Table, args: argparse.Namespace, data: DataConfig, sampl
     from jaxsae.activations.extraction import extract
 
     model, some = load_restoration_model(data.checkpoint), samples[: args.samples]
-    every = range(model.config.n_layers)
+    every = range(model.n_layers)
 
     def extraction(layers: list[int]) -> float:
         return seconds(lambda: jax.block_until_ready(extract(model, some, layers).values))

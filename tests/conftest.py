@@ -49,7 +49,7 @@ except ImportError:  # `make test-newest`: what compares with torch is left out,
     torch = None  # type: ignore[assignment]
     collect_ignore = [*importers(Path(__file__).parent, "torch"), "convert/test_verify.py", "test_fuzz.py"]
 
-from jaxsae.config import ModelConfig  # noqa: E402
+from jaxsae.models.restoration_config import ModelConfig  # noqa: E402
 
 needs_torch = pytest.mark.skipif(torch is None, reason="needs torch")
 

@@ -7,6 +7,7 @@ import numpy as np
 from jaxsae.config import ARCHITECTURES
 from jaxsae.text import preparation
 from jaxsae.text.samples import Samples
+from jaxsae.text.tokenizer import UNICODE
 
 THRESHOLDED = [name for name, rules in ARCHITECTURES.items() if rules.stores == "threshold"]
 """Architectures whose files hold thresholds."""
@@ -15,7 +16,7 @@ THRESHOLDED = [name for name, rules in ARCHITECTURES.items() if rules.stores == 
 def sample(true: str, damage: dict[int, str] | None = None, width: int = 40) -> Samples:
     """One text, damaged at some positions."""
     ids = np.full((1, width), preparation.PADDING_ID, np.int32)
-    ids[0, : len(true)] = preparation.encode_text(true)
+    ids[0, : len(true)] = UNICODE.encode(true)
     labels = np.full((1, width), preparation.NO_LABEL, np.int32)
     for position, becomes in (damage or {}).items():
         labels[0, position], ids[0, position] = ids[0, position], ord(becomes)

@@ -15,6 +15,7 @@ from typing import Any, NoReturn, TypeVar
 
 from jaxsae.config import DEMO, DEMO_TEXT
 from jaxsae.errors import one_line, require
+from jaxsae.models.hooks import hook_name, layer_of_hook
 
 T = TypeVar("T")
 SUPPRESS: Any = argparse.SUPPRESS
@@ -138,16 +139,29 @@ def config_from(args: argparse.Namespace, config: Callable[..., T], **defaults: 
 
 
 def layers_of(text: str, every: Sequence[int]) -> list[int]:
-    """`8`, `2,8,14`, or `all`, which is `every`."""
+    """`8` or its hook `blocks.8.hook_resid_post`, several parted by commas, or `all`, which is `every`."""
     if text == "all":
         return list(every)
-    parts = text.split(",")
-    ok = all(part.strip().removeprefix("-").isdigit() for part in parts)
-    require(ok, f"layer must be a number, several parted by commas, or all, got {text}")
-    layers = [int(part) for part in parts]
+    found = [layer_number(part) for part in text.split(",")]
+    layers = [layer for layer in found if layer is not None]
+    require(len(layers) == len(found), f"layer must be a number, several parted by commas, or all, got {text}")
     require(min(layers) >= 0, f"layer must be at least 0, got {min(layers)}")
     require(len(set(layers)) == len(layers), f"layers must differ, got {text}")
     return layers
+
+
+def layer_number(text: str) -> int | None:
+    """`8`, or `blocks.8.hook_resid_post` -> 8; None: neither of them."""
+    text = text.strip()
+    return int(text) if text.removeprefix("-").isdecimal() else layer_of_hook(text)
+
+
+def one_layer(text: str) -> int:
+    """As `layer_number`, for a flag that takes one layer."""
+    layer = layer_number(text)
+    if layer is None:
+        raise argparse.ArgumentTypeError(f"must be a number or a hook such as {hook_name(8)}, got {text}")
+    return layer
 
 
 def add_device(parser: Parser) -> None:

@@ -13,7 +13,7 @@ from conftest import TINY, checkpoint_content
 from convert import save_sae
 from jaxsae.activations import store
 from jaxsae.config import SAEConfig
-from jaxsae.sae import autoencoder as sae_lib
+from jaxsae.sae.architectures import init
 
 RAN = "jaxsae-was-fooled"
 
@@ -33,7 +33,7 @@ def saved(path, content):
 def sae_file(path, d_in=TINY.d_model, config=None, **changes):
     """An SAE file, with parts of it changed; None takes a part away."""
     shape = SAEConfig(d_in, 60)
-    save_sae(path, sae_lib.init(jax.random.key(0), shape), shape, extra={"layer": 1})
+    save_sae(path, init(jax.random.key(0), shape), shape, extra={"layer": 1})
     content = torch.load(path, weights_only=True) | changes
     content["config"] |= config or {}
     for name in [key for key, value in content["config"].items() if value is None]:

@@ -11,6 +11,7 @@ from conftest import ROOT
 from jaxsae.cli import arguments
 from jaxsae.cli.main import COMMANDS, main
 from jaxsae.config import flag
+from jaxsae.errors import InputError
 
 CODE = """
 import sys
@@ -127,3 +128,41 @@ def test_the_command_is_the_script(monkeypatch, capsys, script):
         ran = script("train", *words)
         usage = [text.replace("jaxsae train", "train.py").split() for text in (out, err)]  # filled to other widths
         assert (end.value.code, *usage) == (ran.status, ran.out.split(), ran.err.split())
+
+
+@pytest.mark.parametrize(
+    ("text", "layers"),
+    [
+        ("8", [8]),
+        ("blocks.8.hook_resid_post", [8]),
+        ("14, blocks.2.hook_resid_post,0", [14, 2, 0]),
+        ("all", [0, 1, 2]),
+    ],
+)
+def test_a_layer_is_named_by_its_number_or_its_hook(text, layers):
+    assert arguments.layers_of(text, range(3)) == layers
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("blocks.8.hook_resid_pre", "must be a number, several parted by commas, or all, got blocks.8.hook_resid_pre"),
+        ("8,", "must be a number"),
+        ("²", "must be a number"),
+        ("1,-2", "must be at least 0, got -2"),
+        ("8,blocks.8.hook_resid_post", "must differ"),
+    ],
+)
+def test_another_word_for_a_layer_is_refused(text, says):
+    with pytest.raises(InputError, match=says):
+        arguments.layers_of(text, range(3))
+
+
+def test_a_flag_of_one_layer_takes_its_hook_too(capsys):
+    parser = arguments.Parser("")
+    parser.add_argument("--layer", type=arguments.one_layer)
+    assert parser.parse_args(["--layer", "blocks.3.hook_resid_post"]).layer == 3
+    assert parser.parse_args(["--layer", "3"]).layer == 3
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--layer", "first"])
+    assert "must be a number or a hook such as blocks.8.hook_resid_post, got first" in capsys.readouterr().err

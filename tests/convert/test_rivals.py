@@ -28,7 +28,7 @@ from sparsify import SparseCoder, SparseCoderConfig  # noqa: E402
 from convert import convert_sae, load_restoration_model, load_sae, save_sae  # noqa: E402
 from jaxsae import TrainConfig, decode, encode, extract, load_samples, score, train_sae  # noqa: E402
 from jaxsae.config import DEMO, SAEConfig  # noqa: E402
-from jaxsae.sae import autoencoder as sae_lib  # noqa: E402
+from jaxsae.sae.architectures import init  # noqa: E402
 
 ROUNDING = 1e-6
 ARCHITECTURES = ("relu", "topk", *THRESHOLDED)
@@ -70,7 +70,7 @@ def ours(rows, tmp_path_factory):
         made["trained", architecture] = (trained.sae, trained.config)
         k = 8 if architecture == "topk" else None
         config = SAEConfig(d_in, 3 * d_in + 1, k=k, architecture=architecture)
-        sae = sae_lib.init(jax.random.key(0), config)
+        sae = init(jax.random.key(0), config)
         sae = sae.replace(
             b_dec=jnp.asarray(rows.mean(0)), b_enc=jnp.asarray(rng.normal(size=config.d_sae), jnp.float32)
         )

@@ -191,7 +191,9 @@ def test_memory_does_not_grow_with_the_text(read, reader):
 
     many = texts()
     many = Samples(*(np.concatenate([getattr(many, f)] * 10) for f in ("ids", "labels", "mask")))
-    assert size(collect_statistics(stream(reader, many, [1]), many, [LayerSAE(1, ONE_EACH)]).statistics[0]) == size(read)
+    assert size(collect_statistics(stream(reader, many, [1]), many, [LayerSAE(1, ONE_EACH)]).statistics[0]) == size(
+        read
+    )
 
 
 @pytest.mark.parametrize("signed", [False, True])

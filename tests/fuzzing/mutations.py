@@ -36,12 +36,12 @@ def seeds(folder: Path) -> dict[str, Path]:
     from convert import convert_sae, save_sae
     from jaxsae.config import SAEConfig
     from jaxsae.features.concepts import BUILT_IN
-    from jaxsae.sae import autoencoder as sae_lib
+    from jaxsae.sae.architectures import init
     from jaxsae.text import arrow
 
     torch.save(checkpoint_content(), folder / "model.pt")
     config = SAEConfig(8, 16, k=3, architecture="topk")
-    save_sae(folder / "sae.pt", sae_lib.init(jax.random.key(0), config), config, [1.0, 0.5], {"layer": 1})
+    save_sae(folder / "sae.pt", init(jax.random.key(0), config), config, [1.0, 0.5], {"layer": 1})
     (folder / "dataset").mkdir()
     arrow.save_splits(folder / "dataset", tiny_splits())
     texts = [{"_id": str(n), "atf": f"{n}. a-na [x] šar-ri#\n$ blank\n&P12 = x"} for n in range(30)]

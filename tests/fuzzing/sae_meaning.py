@@ -69,12 +69,13 @@ def read_sae(one: Input) -> np.ndarray:
     import jax.numpy as jnp
 
     from convert import layer_of, load_sae
-    from jaxsae.sae import autoencoder as sae_lib
+    from jaxsae.sae.architectures import encode
+    from jaxsae.sae.autoencoder import decode
 
     file = load_sae(one.path)
     layer = layer_of(one.path, file, one.given)
-    latents = sae_lib.encode(file.sae, jnp.asarray(X))
-    out = np.concatenate([np.asarray(latents), np.asarray(sae_lib.decode(file.sae, latents))], 1)
+    latents = encode(file.sae, jnp.asarray(X))
+    out = np.concatenate([np.asarray(latents), np.asarray(decode(file.sae, latents))], 1)
     if one.sure != UNCLEAR and layer != one.layer:
         raise WrongError(f"layer {layer} instead of {one.layer}")
     return out
