@@ -27,6 +27,12 @@ _HOME = {
     "TextSource": "jaxsae.train.sources",
     "StoreSource": "jaxsae.train.sources",
     "score": "jaxsae.sae.metrics",
+    "evaluate": "jaxsae.features.evaluation",
+    "evaluate_all": "jaxsae.features.evaluation",
+    "inspect": "jaxsae.features.inspection",
+    "inspect_all": "jaxsae.features.inspection",
+    "load_concepts": "jaxsae.features.concepts",
+    "LayerSAE": "jaxsae.features.statistics",
 }
 __all__ = list(_HOME)
 
@@ -35,6 +41,12 @@ if TYPE_CHECKING:
     from jaxsae.config import SAEConfig as SAEConfig
     from jaxsae.config import TrainConfig as TrainConfig
     from jaxsae.errors import InputError as InputError
+    from jaxsae.features.concepts import load_concepts as load_concepts
+    from jaxsae.features.evaluation import evaluate as evaluate
+    from jaxsae.features.evaluation import evaluate_all as evaluate_all
+    from jaxsae.features.inspection import inspect as inspect
+    from jaxsae.features.inspection import inspect_all as inspect_all
+    from jaxsae.features.statistics import LayerSAE as LayerSAE
     from jaxsae.models.restoration import RestorationModel as RestorationModel
     from jaxsae.models.restoration_config import ModelConfig as ModelConfig
     from jaxsae.sae.architectures import encode as encode

@@ -5,7 +5,7 @@ The command line is made from these (`jaxsae.cli`), so that a default stands in 
 
 import math
 import os
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -241,8 +241,6 @@ class TrainConfig:
         self._check_choices(rules)
         for name, value in RECIPES[self.recipe].items():
             take(name, value)
-        if self.architecture == "relu" and self.target_l0 is None:
-            take("l1_coef", L1_COEF)
         for name in ("epochs", "patience", "batch_size", "expansion"):
             value = getattr(self, name)
             require(value is None or value >= 1, f"{name} must be at least 1, got {value}")
@@ -276,13 +274,23 @@ class TrainConfig:
             read = name in RECIPES[self.recipe] or getattr(self, name) is None
             require(read, f"{name} is not read by recipe {self.recipe}; leave it out")
 
+    @property
+    def penalty(self) -> float | None:
+        """Weight of the L1 penalty; None where there is none, or where it follows from the target L0."""
+        has_one = self.architecture == "relu" and self.target_l0 is None
+        return (L1_COEF if self.l1_coef is None else self.l1_coef) if has_one else None
+
+    def settings(self) -> dict[str, Any]:
+        """All settings with their values, by which a run is known again."""
+        return asdict(self) | {"l1_coef": self.penalty}
+
     def sae(self, d_in: int) -> SAEConfig:
         """The SAE this trains on rows of width `d_in`; only a ReLU SAE has an L1 penalty."""
         stores_k = architecture_rules(self.architecture).stores == "k"
         return SAEConfig(
             d_in=d_in,
             d_sae=self.expansion * d_in,
-            l1_coef=self.l1_coef or 0.0,
+            l1_coef=self.penalty or 0.0,
             k=(self.target_l0 if self.k_sparse is None else self.k_sparse) if stores_k else None,
             architecture=self.architecture,
             target_l0=self.target_l0,

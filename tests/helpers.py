@@ -1,10 +1,16 @@
 """What several tests share and is no fixture."""
 
+from pathlib import Path
+
 import numpy as np
 
+from jaxsae.config import ARCHITECTURES
 from jaxsae.text import preparation
 from jaxsae.text.samples import Samples
 from jaxsae.text.tokenizer import UNICODE
+
+THRESHOLDED = [name for name, rules in ARCHITECTURES.items() if rules.stores == "threshold"]
+"""Architectures whose files hold thresholds."""
 
 
 def sample(true: str, damage: dict[int, str] | None = None, width: int = 40) -> Samples:
@@ -15,6 +21,14 @@ def sample(true: str, damage: dict[int, str] | None = None, width: int = 40) -> 
     for position, becomes in (damage or {}).items():
         labels[0, position], ids[0, position] = ids[0, position], ord(becomes)
     return Samples(ids, labels, (np.arange(width)[None] < len(true)).astype(np.int8))
+
+
+def saved(folder: Path, content: object, name: str = "m.pt") -> Path:
+    """A file of `torch.save`."""
+    import torch
+
+    torch.save(content, folder / name)
+    return folder / name
 
 
 USER_FILE = """

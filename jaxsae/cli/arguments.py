@@ -32,6 +32,10 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
         filled = ["\n".join(lines) if as_is else fill(lines) for as_is, lines in blocks]
         return textwrap.indent("\n".join(filled), indent)
 
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        off = action.default is False or action.default in (None, [])  # which nobody would type
+        return action.help if off else super()._get_help_string(action)
+
 
 class Parser(argparse.ArgumentParser):
     """An `ArgumentParser` whose errors are one line, with `--debug` for tracebacks."""

@@ -13,13 +13,13 @@ from jaxsae.config import DataConfig
 from jaxsae.errors import note, require
 
 if TYPE_CHECKING:  # heavy: loaded by the functions that use them
-    from collections.abc import Callable
-
-    from jax import Array
+    from collections.abc import Mapping, Sequence
 
     from convert.restoration import Checkpoint
     from convert.sae_files import SAEFile
+    from jaxsae.features.evaluation import Evaluation
     from jaxsae.models.protocol import ResidualModel
+    from jaxsae.sae.rows import AnyRows
     from jaxsae.text.samples import Samples
 
 COLUMNS = {
@@ -36,7 +36,7 @@ COLUMNS = {
     "top-1": ("top1_sae", ".1%"),
     "top-5": ("top5_sae", ".1%"),
 }
-DENSITY_BINS = [10.0**exponent for exponent in range(-6, 1)]
+"""Title of a column -> the figure's key in the JSON, and how it is formatted."""
 
 
 def main(args: argparse.Namespace) -> None:
@@ -44,6 +44,8 @@ def main(args: argparse.Namespace) -> None:
     data = inputs.data_config(args, split="test")
     runtime.select_device(args.device)
     from convert import check_model, layer_of, load_sae
+    from jaxsae.features.evaluation import evaluate_all
+    from jaxsae.features.statistics import LayerSAE
     from jaxsae.files import write_json
 
     require(len(set(args.sae)) == len(args.sae), "--sae must name different files, got one twice")
@@ -53,28 +55,33 @@ def main(args: argparse.Namespace) -> None:
     if source.checkpoint:
         for path, file in files.items():
             check_model(path, file, source.checkpoint.identity, source.checkpoint.sha256, args.other_model)
-    restores = source.model is not None and source.samples is not None and bool(source.samples.damaged.any())
-    if source.model and not restores:
+    if source.model and not (source.samples is not None and source.samples.damaged.any()):
         note(f"{data.dataset} has no damaged characters: what is restored with an SAE is left out")
-    found: dict[str, dict] = {}
-    for layer in sorted(set(layers.values())):
-        found |= rate(source, layer, {path: file for path, file in files.items() if layers[path] == layer})
-    reports = [found[path] for path in args.sae]
+    saes = [LayerSAE(layers[path], file.sae) for path, file in files.items()]
+    found = evaluate_all(source.model, source.samples, saes, rows=source.rows)
+    show(source, args.sae, found)
+    if args.json:
+        write_json(args.json, [{"sae": path} | one.as_json() for path, one in zip(args.sae, found, strict=True)])
 
-    first = reports[0]
-    print(f"text     {source.what}, {first['rows']:,} {'characters' if source.samples else 'rows'}")
-    if restores:
-        print(f"model    {first['positions']:,} of them damaged: cross-entropy {first['ce_clean']:.4f}, ", end="")
-        print(f"restored right {first['top1_clean']:.1%} at the first guess, {first['top5_clean']:.1%} within five")
-    effect = "With the SAE in place of the layer's residual stream, at damaged positions" if restores else None
-    columns = {title: (key, how) for title, (key, how) in COLUMNS.items() if key in first}
+
+def show(source: Source, paths: list[str], found: Sequence[Evaluation]) -> None:
+    """What was read, and a table with one row for each file."""
+    first = found[0]
+    print(f"text     {source.what}, {first.score.rows:,} {'characters' if source.samples else 'rows'}")
+    if first.restoration:
+        model = first.restoration
+        print(f"model    {model.positions:,} of them damaged: cross-entropy {model.ce_clean:.4f}, ", end="")
+        print(f"restored right {model.top1_clean:.1%} at the first guess, {model.top5_clean:.1%} within five")
+    title = "With the SAE in place of the layer's residual stream, at damaged positions" if first.restoration else None
+    figures = [one.as_json() for one in found]
+    columns = {name: (key, style) for name, (key, style) in COLUMNS.items() if key in figures[0]}
     rows = [
-        [short_name(report["sae"], args.sae), report["layer"], *(format(report[k], how) for k, how in columns.values())]
-        for report in reports
+        [short_name(path, paths), row["layer"], *(format(row[key], style) for key, style in columns.values())]
+        for path, row in zip(paths, figures, strict=True)
     ]
-    terminal.print_table(effect, ["SAE", "layer", *columns], rows)
+    terminal.print_table(title, ["SAE", "layer", *columns], rows)
     terminal.print_wrapped("dead: fires on none of these; dense: on more than a tenth.")
-    if restores:
+    if first.restoration:
         terminal.print_wrapped(
             "rec.: share of the cross-entropy that setting the layer to zero, or to its mean, loses and the SAE keeps."
         )
@@ -82,19 +89,18 @@ def main(args: argparse.Namespace) -> None:
         terminal.print_wrapped(
             "These rows do not say what model and text they are of: what is restored with an SAE cannot be told."
         )
-    if args.json:
-        write_json(args.json, reports)
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """What the files are rated on."""
+    """What the SAEs are evaluated on."""
 
     what: str
-    rows: Callable[[int], Array]
-    """Of a layer."""
+    """The source in words."""
+    rows: Mapping[int, AnyRows] | None
+    """Layer -> its rows, where they were extracted before."""
     model: ResidualModel | None
-    """None: rows of a model that is not known, of which the text is not known either."""
+    """None: the model that the rows come from is not known, and then neither is the text."""
     samples: Samples | None
     checkpoint: Checkpoint | None
 
@@ -102,23 +108,20 @@ class Source:
 def from_text(data: DataConfig, files: dict[str, SAEFile], layers: dict[str, int]) -> Source:
     """A model, and text that it is given."""
     from convert import read_checkpoint
-    from jaxsae.activations.extraction import extract
 
     checkpoint = read_checkpoint(data.checkpoint)
     for layer in layers.values():
         checkpoint.config.check_layer(layer)
     check_width(files, checkpoint.config.d_model, "the model's d_model")
-    samples, model = inputs.text(data), checkpoint.model()
+    samples = inputs.text(data)
     what = f"{data.dataset}, {data.split}: {len(samples):,} samples"
-    return Source(what, lambda layer: extract(model, samples, [layer]).values[layer], model, samples, checkpoint)
+    return Source(what, None, checkpoint.model(), samples, checkpoint)
 
 
 def from_stores(
     args: argparse.Namespace, data: DataConfig, files: dict[str, SAEFile], layers: dict[str, int]
 ) -> Source:
     """Rows that were extracted before, with their model and text where they say what these are."""
-    import jax.numpy as jnp
-
     from convert import read_checkpoint
     from jaxsae.activations.store import model_of, text_of
 
@@ -126,92 +129,22 @@ def from_stores(
     stored = inputs.rows(args, data, needed[0], data.max_samples).only(needed)
     check_width(files, stored.d_in, "the width of the rows")
 
-    def of_layer(layer: int) -> Array:
-        return jnp.asarray(stored.layers[layer][:])
-
     if model_of(stored.about) is None:
-        return Source(data.dataset, of_layer, None, None, None)
+        return Source(data.dataset, stored.layers, None, None, None)
     checkpoint = read_checkpoint(data.checkpoint)
     samples = text_of(stored, checkpoint.identity, checkpoint.sha256)
     what = f"{data.dataset}: {len(samples):,} samples of the {stored.about.get('split')} split"
-    return Source(what, of_layer, checkpoint.model(), samples, checkpoint)
+    return Source(what, stored.layers, checkpoint.model(), samples, checkpoint)
 
 
 def check_width(files: dict[str, SAEFile], width: int, what: str) -> None:
-    """Of every SAE, against that of the rows."""
+    """Raise `InputError` where an SAE reads rows of another width; the file is named."""
     for path, file in files.items():
         require(file.config.d_in == width, f"{path}: d_in must be {width} ({what}), got {file.config.d_in}")
 
 
-def rate(source: Source, layer: int, files: dict[str, SAEFile]) -> dict[str, dict]:
-    """Path -> figures, of SAEs on one layer."""
-    import numpy as np
-
-    from jaxsae.sae.metrics import score
-
-    rows, out = source.rows(layer), {}
-    for path, file in files.items():
-        s = score(file.sae, rows)
-        out[path] = {
-            "sae": path,
-            "layer": layer,
-            "architecture": file.config.architecture,
-            "d_sae": file.config.d_sae,
-            "l0": s.l0,
-            "fvu": s.fvu,
-            "explained_variance": s.explained_variance,
-            "cosine": s.cosine,
-            "norm_ratio": s.norm_ratio,
-            "relative_reconstruction_bias": s.relative_reconstruction_bias,
-            "dead": s.dead,
-            "dense": s.dense,
-            # latents that fire on at most 1e-6, 1e-5, ... of the rows, the dead left out
-            "density_histogram": np.histogram(s.density[s.density > 0], [0.0, *DENSITY_BINS])[0].tolist(),
-            "density_edges": [0.0, *DENSITY_BINS],
-            "rows": s.rows,
-        }
-    if source.model and source.samples and source.samples.damaged.any():
-        for path, effect in effects_on(source.model, source.samples, layer, files, rows).items():
-            out[path] |= effect
-    return out
-
-
-def effects_on(
-    model: ResidualModel, samples: Samples, layer: int, files: dict[str, SAEFile], rows: Array
-) -> dict[str, dict]:
-    """Path -> what the model restores with the SAE in place of the layer's stream."""
-    import jax.numpy as jnp
-    import numpy as np
-
-    from jaxsae.features import splice
-
-    mean = jnp.asarray(np.asarray(rows, np.float64).mean(axis=0), rows.dtype)
-    changes: dict[str, splice.Change] = {"zero": jnp.zeros_like, "mean": lambda x: jnp.broadcast_to(mean, x.shape)}
-    for path, file in files.items():
-        changes[path] = lambda x, file=file: splice.reconstruct(file.sae, x)  # type: ignore[misc]
-    effects = splice.effects(model, samples, layer, changes)
-    clean, zero, mean_effect = effects["clean"], effects["zero"], effects["mean"]
-    return {
-        path: {
-            "ce_clean": clean.ce,
-            "ce_sae": effects[path].ce,
-            "ce_zero": zero.ce,
-            "ce_mean": mean_effect.ce,
-            "ce_recovered_zero": splice.recovered(clean, effects[path], zero),
-            "ce_recovered_mean": splice.recovered(clean, effects[path], mean_effect),
-            "kl": effects[path].kl,
-            "top1_clean": clean.top1,
-            "top1_sae": effects[path].top1,
-            "top5_clean": clean.top5,
-            "top5_sae": effects[path].top5,
-            "positions": clean.positions,
-        }
-        for path in files
-    }
-
-
 def short_name(path: str, paths: list[str]) -> str:
-    """As much of the path's end as tells it from the others."""
+    """The end of the path, as many parts of it as no other path ends with."""
     parts = Path(path).parts
     for n in range(1, len(parts)):
         name = Path(*parts[-n:])

@@ -8,6 +8,7 @@ DIR/truth/labels.json   field -> names of its codes; genre and language of each 
 
 import json
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +22,10 @@ from jaxsae.files import atomic_path, one_at_a_time
 from jaxsae.text import arrow, loading, preparation
 
 N_SAMPLES, SEED = 4000, 0
+ABOUT = {"language Sumerian": "language", "logogram": "writing", "numeral": "writing"} | dict.fromkeys(
+    ("formula", "verb", "personal name", "deity", "place name"), "formula"
+)
+"""Name of a property of `Truth.properties` -> what it is about; those that are not named here are morphology."""
 
 
 def write_demo(folder: Path, n_samples: int = N_SAMPLES, seed: int = SEED) -> None:
@@ -91,6 +96,11 @@ class Truth(NamedTuple):
         }
         out |= {name: word_class == name for name in ("verb", "personal name", "deity", "place name")}
         return out | {name: morpheme == name for name in suffixes}
+
+
+def properties_about(names: Iterable[str]) -> dict[str, str]:
+    """Name of each property -> what it is about, as the concepts of the inspector have it."""
+    return {name: ABOUT.get(name, "morphology") for name in names}
 
 
 def load_truth(folder: Path, split: str) -> Truth:

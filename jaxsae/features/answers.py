@@ -1,282 +1,338 @@
-"""The guide's four questions, answered from the numbers: sentences, the features they name, and a picture's data."""
+"""Questions answered from the numbers: sentences, the features they name, and the data of a picture.
 
+Which questions, about which concepts, in which words: `questions.toml`. There is a function for each way to answer.
+"""
+
+import itertools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
-from jaxsae.features import feature_summary
-from jaxsae.features.feature_summary import Inspection
+from jaxsae.features.causal import CausalEffect
+from jaxsae.features.concept_scores import ConceptScores
+from jaxsae.features.inspection import Inspection, MatchedLatent
+from jaxsae.features.questions import Characters, Family, Layers, Question, Texts
+from jaxsae.train.densities import density_counts, edges_spanning
 
-Table = Sequence[dict[str, Any]]
 FEW = 20
-"""Latents that fire on fewer characters are left out of counts."""
+"""Latents that fire on fewer characters are not counted."""
 NAMED = 3
-"""Features looked at more closely for an answer, at most."""
-OVERLAP = 0.9
-"""Share of a latent's firings in one language from which it is called specific to it."""
+"""Features that an answer names to look at more closely, at most."""
+SPECIFIC = 0.9
+"""A latent is specific to some texts if at least this share of its firings is there."""
+
+Matches = Sequence[Sequence[MatchedLatent]]
+"""For each layer but the last, what `Inspection.matched_latents` finds in the next layer."""
 
 
-def four(inspections: Sequence[Inspection], tables: Sequence[Table], matches: Sequence[Any]) -> list[dict[str, Any]]:
-    """Damage, language, morphology, layers; of several layers, the first three are answered of the best."""
-    out = [
-        damage(inspections, tables),
-        language(inspections, tables),
-        morphology(inspections, tables),
-        layers(inspections, tables, matches),
-    ]
-    # one pass for all features of a layer
-    wanted: dict[int, list[int]] = {}
-    for answer in out:
-        for f in answer["features"]:
-            numbers = wanted.setdefault(f["layer"], [])
-            numbers += [f["feature"]] if f["feature"] not in numbers else []
-    effects = {}
-    for of in inspections:
-        settings = [(n, 0.0) for n in wanted.get(of.subject.layer, [])] if of.samples.damaged.any() else []
-        for row in feature_summary.causal_effects(of, settings):
-            effects[of.subject.layer, row["feature"]] = {
-                "layer": of.subject.layer,
-                "feature": row["feature"],
-                **{key: value if value == value else None for key, value in row["where it fires"].items()},
-            }
-    for answer in out:
-        named = [(f["layer"], f["feature"]) for f in answer["features"]]
-        answer["causal"] = [effects[one] for one in named if one in effects]
+class Feature(NamedTuple):
+    """A latent of one of the layers."""
+
+    layer: int
+    feature: int
+
+
+class Answer(NamedTuple):
+    """The answer to one question."""
+
+    question: str
+    sentences: list[str]
+    features: list[Feature]
+    """The features to look at."""
+    caption: str
+    """Of the picture."""
+    chart: dict[str, Any] | None
+    """The picture's data, as page.js draws them; None: no picture."""
+    causal: list[dict[str, Any]] = []  # noqa: RUF012
+    """What is restored without each of the features."""
+
+    def as_json(self) -> dict[str, Any]:
+        """As page.js reads it."""
+        return self._asdict() | {"features": [feature._asdict() for feature in self.features]}
+
+
+def answers(inspections: Sequence[Inspection], asked: Sequence[Question], matches: Matches) -> list[Answer]:
+    """Answer each question; of several layers, a concept is answered for the layer that detects it best."""
+    found = [answer(inspections, question, matches) for question in asked]
+    effects = _effects_of_removal(inspections, [feature for one in found for feature in one.features])
+    return [one._replace(causal=[effects[feature] for feature in one.features if feature in effects]) for one in found]
+
+
+def answer(inspections: Sequence[Inspection], question: Question, matches: Matches) -> Answer:
+    """Answer one question in the way that it asks for."""
+    match question:
+        case Characters():
+            return about_characters(inspections, question)
+        case Texts():
+            return about_texts(inspections, question)
+        case Family():
+            return about_family(inspections, question)
+        case Layers():
+            return (
+                about_one_layer(inspections[0], question)
+                if len(inspections) == 1
+                else about_layers(inspections, question, matches)
+            )
+
+
+def _effects_of_removal(
+    inspections: Sequence[Inspection], features: Sequence[Feature]
+) -> dict[Feature, dict[str, Any]]:
+    """What is restored without each feature, at the damaged characters on which it fires; one pass for each layer."""
+    out = {}
+    for inspection in inspections:
+        if not inspection.samples.damaged.any():
+            continue
+        latents = dict.fromkeys(latent for layer, latent in features if layer == inspection.layer)
+        for effect in inspection.causal_effects([(latent, 0.0) for latent in latents]):
+            out[Feature(inspection.layer, effect.feature)] = _removal(inspection.layer, effect)
     return out
 
 
-def _row(table: Table, name: str) -> dict[str, Any] | None:
-    return next((row for row in table if row["name"] == name), None)
+def _removal(layer: int, effect: CausalEffect) -> dict[str, Any]:
+    figures = effect.where_it_fires._asdict()
+    finite = {key: value if value == value else None for key, value in figures.items()}  # JSON has no NaN
+    return {"layer": layer, "feature": effect.feature, **finite}
 
 
-def _best(
-    inspections: Sequence[Inspection], tables: Sequence[Table], name: str
-) -> tuple[Inspection, dict[str, Any]] | None:
-    """The layer whose best feature tells a concept best by F1, and its row."""
-    found = [(of, row) for of, table in zip(inspections, tables, strict=True) if (row := _row(table, name))]
-    return max(found, key=lambda pair: pair[1]["best_f1"][0]["f1"]) if found else None
+def _best_layer(inspections: Sequence[Inspection], concept: str) -> tuple[Inspection, ConceptScores] | None:
+    """The layer whose best latent has the highest F1 for a concept, and the scores; None where it is never scored."""
+    scored = [(inspection, scores) for inspection in inspections if (scores := inspection.scores_of(concept))]
+    return max(scored, key=lambda pair: pair[1].best_f1[0].f1) if scored else None
 
 
-def _fired_on(of: Inspection, name: str) -> tuple[Float[np.ndarray, " d_sae"], int]:
-    """(how often each latent fires on characters of a concept, how many there are)."""
-    assert of.survey.levels is not None
-    group = 1 + [c.name for c in of.concepts].index(name)
-    return of.survey.levels.counts[:, group].sum(axis=(0, 2)).astype(float), int(of.survey.of_group[:, group].sum())
+def _first_scored(
+    inspections: Sequence[Inspection], concepts: Sequence[str]
+) -> tuple[Inspection, ConceptScores] | None:
+    """`_best_layer` of the first concept that is scored on the text."""
+    return next((found for concept in concepts if (found := _best_layer(inspections, concept))), None)
 
 
-def _told(row: dict[str, Any], layer: int, what: str) -> str:
-    """How well the best feature tells a concept, and whether that is better than chance."""
-    best, chance = row["best_f1"][0], row["chance"]["f1"]
+def _firings_on(inspection: Inspection, concept: str) -> tuple[Float[np.ndarray, " d_sae"], int]:
+    """(on how many characters with a concept each latent fires, how many such characters there are)."""
+    assert inspection.statistics.levels is not None
+    group = 1 + [one.name for one in inspection.concepts].index(concept)
+    firings = inspection.statistics.levels.counts[:, group].sum(axis=(0, 2)).astype(float)
+    return firings, int(inspection.statistics.group_rows[:, group].sum())
+
+
+def best_detector_sentence(scores: ConceptScores, layer: int, characters: str) -> str:
+    """How well the best latent detects a concept, and whether that is better than chance."""
+    best, chance = scores.best_f1[0], scores.chance_f1
     sentence = (
-        f"Feature {best['feature']} of layer {layer} tells {what} best: above its threshold it fires on "
-        f"{best['recall']:.0%} of them, and {best['precision']:.0%} of the characters it then fires on are such "
-        f"(F1 {best['f1']:.2f}; the best random direction reaches {chance:.2f})."
+        f"Feature {best.latent} of layer {layer} tells {characters} best: above its threshold it fires on "
+        f"{best.recall:.0%} of them, and {best.precision:.0%} of the characters it then fires on are such "
+        f"(F1 {best.f1:.2f}; the best random direction reaches {chance:.2f})."
     )
-    if row["clear"]:
+    if scores.clear:
         return sentence
-    if best["f1"] > chance:
+    if best.f1 > chance:
         return f"{sentence} That is not clearly better than chance: no clear feature."
     return f"No clear feature. {sentence}"
 
 
-def _nothing(question: str, why: str) -> dict[str, Any]:
-    return {"question": question, "sentences": [why], "features": [], "caption": "", "chart": None}
+def _best_features(layer: int, scores: ConceptScores, count: int) -> list[Feature]:
+    return [Feature(layer, score.latent) for score in scores.best_f1[:count]]
 
 
-def _features(of: Inspection, told: Sequence[dict[str, Any]], count: int = NAMED) -> list[dict[str, int]]:
-    return [{"layer": of.subject.layer, "feature": t["feature"]} for t in told[:count]]
+def _without_features(question: str, sentence: str) -> Answer:
+    return Answer(question, [sentence], [], "", None)
 
 
-def damage(inspections: Sequence[Inspection], tables: Sequence[Table]) -> dict[str, Any]:
-    """Which features fire in damaged regions?"""
-    question = "Which features fire in damaged regions?"
-    found = _best(inspections, tables, "damaged")
+def about_characters(inspections: Sequence[Inspection], question: Characters) -> Answer:
+    """Which latents fire on characters with a property, and how many fire on nothing else, or never on them."""
+    found = _first_scored(inspections, question.concepts)
     if not found:
-        return _nothing(question, "The texts have too few damaged characters to say.")
-    of, row = found
-    hits, n = _fired_on(of, "damaged")
-    fired = of.survey.fired
+        return _without_features(question.title, question.missing)
+    inspection, scores = found
+    firings, n = _firings_on(inspection, scores.name)
+    fired = inspection.statistics.fired
     enough = fired >= FEW
-    precision = hits / np.maximum(fired, 1)
+    precision = firings / np.maximum(fired, 1)
     only, never = int((enough & (precision >= 0.9)).sum()), int((enough & (precision <= 0.02)).sum())
     sentences = [
-        _told(row, of.subject.layer, "damaged characters"),
-        f"{row['share']:.0%} of the text is damaged. Of {int(enough.sum()):,} features that fire at least {FEW} times, "
-        f"{only} fire on damaged characters nine times out of ten or more, {never} practically never.",
+        best_detector_sentence(scores, inspection.layer, question.characters),
+        f"{scores.share:.0%} {question.share}. Of {int(enough.sum()):,} features that fire at least {FEW} times, "
+        f"{only} fire on {question.characters} nine times out of ten or more, {never} practically never.",
     ]
     points = [
-        [int(i), round(hits[i] / n, 5), round(float(precision[i]), 4)] for i in np.flatnonzero(enough & (hits > 0))
+        [int(i), round(firings[i] / n, 5), round(float(precision[i]), 4)]
+        for i in np.flatnonzero(enough & (firings > 0))
     ]
-    named = {t["feature"] for t in row["best_f1"][:NAMED]}
-    return {
-        "question": question,
-        "sentences": sentences,
-        "features": _features(of, row["best_f1"]),
-        "caption": f"Each feature of layer {of.subject.layer}: how many of the damaged characters it fires on, and how "
+    features = _best_features(inspection.layer, scores, NAMED)
+    named = {feature.feature for feature in features}
+    return Answer(
+        question.title,
+        sentences,
+        features,
+        caption=f"Each feature of layer {inspection.layer}: how many of the {question.characters} it fires on, and how "
         "many of its firings are on them.",
-        "chart": {
+        chart={
             "kind": "scatter",
-            "base": row["share"],
+            "base": scores.share,
             "points": points,
-            "named": [p for p in points if p[0] in named],
+            "named": [point for point in points if point[0] in named],
         },
-    }
-
-
-def language(inspections: Sequence[Inspection], tables: Sequence[Table]) -> dict[str, Any]:
-    """Which are specific to Akkadian or Sumerian?"""
-    question = "Which features are specific to Akkadian or to Sumerian?"
-    # what the demo knows is better than what spellings tell
-    name = "=language Sumerian" if _best(inspections, tables, "=language Sumerian") else "sumerian"
-    found = _best(inspections, tables, name)
-    if not found:
-        return _nothing(question, "The texts are all in one language, or their language cannot be told.")
-    of, row = found
-    hits, n = _fired_on(of, name)
-    fired, base = of.survey.fired, n / of.survey.rows
-    share = hits / np.maximum(fired, 1)
-    enough = fired >= FEW
-    sumerian, akkadian = enough & (share >= OVERLAP), enough & (share <= 1 - OVERLAP)
-    sentences = [_told(row, of.subject.layer, "characters of Sumerian texts")]
-    other = _row(tables[list(inspections).index(of)], "akkadian")
-    if name == "sumerian":
-        sentences.append("Language is here which language's common words and endings a text has more of.")
-        if other:
-            sentences.append(_told(other, of.subject.layer, "characters of Akkadian texts"))
-    sentences.append(
-        f"{base:.0%} of the characters stand in Sumerian texts. Of {int(enough.sum()):,} features that fire at least "
-        f"{FEW} times, {int(sumerian.sum())} have at least {OVERLAP:.0%} of their firings there, "
-        f"{int(akkadian.sum())} at most {1 - OVERLAP:.0%}."
     )
-    specific = [
-        {"layer": of.subject.layer, "feature": int(i)}
-        for some in (sumerian, akkadian)
+
+
+def about_texts(inspections: Sequence[Inspection], question: Texts) -> Answer:
+    """Which latents fire in texts with a property alone, and which in the other texts alone."""
+    found = _first_scored(inspections, question.concepts)
+    if not found:
+        return _without_features(question.title, question.missing)
+    inspection, scores = found
+    layer = inspection.layer
+    firings, n = _firings_on(inspection, scores.name)
+    fired, base = inspection.statistics.fired, n / inspection.statistics.rows
+    share = firings / np.maximum(fired, 1)
+    enough = fired >= FEW
+    inside, outside = enough & (share >= SPECIFIC), enough & (share <= 1 - SPECIFIC)
+    sentences = [best_detector_sentence(scores, layer, f"characters of {question.texts}")]
+    if more := question.more.get(scores.name):
+        sentences.append(more.note)
+        if other := inspection.scores_of(more.other_concept):
+            sentences.append(best_detector_sentence(other, layer, f"characters of {more.other_texts}"))
+    sentences.append(
+        f"{base:.0%} of the characters stand in {question.texts}. Of {int(enough.sum()):,} features that fire at least "
+        f"{FEW} times, {int(inside.sum())} have at least {SPECIFIC:.0%} of their firings there, "
+        f"{int(outside.sum())} at most {1 - SPECIFIC:.0%}."
+    )
+    most_frequent = [
+        Feature(layer, int(i))
+        for some in (inside, outside)
         for i in np.flatnonzero(some)[np.argsort(-fired[some], kind="stable")][:1]
     ]
-    first = _features(of, row["best_f1"], 1)
-    return {
-        "question": question,
-        "sentences": sentences,
-        "features": first + [f for f in specific if f not in first],
-        "caption": f"Features of layer {of.subject.layer} that fire at least {FEW} times, by the share of their firings "
-        "in Sumerian texts.",
-        "chart": {"kind": "shares", "base": base, "shares": [round(float(s), 3) for s in share[enough]]},
-    }
+    best = _best_features(layer, scores, 1)
+    return Answer(
+        question.title,
+        sentences,
+        best + [feature for feature in most_frequent if feature not in best],
+        caption=f"Features of layer {layer} that fire at least {FEW} times, by the share of their firings "
+        f"in {question.texts}.",
+        chart={
+            "kind": "shares",
+            "base": base,
+            "shares": [round(float(s), 3) for s in share[enough]],
+            "x": f"share of a feature's firings in {question.texts}",
+        },
+    )
 
 
-def morphology(inspections: Sequence[Inspection], tables: Sequence[Table]) -> dict[str, Any]:
-    """Which follow morphology?"""
-    question = "Which features follow morphology: verb forms, case endings, suffixes?"
-    rows = [row for table in tables for row in table if row["about"] == "morphology"]
-    known = [row for row in rows if row["source"] == "known of the demo"]
-    names = dict.fromkeys(row["name"] for row in known or rows)
-    best = {name: found for name in names if (found := _best(inspections, tables, name))}
-    if not best:
-        return _nothing(question, "The texts have too few of the endings and prefixes looked for.")
-    ranked = sorted(best.items(), key=lambda item: -item[1][1]["best_f1"][0]["f1"])
-    clear = [(name, of, row) for name, (of, row) in ranked if row["clear"]]
+def about_family(inspections: Sequence[Inspection], question: Family) -> Answer:
+    """Which of the concepts that belong together have a clear feature; those that are known are preferred."""
+    scored = [one for inspection in inspections for one in inspection.concept_scores]
+    scored = [one for one in scored if one.concept.about == question.about]
+    names = dict.fromkeys(one.name for one in [one for one in scored if one.concept.is_known] or scored)
+    found = [best for name in names if (best := _best_layer(inspections, name))]
+    if not found:
+        return _without_features(question.title, question.missing)
+    ranked = sorted(found, key=lambda pair: -pair[1].best_f1[0].f1)
+    clear = [(inspection, scores) for inspection, scores in ranked if scores.clear]
+    unclear = [scores.name for _, scores in ranked if not scores.clear]
     if clear:
-        told = "; ".join(
-            f"{row['title']}: feature {row['best_f1'][0]['feature']} of layer {of.subject.layer}, F1 "
-            f"{row['best_f1'][0]['f1']:.2f} (chance {row['chance']['f1']:.2f})"
-            for _, of, row in clear[:NAMED]
+        listed = "; ".join(
+            f"{scores.concept.title}: feature {scores.best_f1[0].latent} of layer {inspection.layer}, F1 "
+            f"{scores.best_f1[0].f1:.2f} (chance {scores.chance_f1:.2f})"
+            for inspection, scores in clear[:NAMED]
         )
-        sentences = [f"{len(clear)} of {len(best)} endings and prefixes have a clear feature. {told}."]
+        sentences = [f"{len(clear)} of {len(found)} {question.members} have a clear feature. {listed}."]
     else:
-        of, row = ranked[0][1]
+        inspection, scores = ranked[0]
         sentences = [
-            f"No clear feature for any of {len(best)} endings and prefixes.",
-            _told(row, of.subject.layer, f"{row['title']}: its characters"),
+            f"No clear feature for any of {len(found)} {question.members}.",
+            best_detector_sentence(scores, inspection.layer, f"{scores.concept.title}: its characters"),
         ]
-    without = [name for name, (_, row) in ranked if not row["clear"]]
-    if clear and without:
-        more = f" and {len(without) - 8} more" if len(without) > 8 else ""
-        sentences.append(f"No clear feature: {', '.join(without[:8])}{more}.")
-    shown = [(of, row) for _, of, row in clear[:NAMED]] or [ranked[0][1]]
-    return {
-        "question": question,
-        "sentences": sentences,
-        "features": [f for of, row in shown for f in _features(of, row["best_f1"], 1)],
-        "caption": "F1 of the best feature for each ending or prefix, beside the best random direction.",
-        "chart": {
+    if clear and unclear:
+        more = f" and {len(unclear) - 8} more" if len(unclear) > 8 else ""
+        sentences.append(f"No clear feature: {', '.join(unclear[:8])}{more}.")
+    return Answer(
+        question.title,
+        sentences,
+        [
+            feature
+            for inspection, scores in clear[:NAMED] or ranked[:1]
+            for feature in _best_features(inspection.layer, scores, 1)
+        ],
+        caption=f"F1 of the best feature for each {question.member}, beside the best random direction.",
+        chart={
             "kind": "dumbbell",
             "rows": [
-                [name, round(row["best_f1"][0]["f1"], 3), round(row["chance"]["f1"], 3)]
-                for name, (_, row) in ranked[:16]
+                [scores.name, round(scores.best_f1[0].f1, 3), round(scores.chance_f1, 3)] for _, scores in ranked[:16]
             ],
         },
-    }
+    )
 
 
-def layers(inspections: Sequence[Inspection], tables: Sequence[Table], matches: Sequence[Any]) -> dict[str, Any]:
-    """How do features change over the layers?"""
-    question = "How do features change over the layers?"
-    if len(inspections) == 1:
-        of = inspections[0]
-        rate = of.survey.rate[of.survey.rate > 0]
-        low = np.floor(np.log10(rate.min())) if len(rate) else -4
-        edges = np.logspace(low, 0, int(4 * -low) + 1) if low < 0 else np.array([0.5, 1.0])
-        counts = np.histogram(rate, edges)[0]
-        return {
-            "question": question,
-            "sentences": [
-                f"One layer was looked at, {of.subject.layer}; with the SAEs of several (--layer 2,8,14) this compares "
-                "them.",
-                f"In layer {of.subject.layer}, {of.survey.l0:.1f} of {of.survey.d_sae:,} features fire on a character; "
-                f"{(of.survey.fired == 0).mean():.1%} never fire, {(of.survey.rate > 0.1).mean():.1%} on more than a "
-                "tenth of the text.",
-            ],
-            "features": [],
-            "caption": f"Features of layer {of.subject.layer} by how often they fire.",
-            "chart": {
-                "kind": "densities",
-                "bins": [
-                    [float(f"{a:.4g}"), float(f"{b:.4g}"), int(c)]
-                    for a, b, c in zip(edges, edges[1:], counts, strict=False)
-                ],
-            },
-        }
-    numbers = [of.subject.layer for of in inspections]
-    aurocs = [
-        (name, of.subject.layer, row["best"][0]["auroc"])
-        for of, table in zip(inspections, tables, strict=True)
-        for name, row in ((row["name"], row) for row in table)
-    ]
-    by_name: dict[str, dict[int, float]] = {}
-    for name, layer, auroc in aurocs:
-        by_name.setdefault(name, {})[layer] = auroc
-    whole = {name: at for name, at in by_name.items() if len(at) == len(numbers)}
-    change = sorted(whole, key=lambda name: whole[name][numbers[-1]] - whole[name][numbers[0]])
-    sentences = []
-    if change:
-        up, down = change[-1], change[0]
+def about_one_layer(inspection: Inspection, question: Layers) -> Answer:
+    """How often the latents of the only layer fire."""
+    found, layer = inspection.statistics, inspection.layer
+    edges = edges_spanning(found.rate, per_decade=4)
+    bins = zip(edges, edges[1:], density_counts(found.rate, edges), strict=False)
+    return Answer(
+        question.title,
+        [
+            f"One layer was looked at, {layer}; {question.several}.",
+            f"In layer {layer}, {found.l0:.1f} of {found.d_sae:,} features fire on a character; "
+            f"{(found.fired == 0).mean():.1%} never fire, {(found.rate > 0.1).mean():.1%} on more than a "
+            "tenth of the text.",
+        ],
+        [],
+        caption=f"Features of layer {layer} by how often they fire.",
+        chart={
+            "kind": "densities",
+            "bins": [[float(f"{low:.4g}"), float(f"{high:.4g}"), int(count)] for low, high, count in bins],
+        },
+    )
 
-        def told(name: str) -> str:
-            return f"{name} ({whole[name][numbers[0]]:.2f} to {whole[name][numbers[-1]]:.2f})"
 
-        medians = [float(np.median([at[n] for at in whole.values()])) for n in numbers]
-        grown = ", ".join(f"layer {n} {m:.2f}" for n, m in zip(numbers, medians, strict=True))
-        sentences.append(
-            f"The best feature's AUROC, median over {len(whole)} concepts: {grown}. From layer {numbers[0]} to "
-            f"{numbers[-1]} it grows most for {told(up)} and falls most for {told(down)}."
-        )
-    for a, b, match in zip(inspections, inspections[1:], matches, strict=False):
-        alive = [m for m, fired in zip(match, a.survey.fired, strict=True) if fired >= FEW]
-        if alive:
-            cosine, jaccard = (float(np.median([m[key] for m in alive])) for key in ("cosine", "jaccard"))
-            kept = sum(m["jaccard"] >= 0.5 for m in alive) / len(alive)
-            sentences.append(
-                f"From layer {a.subject.layer} to {b.subject.layer}: {kept:.0%} of the features have a partner that fires "
-                f"on at least half of the same characters (median Jaccard {jaccard:.2f}; median cosine of the most alike "
-                f"decoder row {cosine:.2f})."
-            )
-    shown = [*change[-5:], *change[:3]] if len(change) > 8 else change
-    return {
-        "question": question,
-        "sentences": sentences or ["No concept occurs often enough in both halves of the texts."],
-        "features": [],
-        "caption": "AUROC of the best feature, of the concepts that grow and fall most.",
-        "chart": {"kind": "lines", "points": [[n, name, round(whole[name][n], 4)] for name in shown for n in numbers]},
-    }
+def about_layers(inspections: Sequence[Inspection], question: Layers, matches: Matches) -> Answer:
+    """How well each layer detects the concepts, and how many latents of a layer are found again in the next."""
+    layers = [inspection.layer for inspection in inspections]
+    by_concept: dict[str, dict[int, float]] = {}
+    for inspection in inspections:
+        for scores in inspection.concept_scores:
+            by_concept.setdefault(scores.name, {})[inspection.layer] = scores.best[0].auroc
+    everywhere = {name: aurocs for name, aurocs in by_concept.items() if len(aurocs) == len(layers)}
+    by_growth = sorted(everywhere, key=lambda name: everywhere[name][layers[-1]] - everywhere[name][layers[0]])
+    sentences = [_growth_sentence(layers, everywhere, by_growth)] if by_growth else []
+    for (one, following), match in zip(itertools.pairwise(inspections), matches, strict=True):
+        frequent = [matched for matched, fired in zip(match, one.statistics.fired, strict=True) if fired >= FEW]
+        if frequent:
+            sentences.append(_match_sentence(one.layer, following.layer, frequent))
+    shown = [*by_growth[-5:], *by_growth[:3]] if len(by_growth) > 8 else by_growth
+    points = [[layer, name, round(everywhere[name][layer], 4)] for name in shown for layer in layers]
+    return Answer(
+        question.title,
+        sentences or ["No concept occurs often enough in both halves of the texts."],
+        [],
+        caption="AUROC of the best feature, of the concepts that grow and fall most.",
+        chart={"kind": "lines", "points": points},
+    )
+
+
+def _growth_sentence(layers: Sequence[int], aurocs: dict[str, dict[int, float]], by_growth: Sequence[str]) -> str:
+    """The median of the best AUROC in each layer, and the concepts for which it grows and falls most."""
+
+    def from_to(name: str) -> str:
+        return f"{name} ({aurocs[name][layers[0]]:.2f} to {aurocs[name][layers[-1]]:.2f})"
+
+    medians = [float(np.median([of_concept[layer] for of_concept in aurocs.values()])) for layer in layers]
+    listed = ", ".join(f"layer {layer} {median:.2f}" for layer, median in zip(layers, medians, strict=True))
+    return (
+        f"The best feature's AUROC, median over {len(aurocs)} concepts: {listed}. From layer {layers[0]} to "
+        f"{layers[-1]} it grows most for {from_to(by_growth[-1])} and falls most for {from_to(by_growth[0])}."
+    )
+
+
+def _match_sentence(layer: int, following: int, matched: Sequence[MatchedLatent]) -> str:
+    """How many latents have a partner in the next layer, and how similar the partners are."""
+    cosine, jaccard = (float(np.median([getattr(one, key) for one in matched])) for key in ("cosine", "jaccard"))
+    kept = sum(one.jaccard >= 0.5 for one in matched) / len(matched)
+    return (
+        f"From layer {layer} to {following}: {kept:.0%} of the features have a partner that fires "
+        f"on at least half of the same characters (median Jaccard {jaccard:.2f}; median cosine of the most alike "
+        f"decoder row {cosine:.2f})."
+    )

@@ -1,4 +1,4 @@
-"""Yes-or-no properties of characters that latents are compared with: spellings, labels, what is known of the demo."""
+"""Yes-or-no properties of characters that latents are compared with: spellings, labels, and what is known otherwise."""
 
 import re
 import tomllib
@@ -38,10 +38,15 @@ class Concept:
     """Of every character of a split, sample after sample, no padding."""
 
     @property
+    def is_known(self) -> bool:
+        """Whether it is known of each character, rather than found by its spelling or label."""
+        return self.truth is not None
+
+    @property
     def source(self) -> str:
         """Where the property comes from: a scholar's label, or only the spelling."""
         if self.pattern is None:
-            return "label" if self.truth is None else "known of the demo"
+            return "known of the demo" if self.is_known else "label"
         return "text pattern" if self.unless is None else "text pattern, of whole texts"
 
     def of_text(self, true_text: str, damaged: Bool[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
@@ -107,17 +112,17 @@ def of_spelling(spelling: str) -> list[Concept]:
     return out
 
 
-_TRUTH_ABOUT = {"language": "language", "logogram": "writing", "numeral": "writing"} | dict.fromkeys(
-    ("formula", "verb", "personal name", "deity", "place name"), "formula"
-)
+def known(
+    properties: Mapping[str, Bool[np.ndarray, " characters"]], about: Mapping[str, str], characters: int
+) -> list[Concept]:
+    """Concepts of what is known of each character of a split.
 
-
-def known(properties: Mapping[str, Bool[np.ndarray, " characters"]]) -> list[Concept]:
-    """Concepts of what is known of the demo's characters (`jaxsae.demo.Truth.properties`)."""
-    return [
-        Concept(f"={name}", _TRUTH_ABOUT.get(name.split()[0], _TRUTH_ABOUT.get(name, "morphology")), name, truth=has)
-        for name, has in properties.items()
-    ]
+    Args:
+      properties: name -> which characters of the split have it.
+      about: name -> the question it belongs to.
+      characters: so many of them are in the samples, which are the first of the split.
+    """
+    return [Concept(f"={name}", about[name], name, truth=has[:characters]) for name, has in properties.items()]
 
 
 Marks = Callable[[int], Bool[np.ndarray, "concepts n"]]

@@ -1,6 +1,6 @@
-"""What single latents mean: how well one, or a few, tell a yes-or-no property of the character they fire on."""
+"""How well one latent, or a few, detect a yes-or-no property of the character that they fire on."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -14,7 +14,7 @@ from jaxsae.sae.autoencoder import SAE
 
 
 class DetectionScore(NamedTuple):
-    """How well scores tell a property, on rows on which nothing was chosen."""
+    """How well a detector finds the rows that have a property, measured on rows on which nothing was chosen."""
 
     auroc: float
     """0.5 is chance."""
@@ -22,9 +22,25 @@ class DetectionScore(NamedTuple):
     recall: float
     f1: float
     columns: tuple[int, ...] = ()
-    """Which latents, or directions, the scores come from; best first."""
+    """Which latents, or directions, it reads; best first."""
     threshold: float = float("nan")
-    """The score from which on "yes" is said."""
+    """From this value on the detector answers "yes"."""
+
+    @property
+    def latent(self) -> int:
+        """The one latent that is read, or the best of several."""
+        return self.columns[0]
+
+    def as_json(self) -> dict[str, Any]:
+        """The figures of a latent's score."""
+        return {
+            "feature": self.latent,
+            "auroc": self.auroc,
+            "precision": self.precision,
+            "recall": self.recall,
+            "f1": self.f1,
+            "threshold": self.threshold,
+        }
 
 
 def aurocs(values: Float[np.ndarray, "n f"], properties: Bool[np.ndarray, "p n"]) -> Float[np.ndarray, "p f"]:
@@ -40,19 +56,19 @@ def aurocs(values: Float[np.ndarray, "n f"], properties: Bool[np.ndarray, "p n"]
 
 
 def best_threshold(scores: Float[np.ndarray, " n"], has: Bool[np.ndarray, " n"]) -> float:
-    """The score from which on "yes" has the highest F1."""
+    """The threshold with the highest F1, where "yes" is answered for scores from it on."""
     order = np.argsort(-scores, kind="stable")
     ordered, hits = scores[order], np.cumsum(has[order])
-    said = np.arange(1, len(scores) + 1)
+    answered_yes = np.arange(1, len(scores) + 1)
     last_of_ties = np.append(ordered[1:] != ordered[:-1], True)
-    f1 = np.where(last_of_ties, 2 * hits / (said + has.sum()), 0)
+    f1 = np.where(last_of_ties, 2 * hits / (answered_yes + has.sum()), 0)
     return float(ordered[f1.argmax()])
 
 
 def detection_score(
     scores: Float[np.ndarray, " n"], has: Bool[np.ndarray, " n"], threshold: float, columns: tuple[int, ...] = ()
 ) -> DetectionScore:
-    """AUROC of the scores, and what saying "yes" from `threshold` on is worth."""
+    """AUROC of the scores, and precision, recall and F1 of answering "yes" from `threshold` on."""
     yes = scores >= threshold
     hits = float((yes & has).sum())
     precision = hits / yes.sum() if yes.any() else 0.0
@@ -70,10 +86,10 @@ class Half(NamedTuple):
 
 
 def best_columns(choose: Half, score: Half, count: int) -> list[DetectionScore]:
-    """For each property, the `count` columns that tell it best on `choose`, and what they are worth on `score`.
+    """For each property, the `count` columns that detect it best on `choose`, and their score on `score`.
 
-    Several are added up as a logistic regression on `choose` weighs them. A column may also tell by not firing: one is
-    as good as its AUROC's distance from chance.
+    Several columns are summed with the weights of a logistic regression on `choose`. A column may also detect a
+    property by not firing: its worth is the distance of its AUROC from 0.5.
     """
     of_column = aurocs(choose.values, choose.properties)
     out = []
@@ -92,7 +108,7 @@ def best_columns(choose: Half, score: Half, count: int) -> list[DetectionScore]:
 
 
 def linear_probe(choose: Half, score: Half) -> list[DetectionScore]:
-    """The same of a linear probe of all columns: what is there to be told."""
+    """The score of a linear probe of all columns: the best that a linear detector can do."""
     out = []
     for has, truth in zip(choose.properties, score.properties, strict=True):
         direction = probe.fit(choose.values, has)
@@ -114,51 +130,53 @@ class BinnedCounts(NamedTuple):
         pairs = self.has[:1].sum() * self.lacks[:1].sum()
         return (self.has * below).sum(axis=1) / (pairs if pairs > 0 else np.nan)
 
-    def said(self) -> tuple[Float[np.ndarray, "columns bins_and_zero"], Float[np.ndarray, "columns bins_and_zero"]]:
-        """(rows with the concept, all rows) from each bin on."""
+    def cumulative(
+        self,
+    ) -> tuple[Float[np.ndarray, "columns bins_and_zero"], Float[np.ndarray, "columns bins_and_zero"]]:
+        """(rows with the concept, all rows) whose value is in a bin or above it, for each bin."""
         hits = self.has[:, ::-1].cumsum(axis=1)[:, ::-1]
         return hits, hits + self.lacks[:, ::-1].cumsum(axis=1)[:, ::-1]
 
 
-def binned_counts(levels: Levels, of_group: Int[np.ndarray, "2 groups"], half: int, group: int) -> BinnedCounts:
+def binned_counts(levels: Levels, group_rows: Int[np.ndarray, "2 groups"], half: int, group: int) -> BinnedCounts:
     """The counts of a group of rows beside all others."""
     has, every = (levels.counts[half, g].astype(np.float64) for g in (group, 0))
 
     def with_zeros(counts: np.ndarray, rows: int) -> np.ndarray:
         return np.concatenate([rows - counts.sum(axis=1, keepdims=True), counts], axis=1)
 
-    n, total = (int(of_group[half, g]) for g in (group, 0))
+    n, total = (int(group_rows[half, g]) for g in (group, 0))
     return BinnedCounts(with_zeros(has, n), with_zeros(every - has, total - n))
 
 
 def best_detectors(
-    levels: Levels, of_group: Int[np.ndarray, "2 groups"], concept: int, count: int, by: str = "auroc"
+    levels: Levels, group_rows: Int[np.ndarray, "2 groups"], concept: int, count: int, by: str = "auroc"
 ) -> list[DetectionScore]:
-    """The `count` columns that tell a concept best, on the texts of odd number; chosen, with their thresholds, on the
-    texts of even number.
+    """The `count` columns that detect a concept best.
 
-    Columns of `Levels` that are signed may tell by being small, latents only by firing.
+    They and their thresholds are chosen on the texts of even number and scored on those of odd number. Columns of
+    signed `Levels` may detect a concept by being small, latents only by firing.
 
     Args:
       by: what they are chosen by, `auroc` or `f1`.
     """
-    choose, score = (binned_counts(levels, of_group, half, 1 + concept) for half in (0, 1))
+    choose, score = (binned_counts(levels, group_rows, half, 1 + concept) for half in (0, 1))
     if levels.signed:
         down = choose.aurocs() < 0.5
         choose, score = (
             BinnedCounts(*(np.where(down[:, None], counts[:, ::-1], counts) for counts in half))
             for half in (choose, score)
         )
-    hits, said = choose.said()
+    hits, answered_yes = choose.cumulative()
     # bin 0 would be "always": a threshold is above 0
-    f1 = 2 * hits[:, 1:] / np.maximum(said[:, 1:] + choose.has[:1].sum(), 1)
+    f1 = 2 * hits[:, 1:] / np.maximum(answered_yes[:, 1:] + choose.has[:1].sum(), 1)
     from_bin = f1.argmax(axis=1) + 1
     worth = np.nan_to_num(choose.aurocs()) if by == "auroc" else f1.max(axis=1)
-    aurocs, (hits, said) = score.aurocs(), score.said()
+    aurocs, (hits, answered_yes) = score.aurocs(), score.cumulative()
     edges, positives, out = levels.edges(), float(score.has[:1].sum()), []
     for column in np.argsort(-worth, kind="stable")[:count]:
         at = from_bin[column]
-        hit, yes = float(hits[column, at]), float(said[column, at])
+        hit, yes = float(hits[column, at]), float(answered_yes[column, at])
         precision, recall = hit / yes if yes else 0.0, hit / positives if positives else 0.0
         f1_scored = 2 * hit / (yes + positives) if hit else 0.0
         edge = float(edges[at - 1])
@@ -192,9 +210,17 @@ def nearest(
     return top, np.take_along_axis(cosines, top, axis=1)
 
 
-def fires_with(survey: LatentStatistics, latent: int, count: int = 5) -> list[tuple[int, float, float]]:
-    """(latent, share of this one's firings that it shares, that over its own rate), by the correlation of firing."""
-    both, fired, n = survey.together[latent].astype(np.float64), survey.fired.astype(np.float64), survey.rows
+def fires_with(statistics: LatentStatistics, latent: int, count: int = 5) -> list[tuple[int, float, float]]:
+    """The latents whose firing correlates most with that of `latent`, best first.
+
+    Returns:
+      (latent, the share of this latent's firings on which the other fires too, that share over the other's own rate).
+    """
+    both, fired, n = (
+        statistics.cofiring[latent].astype(np.float64),
+        statistics.fired.astype(np.float64),
+        statistics.rows,
+    )
     expected = fired[latent] * fired / n
     spread = np.sqrt(expected * (1 - fired[latent] / n) * (n - fired))
     correlation = np.where(spread > 0, (both - expected) / np.maximum(spread, 1e-12), -1)

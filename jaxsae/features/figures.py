@@ -13,13 +13,13 @@ from jaxsae.features.statistics import LatentStatistics
 from jaxsae.train.figures import ACCENT, STYLE, density_histogram
 
 
-def latents_figure(path: str | Path, title: str, survey: LatentStatistics, chosen: Sequence[int]) -> None:
+def latents_figure(path: str | Path, title: str, statistics: LatentStatistics, chosen: Sequence[int]) -> None:
     """How strongly latents fire: all at a glance, how often, and each of `chosen` by itself; a PNG.
 
     At a glance: a column a latent, the most frequent first; colour is on how many characters it has such a value.
     """
-    assert survey.levels is not None
-    counts, edges = survey.levels.counts[:, 0].sum(axis=0), survey.levels.edges()
+    assert statistics.levels is not None
+    counts, edges = statistics.levels.counts[:, 0].sum(axis=0), statistics.levels.edges()
     there = np.flatnonzero(counts.sum(axis=0))
     part = slice(there[0], there[-1] + 1) if len(there) else slice(0, 1)
     edges = np.append(edges[part], 2 * edges[part][-1] - edges[part][-2] if part.stop - part.start > 1 else 1.0)
@@ -32,20 +32,22 @@ def latents_figure(path: str | Path, title: str, survey: LatentStatistics, chose
         parts: Any = figure.subfigures(2, 1, height_ratios=(4.4, max(1.7 * rows, 0.1)))
         top, bottom = parts
         glance, density = top.subplots(1, 2, width_ratios=(2, 1))
-        order = np.argsort(-survey.fired, kind="stable")
+        order = np.argsort(-statistics.fired, kind="stable")
         image = np.ma.masked_equal(counts[order][:, part].T, 0)
         mesh = glance.pcolormesh(
-            np.arange(survey.d_sae + 1), edges, image, norm=LogNorm(1, max(2, counts.max())), cmap="viridis_r"
+            np.arange(statistics.d_sae + 1), edges, image, norm=LogNorm(1, max(2, counts.max())), cmap="viridis_r"
         )
         glance.set(yscale="log", xlabel="features, the most frequent first", ylabel="value")
         top.colorbar(mesh, ax=glance, label="characters", pad=0.01)
-        density_histogram(density, survey.rate, f"{survey.rows:,} characters")
+        density_histogram(density, statistics.rate, f"{statistics.rows:,} characters")
         axes = np.reshape(bottom.subplots(max(rows, 1), across, squeeze=False), -1)
         for ax in axes[len(chosen) :]:
             ax.set_axis_off()
         for ax, latent in zip(axes, chosen, strict=False):
             ax.stairs(counts[latent, part], edges, fill=True, color=ACCENT)
             ax.set(xscale="log", yscale="symlog", ylim=(0, None))
-            ax.set_title(f"{latent}: {survey.rate[latent]:.2%}, max {survey.peak[latent]:.3g}", fontsize=8, loc="left")
+            ax.set_title(
+                f"{latent}: {statistics.rate[latent]:.2%}, max {statistics.peak[latent]:.3g}", fontsize=8, loc="left"
+            )
             ax.tick_params(labelsize=7)
         figure.savefig(path, dpi=130)

@@ -38,17 +38,18 @@ class LayerSAE(NamedTuple):
 
 
 class Characters(NamedTuple):
-    """What is known of the rows of a batch, in their order: sample after sample."""
+    """The characters that the rows of a batch are of, in their order: sample after sample."""
 
     sample: Int[np.ndarray, " n"]
     position: Int[np.ndarray, " n"]
     real: Bool[np.ndarray, " n"]
     """Not padding."""
-    kind: Int[np.ndarray, " n"]
-    """Number of the character among those that occur; -1 at padding."""
+    character: Int[np.ndarray, " n"]
+    """Index of the character in `LatentStatistics.character_ids`; -1 at padding."""
     place: Int[np.ndarray, " n"]
     """Index into `PLACES`; -1 at padding."""
-    marks: Bool[np.ndarray, "concepts n"]
+    has: Bool[np.ndarray, "concepts n"]
+    """Which concepts each character has."""
 
 
 @dataclass
@@ -56,26 +57,31 @@ class LatentStatistics:
     """What one SAE's latents do on the text so far."""
 
     d_sae: int
-    kinds: Int[np.ndarray, " kinds"]
-    """The tokens that occur, as the model sees them: their ids, or `DAMAGED`."""
+    character_ids: Int[np.ndarray, " characters"]
+    """The characters that occur, as the model sees them: code points, or `DAMAGED`."""
     concepts: int
+    """Number of concepts that latents are compared with."""
     rows: int = 0
     levels: Levels | None = None
-    """Groups: all rows, then those of each concept."""
+    """How often each latent has which value; groups of rows: all, then those of each concept."""
     chance: Levels | None = None
-    """The same of random directions; None without concepts."""
+    """The same for random directions of the residual stream; None without concepts."""
     strongest: Contexts = field(init=False)
     drawn: Contexts = field(init=False)
 
     def __post_init__(self) -> None:
         self.fired, self.total = np.zeros(self.d_sae, np.int64), np.zeros(self.d_sae)
         self.peak = np.zeros(self.d_sae, np.float32)
-        self.of_group = np.zeros((2, 1 + self.concepts), np.int64)
+        self.group_rows = np.zeros((2, 1 + self.concepts), np.int64)
         """Rows in each half, of all and of each concept."""
-        self.by_kind = np.zeros((len(self.kinds), self.d_sae), np.float32)
+        self.by_character = np.zeros((len(self.character_ids), self.d_sae), np.float32)
+        """How often each latent fires on each of `character_ids`, and, in `by_place`, at each of `PLACES`."""
         self.by_place = np.zeros((len(PLACES), self.d_sae), np.float32)
-        self.kind_rows, self.place_rows = np.zeros(len(self.kinds), np.int64), np.zeros(len(PLACES), np.int64)
-        self.together = np.zeros((self.d_sae, self.d_sae), np.float32)
+        self.character_rows, self.place_rows = (
+            np.zeros(len(self.character_ids), np.int64),
+            np.zeros(len(PLACES), np.int64),
+        )
+        self.cofiring = np.zeros((self.d_sae, self.d_sae), np.float32)
         """On how many rows both latents fire."""
         self.strongest, self.drawn = Contexts(STRONGEST, self.d_sae), Contexts(DRAWN, self.d_sae)
         self._rng = np.random.default_rng(0)
@@ -97,7 +103,7 @@ class LatentStatistics:
         """Latents that fire on a row, mean."""
         return float(self.fired.sum() / self.rows)
 
-    def add(self, latents: Float[np.ndarray, "n d_sae"], about: Characters) -> None:
+    def add(self, latents: Float[np.ndarray, "n d_sae"], characters: Characters) -> None:
         """Count a batch's rows."""
         self.rows += len(latents)
         if self.levels is None:
@@ -108,33 +114,33 @@ class LatentStatistics:
         self.fired += np.bincount(column, minlength=self.d_sae)
         self.total += np.bincount(column, values, self.d_sae)
         self.peak = np.maximum(self.peak, latents.max(axis=0))
-        groups = np.concatenate([np.ones((1, len(latents)), bool), about.marks])
-        half = about.sample % 2
+        groups = np.concatenate([np.ones((1, len(latents)), bool), characters.has])
+        half = characters.sample % 2
         self.levels.add(row, column, values, half, groups)
         for h in (0, 1):
-            self.of_group[h] += groups[:, half == h].sum(axis=1)
+            self.group_rows[h] += groups[:, half == h].sum(axis=1)
 
         fires = (latents > 0).astype(np.float32)
-        self.together += fires.T @ fires
+        self.cofiring += fires.T @ fires
         for counts, rows, number in (
-            (self.by_kind, self.kind_rows, about.kind),
-            (self.by_place, self.place_rows, about.place),
+            (self.by_character, self.character_rows, characters.character),
+            (self.by_place, self.place_rows, characters.place),
         ):
             is_number = number[:, None] == np.arange(len(rows))
             counts += is_number.T.astype(np.float32) @ fires
             rows += is_number.sum(axis=0)
 
-        starts = np.flatnonzero(np.diff(about.sample, prepend=-1))
+        starts = np.flatnonzero(np.diff(characters.sample, prepend=-1))
         for start, end in zip(starts, [*starts[1:], len(latents)], strict=True):
-            end = start + int(about.real[start:end].sum())  # padding, where it is kept, is no context
+            end = start + int(characters.real[start:end].sum())  # padding, where it is kept, is no context
             here = latents[start:end]
             if end > start:
-                where = int(about.sample[start]), int(about.position[start])
+                where = int(characters.sample[start]), int(characters.position[start])
                 self.strongest.offer(here, here, *where)
                 drawn = np.where(here > 0, 1 - self._rng.random((end - start, 1), np.float32), 0)
                 self.drawn.offer(drawn, here, *where)
 
-    def add_chance(self, x: Float[np.ndarray, "n d_in"], about: Characters) -> None:
+    def add_chance(self, x: Float[np.ndarray, "n d_in"], characters: Characters) -> None:
         """Count how large the rows are along random directions."""
         if self._centre is None:
             self._centre = x.mean(axis=0)
@@ -143,16 +149,16 @@ class LatentStatistics:
         if self.chance is None:
             self.chance = Levels(1 + self.concepts, DIRECTIONS, signed=True)
         row, column = np.divmod(np.arange(projected.size), DIRECTIONS)
-        groups = np.concatenate([np.ones((1, len(x)), bool), about.marks])
-        self.chance.add(row, column, projected.reshape(-1), about.sample % 2, groups)
+        groups = np.concatenate([np.ones((1, len(x)), bool), characters.has])
+        self.chance.add(row, column, projected.reshape(-1), characters.sample % 2, groups)
 
 
 class Collected(NamedTuple):
-    """What the pass over the text found."""
+    """The result of one pass over the text."""
 
-    surveys: list[LatentStatistics]
+    statistics: list[LatentStatistics]
     """One for each SAE."""
-    between: list[Float[np.ndarray, "d_sae next_d_sae"]]
+    cofiring: list[Float[np.ndarray, "d_sae next_d_sae"]]
     """On how many rows a latent of an SAE and one of the next SAE both fire."""
 
 
@@ -168,7 +174,7 @@ _encode = jax.jit(encode)
 def collect_statistics(
     batches: Iterable[Stream],
     samples: Samples,
-    subjects: Sequence[LayerSAE],
+    saes: Sequence[LayerSAE],
     marks: Marks | None = None,
     *,
     on_rows: Callable[[int], None] = lambda rows: None,
@@ -176,31 +182,31 @@ def collect_statistics(
     """Pass once over the text.
 
     Args:
-      batches: `activations.stream` of the samples and the subjects' layers, or `activations.stored`. A padded position,
+      batches: `extraction.stream` of the samples and of the SAEs' layers, or `extraction.stored`. A padded position,
         where it is kept, counts in the rates and means alone.
       marks: which concepts each character has; None: no concepts.
       on_rows: called with the number of rows made since the last call.
     """
     seen = np.where(samples.damaged, DAMAGED, samples.ids)
-    kinds = np.unique(seen[samples.real])
+    character_ids = np.unique(seen[samples.real])
     concepts = len(marks(0)) if marks else 0
-    surveys = [LatentStatistics(s.sae.b_enc.shape[0], kinds, concepts) for s in subjects]
-    between = [np.zeros((a.d_sae, b.d_sae), np.float32) for a, b in itertools.pairwise(surveys)]
+    statistics = [LatentStatistics(sae.d_sae, character_ids, concepts) for _, sae in saes]
+    cofiring = [np.zeros((a.d_sae, b.d_sae), np.float32) for a, b in itertools.pairwise(statistics)]
     for batch in batches:
-        about = _characters(samples, batch.samples, batch.kept, seen, kinds, marks, concepts)
+        characters = _characters(samples, batch.samples, batch.kept, seen, character_ids, marks, concepts)
         kept, fires = batch.kept.reshape(-1), []
-        for subject, one in zip(subjects, surveys, strict=True):
-            x = batch.values[subject.layer]
-            latents = np.asarray(encode_stream(subject.sae, x))[kept]
-            one.add(latents, about)
+        for (layer, sae), of_sae in zip(saes, statistics, strict=True):
+            x = batch.values[layer]
+            latents = np.asarray(encode_stream(sae, x))[kept]
+            of_sae.add(latents, characters)
             if concepts:
-                one.add_chance(np.asarray(x).reshape(-1, x.shape[-1])[kept], about)
-            if between:
+                of_sae.add_chance(np.asarray(x).reshape(-1, x.shape[-1])[kept], characters)
+            if cofiring:
                 fires.append((latents > 0).astype(np.float32))
-        for counts, (a, b) in zip(between, itertools.pairwise(fires), strict=False):
+        for counts, (a, b) in zip(cofiring, itertools.pairwise(fires), strict=False):
             counts += a.T @ b
         on_rows(int(kept.sum()))
-    return Collected(surveys, between)
+    return Collected(statistics, cofiring)
 
 
 def _characters(
@@ -208,22 +214,22 @@ def _characters(
     numbers: np.ndarray,
     kept: Bool[np.ndarray, "batch position"],
     seen: np.ndarray,
-    kinds: np.ndarray,
+    character_ids: np.ndarray,
     marks: Marks | None,
     concepts: int,
 ) -> Characters:
-    """What is known of a batch's kept positions."""
+    """The characters at the kept positions of a batch."""
     where, position = np.nonzero(kept)
     sample = numbers[where]
     real = samples.mask[sample, position] != 0
-    kind = np.where(real, np.searchsorted(kinds, seen[sample, position]), -1)
+    character = np.where(real, np.searchsorted(character_ids, seen[sample, position]), -1)
     place, has = np.full(len(sample), -1), np.zeros((concepts, len(sample)), bool)
     for number in numbers:
         here = np.flatnonzero((sample == number) & real)
         place[here] = places(true_text(samples, number)[0])
         if marks:
             has[:, here] = marks(number)
-    return Characters(sample, position, real, kind, place, has)
+    return Characters(sample, position, real, character, place, has)
 
 
 def places(letters: str) -> Int[np.ndarray, " n"]:

@@ -9,6 +9,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure  # without pyplot, which keeps every figure and looks for a screen
 
+from jaxsae.train.densities import density_counts, edges_spanning
+
 INK, ACCENT, GREY = "#22303c", "#1f6f8b", "#b9c4cc"
 STYLE: Any = {
     "font.size": 10,
@@ -45,10 +47,9 @@ def training_figure(
 
 def density_histogram(axes: Axes, density: np.ndarray, rows_scored: str) -> None:
     """How many latents fire on which share of the rows."""
-    alive = density[density > 0]
-    low = np.floor(np.log10(alive.min())) if len(alive) else -4.0
-    bins = np.logspace(low, 0, int(8 * -low) + 1) if low < 0 else np.array([0.5, 1.5])
-    axes.hist(alive, bins=bins.tolist(), color=ACCENT, edgecolor="white", linewidth=0.5)
+    edges = edges_spanning(density, per_decade=8)
+    counts = density_counts(density, edges)
+    axes.hist(edges[:-1], bins=edges.tolist(), weights=counts, color=ACCENT, edgecolor="white", linewidth=0.5)
     dead = int((density == 0).sum())
     axes.set(xscale="log", xlabel=f"share of rows a latent fires on ({rows_scored})", ylabel="latents")
     axes.set_title(f"{dead:,} of {len(density):,} never fire", loc="left", fontsize=9)

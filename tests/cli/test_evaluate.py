@@ -11,7 +11,7 @@ from conftest import TINY, assert_one_line_error
 from convert import load_restoration_model, load_sae, save_sae
 from jaxsae import extract, load_samples, score
 from jaxsae.config import SAEConfig
-from jaxsae.sae import autoencoder as sae_lib
+from jaxsae.sae.architectures import init
 
 KEYS = [
     "sae",
@@ -45,7 +45,7 @@ def files(tmp_path_factory):
     paths = [folder / name for name in ("sae_layer1_optimized.pt", "topk.pt", "unnamed.pt")]
     for seed, (path, k, extra) in enumerate(zip(paths, (None, 4, None), ({}, {"layer": 2}, {}), strict=True)):
         config = SAEConfig(TINY.d_model, 60, k=k, architecture="topk" if k else "relu")
-        save_sae(path, sae_lib.init(jax.random.key(seed), config), config, extra=extra)
+        save_sae(path, init(jax.random.key(seed), config), config, extra=extra)
     return paths
 
 
@@ -60,7 +60,7 @@ def test_files_of_several_layers_in_one_table(script, files, tiny_pt, tiny_datas
     for report in reports:
         assert set(KEYS) <= report.keys()
         file, rows = load_sae(report["sae"]), extract(model, samples, [report["layer"]]).values[report["layer"]]
-        expected = score(file.sae, file.config.k, rows)
+        expected = score(file.sae, rows)
         for key in ("l0", "fvu", "cosine", "norm_ratio", "dead", "rows"):
             np.testing.assert_allclose(report[key], getattr(expected, key), rtol=1e-6)
         assert sum(report["density_histogram"]) == round(60 * (1 - report["dead"]))
@@ -112,7 +112,7 @@ def test_the_layer(script, files, tiny_pt, tiny_dataset):
 
 def test_an_sae_of_another_width_is_refused(script, tiny_pt, tiny_dataset, tmp_path):
     config = SAEConfig(TINY.d_model + 2, 60)
-    save_sae(tmp_path / "sae_layer1.pt", sae_lib.init(jax.random.key(0), config), config)
+    save_sae(tmp_path / "sae_layer1.pt", init(jax.random.key(0), config), config)
     ran = script("evaluate", "--sae", tmp_path / "sae_layer1.pt", "--checkpoint", tiny_pt, "--dataset", tiny_dataset)
     assert_one_line_error(ran, f"d_in must be {TINY.d_model} (the model's d_model), got {TINY.d_model + 2}")
 

@@ -11,7 +11,7 @@ from conftest import ROOT, TINY, assert_one_line_error
 from convert import load_restoration_model, load_sae, save_sae
 from jaxsae import encode, extract, load_samples
 from jaxsae.config import SAEConfig
-from jaxsae.sae import autoencoder as sae_lib
+from jaxsae.sae.architectures import init
 from jaxsae.text import arrow, fragments, loading
 
 SPELLED = [f"{n}. a-na be-lí-ia qí-bí-ma šar-ra-ak LUGAL.E um-ma " * (n % 3 + 1) for n in range(1, 121)]
@@ -23,7 +23,7 @@ def folder(tmp_path_factory, tiny_pt):
     folder = tmp_path_factory.mktemp("inspect")
     for layer in (0, 1, 3):
         config = SAEConfig(TINY.d_model, 60, k=5, architecture="topk")
-        sae = sae_lib.init(jax.random.key(layer), config)
+        sae = init(jax.random.key(layer), config)
         save_sae(folder / f"sae_layer{layer}_optimized.pt", sae, config, extra={"layer": layer})
     texts = [f"a-na be-lí-ia šar-ra-ak <b>&{n}"[: TINY.max_position] for n in range(60)] * 2
     (folder / "fragments.json").write_text(json.dumps([{"_id": "x", "atf": t} for t in texts]))
@@ -51,7 +51,7 @@ def test_the_overview_counts_what_fires(inspect, folder, tiny_pt, tmp_path):
     report = json.loads((tmp_path / "o.json").read_text())
     samples = load_samples(folder / "dataset", "validation", 100)
     file = load_sae(folder / "sae_layer1_optimized.pt")
-    latents = np.asarray(encode(file.sae, extract(load_restoration_model(tiny_pt), samples, [1]).values[1], 5))
+    latents = np.asarray(encode(file.sae, extract(load_restoration_model(tiny_pt), samples, [1]).values[1]))
     assert report["layer"] == 1
     assert report["characters"] == len(latents)
     np.testing.assert_allclose(report["features"]["firing_rate"], (latents > 0).mean(0), rtol=1e-6)

@@ -246,10 +246,10 @@ def test_evaluate_with_standard_output_closed(tiny_pt, tiny_dataset, tmp_path):
 
     from convert import save_sae
     from jaxsae.config import SAEConfig
-    from jaxsae.sae import autoencoder as sae_lib
+    from jaxsae.sae.architectures import init
 
     config = SAEConfig(TINY.d_model, 60, k=5, architecture="topk")
-    save_sae(tmp_path / "a.pt", sae_lib.init(jax.random.key(0), config), config, extra={"layer": 1})
+    save_sae(tmp_path / "a.pt", init(jax.random.key(0), config), config, extra={"layer": 1})
     flags = f"--sae {tmp_path}/a.pt --checkpoint {tiny_pt} --dataset {tiny_dataset} --json {tmp_path}/e.json"
     line = f"{sys.executable} {ROOT}/scripts/evaluate.py {flags} >&-"
     done = subprocess.run(["bash", "-c", line], capture_output=True, check=False)

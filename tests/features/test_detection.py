@@ -84,10 +84,10 @@ def test_what_a_latent_writes_is_the_direct_way_to_the_logits(tiny_pt):
 
     from convert import load_restoration_model
     from jaxsae.config import SAEConfig
-    from jaxsae.sae import autoencoder as sae_lib
+    from jaxsae.sae.architectures import init
 
     model = load_restoration_model(tiny_pt)
-    sae = sae_lib.init(jax.random.key(0), SAEConfig(TINY.d_model, 7))
+    sae = init(jax.random.key(0), SAEConfig(TINY.d_model, 7))
     ids = np.array([40, 97, 353, 7000])
     effect = detection.direct_logits(model, sae, ids)
     x = np.random.default_rng(0).standard_normal(TINY.d_model).astype(np.float32)
@@ -122,8 +122,8 @@ def test_nearest_and_companions():
     np.testing.assert_allclose(ones, 1, rtol=1e-6)
 
     fires = np.array([[1, 1, 0, 0]] * 30 + [[1, 0, 1, 0]] * 5 + [[0, 0, 1, 0]] * 65, np.float32)
-    survey = LatentStatistics(4, np.array([97]), 0)
-    survey.rows, survey.fired, survey.together = 100, fires.sum(0).astype(int), fires.T @ fires
-    found = detection.fires_with(survey, 0)
+    statistics = LatentStatistics(4, np.array([97]), 0)
+    statistics.rows, statistics.fired, statistics.cofiring = 100, fires.sum(0).astype(int), fires.T @ fires
+    found = detection.fires_with(statistics, 0)
     assert found[0] == (1, 30 / 35, 30 * 100 / (35 * 30))
     assert [other for other, *_ in found] == [1, 2]  # 3 never fires

@@ -14,7 +14,7 @@ from jaxsae.activations.extraction import stream
 from jaxsae.config import SAEConfig
 from jaxsae.features import answers, concepts, feature_summary, report
 from jaxsae.features.statistics import LayerSAE, collect_statistics
-from jaxsae.sae import autoencoder as sae_lib
+from jaxsae.sae.architectures import init
 from jaxsae.text.samples import Samples
 
 LAYERS = (0, 2, 3)
@@ -31,7 +31,7 @@ def made(tiny_pt, layers=LAYERS) -> str:
     labels = np.where(columns["labels"] != -100, ids, -100).astype(np.int32)
     samples = Samples(np.where(labels != -100, 35, ids).astype(np.int32), labels, columns["attention_mask"])
     configs = [SAEConfig(TINY.d_model, D_SAE, k=6, architecture="topk") for _ in layers]
-    subjects = [LayerSAE(n, sae_lib.init(jax.random.key(n), c), 6) for n, c in zip(layers, configs, strict=True)]
+    subjects = [LayerSAE(n, init(jax.random.key(n), c)) for n, c in zip(layers, configs, strict=True)]
     chosen = concepts.load_concepts()
     batches = stream(model, samples, layers)
     found = collect_statistics(batches, samples, subjects, concepts.marks(chosen, samples))

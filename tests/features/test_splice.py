@@ -11,7 +11,8 @@ from convert import load_restoration_model
 from jaxsae.config import SAEConfig
 from jaxsae.errors import InputError
 from jaxsae.features import splice
-from jaxsae.sae import autoencoder as sae_lib
+from jaxsae.sae.architectures import encode, init
+from jaxsae.sae.autoencoder import SAE
 from jaxsae.text.samples import Samples
 
 LAYER = 1
@@ -58,7 +59,8 @@ def test_a_change_is_made_at_its_layer_and_not_at_padding(model, samples):
     np.testing.assert_allclose(got["zero"].ce, by_hand(logits, samples)[0], rtol=1e-5)
     assert got["zero"].kl > 1e-3
     # what the change gives at padding is thrown away
-    short = samples[[int(np.argmin(samples.lengths * (samples.lengths > 8) + 99 * (samples.lengths <= 8)))]]
+    first = int(np.argmin(samples.lengths * (samples.lengths > 8) + 99 * (samples.lengths <= 8)))
+    short = samples[first : first + 1]
     n = int(short.lengths[0])
     wild = splice.effects(
         model, short, LAYER, {"wild": lambda x: jnp.where(jnp.arange(x.shape[1])[None, :, None] < n, x, jnp.nan)}
@@ -84,11 +86,11 @@ def test_an_sae_that_reconstructs_all_changes_nothing(model, samples):
     """Latents e_i and -e_i: relu(x) - relu(-x) = x."""
     d = TINY.d_model
     eye = jnp.eye(d)
-    sae = sae_lib.SAE(jnp.hstack([eye, -eye]), jnp.zeros(2 * d), jnp.vstack([eye, -eye]), jnp.zeros(d))
-    got = splice.effects(model, samples, LAYER, {"sae": lambda x: splice.reconstruct(sae, x, None)})
+    sae = SAE(jnp.hstack([eye, -eye]), jnp.zeros(2 * d), jnp.vstack([eye, -eye]), jnp.zeros(d))
+    got = splice.effects(model, samples, LAYER, {"sae": lambda x: splice.reconstruct(sae, x)})
     np.testing.assert_allclose(got["sae"].ce, got["clean"].ce, rtol=1e-6)
-    random = sae_lib.init(jax.random.key(0), SAEConfig(d, 2 * d))
-    other = splice.effects(model, samples, LAYER, {"sae": lambda x: splice.reconstruct(random, x, None)})
+    random = init(jax.random.key(0), SAEConfig(d, 2 * d))
+    other = splice.effects(model, samples, LAYER, {"sae": lambda x: splice.reconstruct(random, x)})
     assert abs(other["sae"].ce - got["clean"].ce) > 1e-3
 
 
@@ -108,22 +110,22 @@ def test_undamaged_text_is_refused(model, samples):
 
 
 def test_a_latent_set_to_what_it_is_changes_nothing_and_its_removal_takes_its_row_away(model, samples):
-    sae = sae_lib.init(jax.random.key(3), SAEConfig(TINY.d_model, 40))
+    sae = init(jax.random.key(3), SAEConfig(TINY.d_model, 40))
     x = model.resid_post(samples.ids, samples.mask, layer=LAYER)
     rows = np.asarray(x).reshape(-1, TINY.d_model)
-    latents = np.asarray(sae_lib.encode(sae, jnp.asarray(rows)))
+    latents = np.asarray(encode(sae, jnp.asarray(rows)))
     latent = int((latents > 0).mean(0).argmax())
-    removed = np.asarray(splice.with_latent(sae, x, None, latent, 0.0)).reshape(rows.shape)
+    removed = np.asarray(splice.with_latent(sae, x, latent, 0.0)).reshape(rows.shape)
     np.testing.assert_allclose(
         removed, rows - latents[:, latent : latent + 1] * np.asarray(sae.W_dec[latent]), atol=1e-5
     )
-    clamped = np.asarray(splice.with_latent(sae, x, None, latent, 7.0)).reshape(rows.shape)
+    clamped = np.asarray(splice.with_latent(sae, x, latent, 7.0)).reshape(rows.shape)
     step = (7 - latents[:, latent : latent + 1]) * np.asarray(sae.W_dec[latent])
     np.testing.assert_allclose(clamped, rows + step, atol=1e-5)
     # where it has that value already, all stays: the SAE's error too
     at = latents[:, latent] > 0
     one = jnp.asarray(rows[at][:1])[None]
-    kept = splice.with_latent(sae, one, None, latent, float(latents[at][0, latent]))
+    kept = splice.with_latent(sae, one, latent, float(latents[at][0, latent]))
     np.testing.assert_allclose(np.asarray(kept), np.asarray(one), atol=1e-5)
 
 

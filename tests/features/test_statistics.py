@@ -18,7 +18,8 @@ from jaxsae.features import concepts, detection, feature_summary, probe, statist
 from jaxsae.features.contexts import AFTER, BEFORE
 from jaxsae.features.levels import BINS, Levels
 from jaxsae.features.statistics import LayerSAE, collect_statistics
-from jaxsae.sae import autoencoder as sae_lib
+from jaxsae.sae.architectures import encode, init
+from jaxsae.sae.autoencoder import SAE
 from jaxsae.text.samples import Samples
 
 D = 30
@@ -44,13 +45,13 @@ def texts(damage=None) -> Samples:
     return Samples(*(np.concatenate([getattr(s, f) for s in all_]) for f in ("ids", "labels", "mask")))
 
 
-ONE_EACH = sae_lib.SAE(jnp.eye(D), jnp.zeros(D), jnp.eye(D), jnp.zeros(D))
+ONE_EACH = SAE(jnp.eye(D), jnp.zeros(D), jnp.eye(D), jnp.zeros(D))
 LETTER = {c: ord(c) % D for c in "ašnr-# "}
 
 
 @pytest.fixture(scope="module")
 def read(reader):
-    return collect_statistics(stream(reader, texts(), [1]), texts(), [LayerSAE(1, ONE_EACH)]).surveys[0]
+    return collect_statistics(stream(reader, texts(), [1]), texts(), [LayerSAE(1, ONE_EACH)]).statistics[0]
 
 
 def test_latents_fire_where_their_character_stands(read):
@@ -123,17 +124,18 @@ def test_sums_are_those_of_the_whole_matrix(tiny_pt, padding, k):
     model = load_restoration_model(tiny_pt)
     columns = tiny_splits(seed=4)["test"]
     samples = Samples(columns["input_ids"], columns["labels"], columns["attention_mask"])
-    sae = sae_lib.init(jax.random.key(1), SAEConfig(TINY.d_model, 50))
+    config = SAEConfig(TINY.d_model, 50, k=k, architecture="topk" if k else "relu")
+    sae = init(jax.random.key(1), config)
     rows = extract(model, samples, [2], padding)
-    latents = np.asarray(sae_lib.encode(sae, rows.values[2], k))
+    latents = np.asarray(encode(sae, rows.values[2]))
     half_letters = [concepts.Concept("low", "writing", "", concepts.re.compile("[\\x00-\\u0fa0]"))]
     marks = concepts.marks(half_letters, samples)
-    got = collect_statistics(stream(model, samples, [2], padding), samples, [LayerSAE(2, sae, k)], marks).surveys[0]
+    got = collect_statistics(stream(model, samples, [2], padding), samples, [LayerSAE(2, sae)], marks).statistics[0]
     np.testing.assert_array_equal(got.fired, (latents > 0).sum(0))
     np.testing.assert_allclose(got.mean, latents.mean(0), rtol=1e-5, atol=1e-7)
     np.testing.assert_allclose(got.peak, latents.max(0), rtol=1e-5)
     fires = (latents > 0).astype(float)
-    np.testing.assert_array_equal(got.together, fires.T @ fires)
+    np.testing.assert_array_equal(got.cofiring, fires.T @ fires)
     assert got.rows == len(latents)
     assert got.by_place.sum() == fires[samples.mask[rows.sample, rows.position] != 0].sum()
     # padding is no context
@@ -148,30 +150,28 @@ def test_sums_are_those_of_the_whole_matrix(tiny_pt, padding, k):
         has[mine] = marks(i)[0]
     for half in (0, 1):
         part = rows.sample % 2 == half
-        binned = detection.binned_counts(got.levels, got.of_group, half, 1)
+        binned = detection.binned_counts(got.levels, got.group_rows, half, 1)
         exact = [probe.auroc(column[part], has[part]) for column in latents.T]
         np.testing.assert_allclose(binned.aurocs(), exact, atol=0.03)
-        assert got.of_group[half].tolist() == [part.sum(), (part & has).sum()]
+        assert got.group_rows[half].tolist() == [part.sum(), (part & has).sum()]
 
 
 def test_two_saes_in_one_pass(tiny_pt):
     model = load_restoration_model(tiny_pt)
     columns = tiny_splits(seed=4)["test"]
     samples = Samples(columns["input_ids"], columns["labels"], columns["attention_mask"])
-    saes = [sae_lib.init(jax.random.key(i), SAEConfig(TINY.d_model, n)) for i, n in enumerate((20, 26))]
+    saes = [init(jax.random.key(i), SAEConfig(TINY.d_model, n)) for i, n in enumerate((20, 26))]
     both = collect_statistics(stream(model, samples, [0, 3]), samples, [LayerSAE(0, saes[0]), LayerSAE(3, saes[1])])
-    latents = [
-        np.asarray(sae_lib.encode(s, extract(model, samples, [n]).values[n])) for s, n in zip(saes, (0, 3), strict=True)
-    ]
+    latents = [np.asarray(encode(s, extract(model, samples, [n]).values[n])) for s, n in zip(saes, (0, 3), strict=True)]
     fires = [(one > 0).astype(float) for one in latents]
-    np.testing.assert_array_equal(both.between[0], fires[0].T @ fires[1])
-    alone = collect_statistics(stream(model, samples, [3]), samples, [LayerSAE(3, saes[1])]).surveys[0]
-    np.testing.assert_array_equal(alone.fired, both.surveys[1].fired)
+    np.testing.assert_array_equal(both.cofiring[0], fires[0].T @ fires[1])
+    alone = collect_statistics(stream(model, samples, [3]), samples, [LayerSAE(3, saes[1])]).statistics[0]
+    np.testing.assert_array_equal(alone.fired, both.statistics[1].fired)
     a, b = (
         feature_summary.Inspection(model, samples, LayerSAE(n, s), one, [])
-        for n, s, one in zip((0, 3), saes, both.surveys, strict=True)
+        for n, s, one in zip((0, 3), saes, both.statistics, strict=True)
     )
-    matched = feature_summary.matched_latents(a, b, both.between[0])
+    matched = feature_summary.matched_latents(a, b, both.cofiring[0])
     jaccard = [
         [(f & g).sum() / max((f | g).sum(), 1) for g in fires[1].T.astype(bool)] for f in fires[0].T.astype(bool)
     ]
@@ -187,11 +187,13 @@ def test_memory_does_not_grow_with_the_text(read, reader):
     def size(one):
         levels = one.levels.counts.nbytes
         kept = [one.strongest, one.drawn]
-        return levels + one.together.nbytes + one.by_kind.nbytes + sum(c.values.nbytes for c in kept)
+        return levels + one.cofiring.nbytes + one.by_character.nbytes + sum(c.values.nbytes for c in kept)
 
     many = texts()
     many = Samples(*(np.concatenate([getattr(many, f)] * 10) for f in ("ids", "labels", "mask")))
-    assert size(collect_statistics(stream(reader, many, [1]), many, [LayerSAE(1, ONE_EACH)]).surveys[0]) == size(read)
+    assert size(collect_statistics(stream(reader, many, [1]), many, [LayerSAE(1, ONE_EACH)]).statistics[0]) == size(
+        read
+    )
 
 
 @pytest.mark.parametrize("signed", [False, True])
@@ -253,9 +255,9 @@ def test_a_planted_teller_is_found_and_scored_on_the_other_half():
     row, column = np.divmod(flat, 6)
     groups = np.stack([np.ones(n, bool), has])
     levels.add(row, column, latents.reshape(-1)[flat], half, groups)
-    of_group = np.stack([groups[:, half == h].sum(1) for h in (0, 1)])
+    group_rows = np.stack([groups[:, half == h].sum(1) for h in (0, 1)])
     for by in ("auroc", "f1"):
-        told = detection.best_detectors(levels, of_group, 0, 2, by)[0]
+        told = detection.best_detectors(levels, group_rows, 0, 2, by)[0]
         assert told.columns == (3,)
         scored = half == 1
         expected = detection.detection_score(latents[scored, 3], has[scored], told.threshold)
@@ -274,8 +276,8 @@ def test_random_directions_may_tell_by_being_small():
     row, column = np.divmod(np.arange(values.size), 3)
     groups = np.stack([np.ones(n, bool), has])
     levels.add(row, column, values.reshape(-1), half, groups)
-    of_group = np.stack([groups[:, half == h].sum(1) for h in (0, 1)])
-    [told] = detection.best_detectors(levels, of_group, 0, 1)
+    group_rows = np.stack([groups[:, half == h].sum(1) for h in (0, 1)])
+    [told] = detection.best_detectors(levels, group_rows, 0, 1)
     assert told.columns == (1,)
     scored = half == 1
     np.testing.assert_allclose(told.auroc, probe.auroc(-values[scored, 1], has[scored]), atol=0.01)
@@ -287,7 +289,7 @@ def test_a_spelling_is_told_by_the_latent_of_its_character(reader):
     spelled = concepts.of_spelling("š")
     one = collect_statistics(
         stream(reader, many, [1]), many, [LayerSAE(1, ONE_EACH)], concepts.marks(spelled, many)
-    ).surveys[0]
+    ).statistics[0]
     [row] = feature_summary.concept_table(feature_summary.Inspection(reader, many, LayerSAE(1, ONE_EACH), one, spelled))
     best = row["best"][0]
     assert best["feature"] == LETTER["š"]

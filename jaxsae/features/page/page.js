@@ -30,7 +30,7 @@ function chart(description, options) {
 
 function contextText([, , text, at, cut, damaged, digits], from = 0, to = Infinity) {
   const holes = new Set(damaged);
-  const node = make("span", { class: "text", lang: "akk" });
+  const node = make("span", { class: "text", lang: data.language_tag });
   if (cut[0] && from === 0) node.append("…");
   let run = "";
   const flush = () => { if (run) node.append(run); run = ""; };
@@ -250,7 +250,7 @@ function showLayers(body) {
   });
 }
 
-// ---- the pictures of the four answers
+// ---- the pictures of the answers
 
 const pictures = {
   scatter: (a) => chart(a.caption, {
@@ -261,7 +261,7 @@ const pictures = {
       Plot.text(a.chart.named, { x: "1", y: "2", text: (p) => String(p[0]), dy: -9, fontWeight: "bold" })],
   }),
   shares: (a) => chart(a.caption, {
-    width: 520, height: 300, x: { label: "share of a feature's firings in Sumerian texts", tickFormat: "%" }, y: { label: "features", grid: true },
+    width: 520, height: 300, x: { label: a.chart.x, tickFormat: "%" }, y: { label: "features", grid: true },
     marks: [Plot.rectY(a.chart.shares, Plot.binX({ y: "count" }, { x: (d) => d, thresholds: 25, domain: [0, 1], fill: accent })),
       Plot.ruleX([a.chart.base], { strokeDasharray: "4 3", strokeWidth: 2 }), Plot.ruleY([0]),
       Plot.text([a.chart.base], { x: (d) => d, frameAnchor: "top", textAnchor: "start", dx: 5, text: () => "share of the text" })],

@@ -1,0 +1,328 @@
+"""What the latents of SAEs mean: one pass over the text counts what they do, and an `Inspection` answers from it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from jaxsae.activations.extraction import stored, stream
+from jaxsae.activations.rows import RowsOnDisk
+from jaxsae.errors import require
+from jaxsae.features import causal, concept_scores, detection, feature_summary
+from jaxsae.features.causal import CausalEffect
+from jaxsae.features.concept_scores import ConceptScores, LeftOut
+from jaxsae.features.concepts import Concept, marks, of_spelling, true_text
+from jaxsae.features.detection import DetectionScore
+from jaxsae.features.feature_summary import FeatureSummary
+from jaxsae.features.statistics import DAMAGED, LatentStatistics, LayerSAE, collect_statistics, encode_stream
+from jaxsae.models.protocol import ModelShape, ResidualModel
+from jaxsae.sae.autoencoder import SAE
+from jaxsae.text.samples import Samples
+from jaxsae.train.densities import DECADES, density_counts
+
+MAX_PATTERN = 40
+"""Characters of a spelling, at most: each of them is one more concept to count."""
+
+
+class PatternDetector(NamedTuple):
+    """A latent that detects a spelling, or one of its characters."""
+
+    score: DetectionScore
+    on: str
+    """Which of the characters it detects best."""
+    chance: float
+    """AUROC of the best random direction."""
+
+    def as_json(self) -> dict[str, Any]:
+        """As `inspect_sae.py --json` writes it."""
+        return self.score.as_json() | {"on": self.on, "chance": self.chance}
+
+
+class PatternDetectors(NamedTuple):
+    """The latents that fire on a spelling and not elsewhere."""
+
+    pattern: str
+    occurrences: int
+    texts: int
+    """Number of texts in which it occurs."""
+    readings: list[ConceptScores]
+    """The scores for the whole spelling, and for each of its characters."""
+    detectors: list[PatternDetector]
+    """By AUROC, best first; none where the spelling is too rare."""
+
+    def as_json(self) -> dict[str, Any]:
+        """As `inspect_sae.py --json` writes it."""
+        return {
+            "pattern": self.pattern,
+            "readings": [one.as_json() for one in self.readings],
+            "occurrences": self.occurrences,
+            "features": [one.as_json() for one in self.detectors],
+        }
+
+
+class CharacterLatents(NamedTuple):
+    """What fires on one character of a text."""
+
+    character: str
+    l0: int
+    """Number of latents that fire on it."""
+    strongest: list[tuple[int, float]]
+    """(latent, value), strongest first."""
+
+    def as_json(self) -> dict[str, Any]:
+        """As `inspect_sae.py --json` writes it."""
+        features = [{"feature": latent, "value": value} for latent, value in self.strongest]
+        return {"character": self.character, "l0": self.l0, "features": features}
+
+
+class MatchedLatent(NamedTuple):
+    """The latents of another SAE that are most like one latent."""
+
+    by_decoder: int
+    """The latent with the most similar decoder row, and `cosine`, how similar it is."""
+    cosine: float
+    by_firing: int
+    """The latent that fires most on the same characters."""
+    jaccard: float
+    """Share of the characters on which either of the two fires on which both fire."""
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """One SAE, a text, and what the SAE's latents do there."""
+
+    model: ResidualModel
+    samples: Samples
+    layer: int
+    sae: SAE
+    statistics: LatentStatistics
+    concepts: Sequence[Concept] = ()
+    """In the order in which `statistics` counts them."""
+    pattern: str | None = None
+    """A spelling whose characters are among the concepts."""
+    cofiring_with_next: Float[np.ndarray, "d_sae next_d_sae"] | None = None
+    """On how many rows a latent of this SAE and one of the next SAE of the pass both fire; None: it is the last."""
+
+    @property
+    def character_names(self) -> list[str]:
+        """What each row of `statistics.by_character` counts."""
+        ids = self.statistics.character_ids
+        pieces = self.model.tokenizer.pieces(ids)
+        return ["damaged" if one == DAMAGED else piece for one, piece in zip(ids, pieces, strict=True)]
+
+    @cached_property
+    def output_ids(self) -> Int[np.ndarray, " characters"]:
+        """The characters that occur in the text before the damage: those whose logits are looked at."""
+        return np.unique(self.samples.true_ids[self.samples.real])
+
+    @cached_property
+    def direct_logits(self) -> Float[np.ndarray, "d_sae characters"]:
+        """`detection.direct_logits` of the characters `output_ids`."""
+        return detection.direct_logits(self.model, self.sae, self.output_ids)
+
+    @cached_property
+    def nearest(self) -> tuple[Int[np.ndarray, "d_sae count"], Float[np.ndarray, "d_sae count"]]:
+        """(latents, cosines) of the most similar decoder rows of the same SAE."""
+        return detection.nearest(self.sae)
+
+    @cached_property
+    def _scored_and_left_out(self) -> tuple[list[ConceptScores], list[LeftOut]]:
+        return concept_scores.concept_scores(self.statistics, self.concepts)
+
+    @property
+    def concept_scores(self) -> list[ConceptScores]:
+        """How well latents detect each concept that both halves of the text have."""
+        return self._scored_and_left_out[0]
+
+    @property
+    def left_out(self) -> list[LeftOut]:
+        """The concepts that cannot be scored on this text."""
+        return self._scored_and_left_out[1]
+
+    def scores_of(self, name: str) -> ConceptScores | None:
+        """The scores of one concept; None where it cannot be scored, or is not among the concepts."""
+        return next((one for one in self.concept_scores if one.name == name), None)
+
+    def strongest_latents(self, count: int) -> list[int]:
+        """The latents with the largest mean, of those that fire on at most a tenth of the text if there are any."""
+        rate = self.statistics.rate
+        some = np.flatnonzero((rate > 0) & (rate <= 0.1))
+        some = some if len(some) else np.arange(len(rate))
+        return some[np.argsort(-self.statistics.mean[some], kind="stable")][:count].tolist()
+
+    def feature(self, latent: int, strongest: int = 8) -> FeatureSummary:
+        """Everything known of one latent, with at most so many of its strongest contexts.
+
+        Raises:
+          InputError: there is no such latent.
+        """
+        self._check_latent(latent)
+        return feature_summary.feature_summary(
+            self.samples,
+            self.statistics,
+            latent,
+            character_names=self.character_names,
+            scores=self.concept_scores,
+            output_names=self.model.tokenizer.pieces(self.output_ids),
+            direct_logits=self.direct_logits,
+            nearest=self.nearest,
+            strongest=strongest,
+        )
+
+    def pattern_detectors(self, count: int = 10) -> PatternDetectors:
+        """The latents that detect `pattern`, or one of its characters, best.
+
+        Raises:
+          InputError: the inspection was made without a pattern.
+        """
+        require(self.pattern is not None, "pattern must be given to `inspect` to know what detects it, got none")
+        pattern = str(self.pattern)
+        texts = [true_text(self.samples, i)[0] for i in range(len(self.samples))]
+        readings = [one for one in self.concept_scores if one.concept.about == "spelling"]
+        best: dict[int, PatternDetector] = {}
+        for one in readings:
+            for score in one.best:
+                if score.latent not in best or score.auroc > best[score.latent].score.auroc:
+                    best[score.latent] = PatternDetector(score, one.concept.title, one.chance_auroc)
+        return PatternDetectors(
+            pattern=pattern,
+            occurrences=sum(text.count(pattern) for text in texts),
+            texts=sum(pattern in text for text in texts),
+            readings=readings,
+            detectors=sorted(best.values(), key=lambda one: -one.score.auroc)[:count],
+        )
+
+    def on_text(self, letters: str, count: int = 5) -> list[CharacterLatents]:
+        """For each character of a text, the `count` latents that fire most on it.
+
+        Raises:
+          InputError: the model cannot read the text.
+        """
+        check_text(letters, self.model)
+        ids = self.model.tokenizer.encode(letters)[None]
+        x = self.model.resid_post(ids, np.ones_like(ids, np.int8), layer=self.layer)
+        latents = np.asarray(encode_stream(self.sae, x))
+        out = []
+        for character, row in zip(self.model.tokenizer.pieces(ids[0]), latents, strict=True):
+            order = [int(i) for i in np.argsort(-row, kind="stable")[:count] if row[i] > 0]
+            out.append(CharacterLatents(character, int((row > 0).sum()), [(i, float(row[i])) for i in order]))
+        return out
+
+    def causal_effects(self, settings: Sequence[tuple[int, float]]) -> list[CausalEffect]:
+        """What the model restores with each (latent, value) set; a value of 0 removes the latent.
+
+        The model must be whole: one without the blocks after the layer restores nothing.
+
+        Raises:
+          InputError: there is no such latent, or the text has no damage.
+        """
+        for latent, _ in settings:
+            self._check_latent(latent)
+        return causal.causal_effects(self.model, self.samples, LayerSAE(self.layer, self.sae), settings)
+
+    def matched_latents(self, following: "Inspection") -> list[MatchedLatent]:
+        """For each latent, the latents of the next SAE of the same pass that are most like it."""
+        assert self.cofiring_with_next is not None
+        top, cosines = detection.nearest(self.sae, following.sae, 1)
+        both = self.cofiring_with_next
+        either = self.statistics.fired[:, None] + following.statistics.fired[None, :] - both
+        jaccard = both / np.maximum(either, 1)
+        best = jaccard.argmax(axis=1)
+        return [
+            MatchedLatent(int(top[i, 0]), float(cosines[i, 0]), int(best[i]), float(jaccard[i, best[i]]))
+            for i in range(len(best))
+        ]
+
+    def as_json(self) -> dict[str, Any]:
+        """The figures of the whole SAE, and the rate, mean and maximum of each latent."""
+        found = self.statistics
+        return {
+            "d_sae": found.d_sae,
+            "characters": found.rows,
+            "l0": found.l0,
+            "dead": float((found.fired == 0).mean()),
+            "dense": float((found.rate > 0.1).mean()),
+            "density_edges": DECADES,
+            "density_histogram": density_counts(found.rate, np.array(DECADES)).tolist(),
+            "features": {
+                "firing_rate": found.rate.tolist(),
+                "mean": found.mean.tolist(),
+                "max": found.peak.tolist(),
+            },
+        }
+
+    def _check_latent(self, latent: int) -> None:
+        last = self.statistics.d_sae - 1
+        require(0 <= latent <= last, f"feature must be in 0..{last}, got {latent}")
+
+
+def inspect(
+    model: ResidualModel,
+    samples: Samples,
+    sae: SAE,
+    layer: int,
+    *,
+    concepts: Sequence[Concept] = (),
+    pattern: str | None = None,
+    padding: str = "drop",
+) -> Inspection:
+    """Read what the latents of one SAE do on a text; see `inspect_all`."""
+    return inspect_all(model, samples, [LayerSAE(layer, sae)], concepts=concepts, pattern=pattern, padding=padding)[0]
+
+
+def inspect_all(
+    model: ResidualModel,
+    samples: Samples,
+    saes: Sequence[LayerSAE],
+    *,
+    concepts: Sequence[Concept] = (),
+    pattern: str | None = None,
+    padding: str = "drop",
+    rows: Mapping[int, RowsOnDisk] | None = None,
+    on_rows: Callable[[int], None] = lambda rows: None,
+) -> list[Inspection]:
+    """Read what the latents of SAEs of one or more layers do on a text, in one pass over it.
+
+    Args:
+      model: needs its later blocks for causal effects alone.
+      concepts: what latents are compared with, see `concepts.load_concepts`.
+      pattern: a spelling; latents are compared with it and with each of its characters too.
+      padding: `drop` or `keep`, see `extraction.stream`.
+      rows: layer -> its activations on this text, with this padding, where they were extracted before.
+      on_rows: called with the number of rows read since the last call.
+
+    Returns:
+      An inspection for each SAE, in their order.
+
+    Raises:
+      InputError: the SAEs, the model and the text do not fit together, or the pattern is too long.
+    """
+    layers = sorted({layer for layer, _ in saes})
+    for layer, sae in saes:
+        model.check_layer(layer)
+        width = model.d_model
+        require(sae.d_in == width, f"d_in of the SAE must be {width} (the model's d_model), got {sae.d_in}")
+    chosen = [*(spelling_concepts(pattern) if pattern else ()), *concepts]
+    batches = stream(model, samples, layers, padding) if rows is None else stored(rows, samples, padding)
+    found = collect_statistics(batches, samples, saes, marks(chosen, samples) if chosen else None, on_rows=on_rows)
+    return [
+        Inspection(model, samples, layer, sae, statistics, chosen, pattern, cofiring)
+        for (layer, sae), statistics, cofiring in zip(saes, found.statistics, [*found.cofiring, None], strict=True)
+    ]
+
+
+def spelling_concepts(pattern: str) -> list[Concept]:
+    """`of_spelling`, of a pattern that is short enough."""
+    n = len(pattern)
+    require(n <= MAX_PATTERN, f"pattern must have at most {MAX_PATTERN} characters, got {n}; give a shorter one")
+    return of_spelling(pattern)
+
+
+def check_text(letters: str, shape: ModelShape) -> None:
+    """Raise `InputError` where a model of this shape cannot read a text."""
+    n, most = len(shape.tokenizer.encode(letters)), shape.max_position
+    require(n > 0, "text must have at least one character, got none")
+    require(n <= most, f"text must have at most {most} characters (the model's max_position), got {n}")
