@@ -6,6 +6,7 @@ Imports neither JAX nor torch, so that `--help` is free.
 import argparse
 import dataclasses
 import itertools
+import re
 import sys
 import textwrap
 import types
@@ -77,6 +78,19 @@ class Parser(argparse.ArgumentParser):
             word = words.pop(0)
             joined.append(f"{word}={words.pop(0)}" if word in self._texts and words else word)
         return super().parse_known_args(joined, namespace)
+
+    def with_flags(self, message: str) -> str:
+        """An error of the library as the command line says it: settings, which it names as Python does, by their flags.
+
+        `resume=True` becomes `--resume`, and `k_sparse` becomes `--k-sparse`; a word that may be plain English stays.
+        """
+        for action in self._actions:
+            if flags := [flag for flag in action.option_strings if flag.startswith("--")]:
+                name = re.escape(action.dest)
+                message = re.sub(rf"\b{name}=True\b", flags[0], message)
+                if "_" in action.dest:
+                    message = re.sub(rf"(?<![\w./-]){name}(?![\w/-]|\.\w)", flags[0], message)
+        return message
 
     def add_config(
         self,
