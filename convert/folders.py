@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from convert import pt
+from convert.fields import Fields
 from convert.sae_files import TENSORS, SAEFile, is_number
 from jaxsae.config import ARCHITECTURES, SAEConfig
 from jaxsae.errors import InputError, listed, require
@@ -23,17 +24,17 @@ Weights = dict[str, np.ndarray]
 """W_enc [d_in, d_sae], W_dec [d_sae, d_in], b_dec [d_in]; b_enc, threshold and what else there is: [d_sae]; float64."""
 
 
-def read_config(path: Path) -> pt.Fields:
+def read_config(path: Path) -> Fields:
     """The object in a JSON file, to be taken word by word."""
     try:
         content = read_json(path)
     except FileNotFoundError:
         raise InputError(f"{path.parent} must have {path.name} beside its weights, got none") from None
     require(isinstance(content, dict), f"{path}: must be a JSON object, got {type(content).__name__}")
-    return pt.Fields(content, str(path))
+    return Fields(content, str(path))
 
 
-def take_sizes(fields: pt.Fields, weights: Weights, d_in: str, d_sae: str) -> None:
+def take_sizes(fields: Fields, weights: Weights, d_in: str, d_sae: str) -> None:
     """Take the words of a config for the widths; where they are said, they must be the weights'."""
     for word, size in zip((d_in, d_sae), weights["W_enc"].shape, strict=True):
         said = fields.take(word)

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from convert import pt, words
+from convert.fields import Fields
 from jaxsae.config import ARCHITECTURES, SAEConfig
 from jaxsae.errors import InputError, listed, note, plain_number, require, whole_number
 from jaxsae.models.hooks import hook_name, layer_of_hook
@@ -87,7 +88,7 @@ def load_pt(path: str | Path) -> SAEFile:
     return SAEFile(sae, shape, losses, extra)
 
 
-def _said(where: str, name: str, places: Sequence[pt.Fields]) -> Any:
+def _said(where: str, name: str, places: Sequence[Fields]) -> Any:
     """What a file says of one of `words.APPLIED`, in any of its places and by any of its words; None: nothing."""
     values = []
     for fields in places:
@@ -150,7 +151,7 @@ def _architecture(where: str, said: Mapping[str, Any], k: int | None, threshold:
     return architecture
 
 
-def pass_over(fields: pt.Fields, more: Collection[str] = ()) -> dict[str, Any]:
+def pass_over(fields: Fields, more: Collection[str] = ()) -> dict[str, Any]:
     """Take what says nothing of the features, or that nothing is done; gives what is readable of it.
 
     Args:
@@ -182,7 +183,7 @@ def _same(value: Any, neutral: Any) -> bool:
     return value is neutral or (type(value) is not bool and type(neutral) is not bool and bool(value == neutral))
 
 
-def _losses(path: str | Path, content: pt.Fields) -> list[float]:
+def _losses(path: str | Path, content: Fields) -> list[float]:
     """The mean loss of each epoch, as far as it can be read: nothing else depends on it."""
     name = "losses" if "losses" in content else "training_losses"
     try:

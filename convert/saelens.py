@@ -4,7 +4,8 @@ import math
 from pathlib import Path
 from typing import Any
 
-from convert import folders, pt, sae_files, words
+from convert import folders, sae_files, words
+from convert.fields import Fields
 from convert.sae_files import SAEFile, is_number
 from jaxsae.errors import listed, require, whole_number
 
@@ -79,7 +80,7 @@ def read(path: Path) -> SAEFile:
     return folders.as_file(path, weights, k, note, sae_files.place(path, layer, hook))
 
 
-def _is_true(fields: pt.Fields, word: str, default: bool) -> bool:
+def _is_true(fields: Fields, word: str, default: bool) -> bool:
     """A word that says yes or no."""
     value = fields.take(word, default)
     ok = isinstance(value, int) and value in (0, 1)

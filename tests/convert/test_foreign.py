@@ -16,7 +16,7 @@ from convert import (
     load_sae,
     words,
 )
-from convert.pt import Fields
+from convert.fields import Fields
 from jaxsae.errors import InputError, InputNote
 
 MEANT = {

@@ -10,7 +10,7 @@ import torch
 from conftest import checkpoint_content
 from helpers import saved
 
-from convert import load_sae, pt, read_checkpoint
+from convert import load_sae, pickles, pt, read_checkpoint
 from jaxsae.errors import InputError
 
 
@@ -141,9 +141,9 @@ def test_a_tensor_must_lie_within_its_storage(tmp_path):
     """A file that declares more than it has, by size, by stride, by an expanded view, or by its storage."""
     for size, stride, offset in (((4, 5), (5, 1), 0), ((3, 5), (7, 1), 0), ((3, 5), (5, 1), 1), ((10**9,), (0,), 0)):
         with pytest.raises(InputError, match="must lie within its storage"):
-            pt._tensor(np.zeros(15, np.float32), offset, size, stride)
+            pickles.tensor_view(np.zeros(15, np.float32), offset, size, stride)
     with pytest.raises(InputError, match="must lie within its storage"):
-        pt._tensor(np.zeros(15, np.float32), -1, (1,), (1,))
+        pickles.tensor_view(np.zeros(15, np.float32), -1, (1,), (1,))
     path = saved(tmp_path, {"x": torch.zeros(4), "y": torch.ones(4)})
     with zipfile.ZipFile(path) as old, zipfile.ZipFile(tmp_path / "more.pt", "w") as new:
         for entry in old.infolist():
