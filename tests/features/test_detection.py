@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from jaxsae.features import detection, probe
-from jaxsae.features.detection import Half, aurocs, best_columns, best_threshold, detection_score, linear_probe
+from jaxsae.features.detection import Half, best_columns, best_threshold, detection_score, linear_probe
 
 
 def made(n=400, seed=0):
@@ -15,15 +15,6 @@ def made(n=400, seed=0):
     half = rng.random(n) < 0.5
     values[:, 4], values[:, 5] = 2.0 * (properties[2] & half), 2.0 * (properties[2] & ~half)
     return Half(values, properties)
-
-
-def test_aurocs_are_the_probes_own():
-    values, properties = made()
-    found = aurocs(values, properties)
-    for p in range(3):
-        for column in range(10):
-            np.testing.assert_allclose(found[p, column], probe.auroc(values[:, column], properties[p]))
-    assert np.isnan(aurocs(values, np.zeros((1, 400), bool))).all()
 
 
 def test_the_best_threshold_has_the_highest_f1_of_all():
@@ -66,7 +57,7 @@ def test_chance_is_chance():
     rng = np.random.default_rng(3)
     choose, score = (Half(rng.standard_normal((300, 500)), rng.random((1, 300)) < 0.5) for _ in range(2))
     [found] = best_columns(choose, score, 1)
-    assert np.nanmax(np.abs(aurocs(*choose) - 0.5)) > 0.08
+    assert np.nanmax(np.abs(probe.aurocs(*choose) - 0.5)) > 0.08
     assert abs(found.auroc - 0.5) < 0.1
 
 
