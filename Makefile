@@ -7,8 +7,8 @@ RUN := $(VENV)/bin/python
 .PHONY: help train install test lint rivals test-rivals test-newest clean
 help:
 	@echo "make train   train a sparse autoencoder on layer 8 of the embedded demo (makes $(VENV) if there is none)"
-	@echo "make test    lint, format check, types and the whole test suite"
-	@echo "make lint    the first three of these"
+	@echo "make test    lint, format check, import contracts, types and the whole test suite"
+	@echo "make lint    all of these but the last"
 	@echo "make rivals  the libraries that scripts/compare_rivals.py compares with, in .venv-rivals (2.8 GB)"
 	@echo "make test-rivals  our SAE files opened by their loaders, theirs by ours"
 	@echo "make test-newest  what needs no torch, with the newest JAX (NEWEST=python3.13: its Python)"
@@ -32,6 +32,7 @@ test: lint
 lint: $(VENV)/.installed
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+	$(VENV)/bin/lint-imports --no-logo --no-cache
 	$(RUN) -m mypy
 
 # their own environment: they pin much and bring gigabytes; torchvision comes along and fails beside a CPU build of torch

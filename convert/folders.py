@@ -16,6 +16,7 @@ from convert.sae_files import TENSORS, SAEFile, is_number
 from jaxsae.config import ARCHITECTURES, SAEConfig
 from jaxsae.errors import InputError, listed, require
 from jaxsae.files import atomic_path, read_json, to_json
+from jaxsae.models.hooks import hook_name
 from jaxsae.sae.autoencoder import SAE
 
 Weights = dict[str, np.ndarray]
@@ -165,7 +166,7 @@ def note_of(file: SAEFile) -> dict[str, Any]:
 def hook_of(file: SAEFile) -> str | None:
     """Where it was trained, in TransformerLens's words."""
     layer = file.extra.get("layer")
-    return file.extra.get("hook_name") or (None if layer is None else f"blocks.{layer}.hook_resid_post")
+    return file.extra.get("hook_name") or (None if layer is None else hook_name(layer))
 
 
 def arrays(file: SAEFile) -> Weights:

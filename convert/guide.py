@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from convert.reference import ReferenceModel
-from jaxsae.config import ModelConfig
+from jaxsae.models.restoration_config import ModelConfig
 from jaxsae.text.arrow import save_splits
 
 

@@ -15,9 +15,9 @@ from torch import nn
 
 from convert import pt
 from convert.restoration import Checkpoint
-from jaxsae.config import ModelConfig
 from jaxsae.errors import InputError, require
 from jaxsae.models.restoration import rotary_table
+from jaxsae.models.restoration_config import ModelConfig
 
 
 class Attention(nn.Module):

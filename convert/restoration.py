@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from convert import pt, table
-from jaxsae.config import ModelConfig
 from jaxsae.errors import note, require, whole_number
 from jaxsae.files import sha256
 from jaxsae.models.folder import load_model, save_model
 from jaxsae.models.restoration import RestorationModel, from_params
+from jaxsae.models.restoration_config import ModelConfig
 
 INSTEAD = "the best_model.pt of the restoration model (a dict with model_state_dict and config)"
 

@@ -22,6 +22,7 @@ import numpy as np
 from convert import pt, words
 from jaxsae.config import ARCHITECTURES, SAEConfig
 from jaxsae.errors import InputError, listed, note, plain_number, require, whole_number
+from jaxsae.models.hooks import hook_name, layer_of_hook
 from jaxsae.sae.autoencoder import SAE
 
 TENSORS = ("W_enc", "b_enc", "W_dec", "b_dec")
@@ -199,9 +200,7 @@ def _losses(path: str | Path, content: pt.Fields) -> list[float]:
     return kept
 
 
-_OUTPUT = re.compile(
-    r"blocks\.(\d+)\.hook_resid_post|(?:.*\.)?(?:layers?|h|blocks?)(?:\.(\d+)|\[(\d+)\])|resid(?:ual)?_post(?:_layer)?[._](\d+)"
-)
+_OUTPUT = re.compile(r"(?:.*\.)?(?:layers?|h|blocks?)(?:\.(\d+)|\[(\d+)\])|resid(?:ual)?_post(?:_layer)?[._](\d+)")
 _INPUT = re.compile(r"blocks\.(\d+)\.hook_resid_pre|resid(?:ual)?_pre(?:_layer)?[._](\d+)")
 _OF_ANY_LAYER = ("resid_post", "hook_resid_post", "residual", "residual_stream", "resid")
 
@@ -210,10 +209,12 @@ def placed(hook: Any) -> dict[str, Any]:
     """What a hook's name tells: `hook_name`, and `layer` where it is a block's output, or the next one's input."""
     if not isinstance(hook, str):
         return {}
-    output, of_input = _OUTPUT.fullmatch(hook), _INPUT.fullmatch(hook)
-    groups = (output or of_input).groups() if output or of_input else ()  # type: ignore[union-attr]
-    layer = int(next(n for n in groups if n is not None)) - bool(of_input) if groups else -1
-    return {"layer": layer, "hook_name": f"blocks.{layer}.hook_resid_post"} if layer >= 0 else {"hook_name": hook}
+    layer = layer_of_hook(hook)
+    if layer is None and (output := _OUTPUT.fullmatch(hook)):
+        layer = int(next(n for n in output.groups() if n is not None))
+    if layer is None and (of_input := input_of(hook)):
+        layer = of_input - 1  # the output of the block before it; of the first there is none
+    return {"hook_name": hook} if layer is None else {"layer": layer, "hook_name": hook_name(layer)}
 
 
 def input_of(hook: Any) -> int | None:

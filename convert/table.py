@@ -6,9 +6,9 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from jaxsae.config import ModelConfig
 from jaxsae.errors import InputError, listed
 from jaxsae.models.restoration import param_shapes
+from jaxsae.models.restoration_config import ModelConfig
 
 
 class Entry(NamedTuple):

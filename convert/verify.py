@@ -14,7 +14,7 @@ from convert import reference
 from convert.restoration import Checkpoint
 from jaxsae.activations.extraction import extract
 from jaxsae.errors import ParityError
-from jaxsae.models.restoration import RestorationModel
+from jaxsae.models.protocol import ResidualModel
 from jaxsae.text.samples import Samples
 
 
@@ -64,7 +64,7 @@ def compare(layer: int, ours: np.ndarray, theirs: np.ndarray, exact: np.ndarray)
 
 
 def cross_check(
-    model: RestorationModel,
+    model: ResidualModel,
     checkpoint: Checkpoint,
     samples: Samples,
     layers: Sequence[int],
@@ -75,7 +75,7 @@ def cross_check(
 
     PyTorch runs at the full width of the samples (for the user's own file, that must be max_position).
     """
-    real = samples.mask != 0
+    real = samples.real
     rows = extract(model, samples, layers, padding)
     wanted = real[rows.sample, rows.position]
     mask = samples.mask if padding == "drop" else None

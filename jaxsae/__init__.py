@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 # same to whoever reads types, and a test compares the two.
 _HOME = {
     "InputError": "jaxsae.errors",
-    "ModelConfig": "jaxsae.config",
+    "ModelConfig": "jaxsae.models.restoration_config",
     "SAEConfig": "jaxsae.config",
     "TrainConfig": "jaxsae.config",
     "RestorationModel": "jaxsae.models.restoration",
@@ -38,7 +38,6 @@ __all__ = list(_HOME)
 
 if TYPE_CHECKING:
     from jaxsae.activations.extraction import extract as extract
-    from jaxsae.config import ModelConfig as ModelConfig
     from jaxsae.config import SAEConfig as SAEConfig
     from jaxsae.config import TrainConfig as TrainConfig
     from jaxsae.errors import InputError as InputError
@@ -49,6 +48,7 @@ if TYPE_CHECKING:
     from jaxsae.features.inspection import inspect_all as inspect_all
     from jaxsae.features.statistics import LayerSAE as LayerSAE
     from jaxsae.models.restoration import RestorationModel as RestorationModel
+    from jaxsae.models.restoration_config import ModelConfig as ModelConfig
     from jaxsae.sae.architectures import encode as encode
     from jaxsae.sae.autoencoder import SAE as SAE
     from jaxsae.sae.autoencoder import decode as decode

@@ -5,11 +5,11 @@ The command line is made from these (`jaxsae.cli`), so that a default stands in 
 
 import math
 import os
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from jaxsae.errors import listed, plain_number, require, whole_number
+from jaxsae.errors import require
 
 
 def _demo() -> tuple[Path, Path]:
@@ -42,71 +42,6 @@ def flag(default: Any, help: str, **more: Any) -> Any:
       more: for the command line: `choices`, `metavar`, `type`; `shown`, the default in words.
     """
     return field(default=default, metadata={"help": help, **more})
-
-
-MOST = {
-    "vocab_size": 2**24,
-    "max_position": 2**20,
-    "d_model": 2**17,
-    "n_heads": 2**12,
-    "d_ff": 2**20,
-    "n_layers": 2**10,
-}
-"""Beyond reason: what a file declares is compared with its tensors only after tables of that size are made."""
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """The restoration transformer's shape, as its checkpoint's `config` gives it; the defaults are the original's."""
-
-    vocab_size: int
-    """Number of token ids; ids are Unicode code points."""
-    max_position: int = 768
-    """Longest text, in characters."""
-    d_model: int = 384
-    n_heads: int = 8
-    d_ff: int = 1536
-    n_layers: int = 16
-    dropout: float = 0.1
-    """Probability, in training only."""
-    rotary_base: float = 10000
-
-    def __post_init__(self) -> None:
-        for name, most in MOST.items():
-            value = getattr(self, name)
-            ok = isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= most
-            require(ok, f"the model's {name} must be a whole number in 1..{most}, got {value!r}")
-        require(
-            self.d_model % self.n_heads == 0,
-            f"d_model must be divisible by n_heads, got {self.d_model} and {self.n_heads}",
-        )
-        require(self.d_head % 2 == 0, f"d_model / n_heads must be even (rotary pairs), got {self.d_head}")
-        dropout_ok = isinstance(self.dropout, (int, float)) and 0 <= self.dropout < 1
-        require(dropout_ok, f"the model's dropout must be in [0, 1), got {self.dropout!r}")
-        base_ok = (
-            isinstance(self.rotary_base, (int, float)) and self.rotary_base > 1 and math.isfinite(self.rotary_base)
-        )
-        require(base_ok, f"the model's rotary_base must be a number above 1, got {self.rotary_base!r}")
-
-    @property
-    def d_head(self) -> int:
-        """Width of one attention head."""
-        return self.d_model // self.n_heads
-
-    def check_layer(self, layer: int) -> None:
-        """Raise `InputError` unless the model has such a layer."""
-        require(0 <= layer < self.n_layers, f"layer must be in 0..{self.n_layers - 1}, got {layer}")
-
-    @classmethod
-    def from_dict(cls, given: Any, source: str) -> "ModelConfig":
-        """Read a checkpoint's `config`; `source` names the file in errors. A field this replica lacks is refused."""
-        require(isinstance(given, dict), f"{source}: config must be a dict, got {type(given).__name__}")
-        unknown = sorted(map(str, set(given) - {f.name for f in fields(cls)}))
-        require(not unknown, f"{source}: config has fields this replica does not know: {listed(unknown)}")
-        require("vocab_size" in given, f"{source}: config must have vocab_size, got {listed(given) or 'nothing'}")
-        return cls(
-            **{name: whole_number(value) if name in MOST else plain_number(value) for name, value in given.items()}
-        )
 
 
 class ArchitectureRules(NamedTuple):
@@ -169,7 +104,7 @@ class SAEConfig:
 
 @dataclass(frozen=True)
 class PretrainConfig:
-    """How a restoration model is trained."""
+    """How a model is trained to restore damaged text."""
 
     epochs: int = flag(20, "passes over the training text, each with new damage")
     batch_chars: int = flag(4096, "characters in a step, about; samples of like length run together")
@@ -306,8 +241,6 @@ class TrainConfig:
         self._check_choices(rules)
         for name, value in RECIPES[self.recipe].items():
             take(name, value)
-        if self.architecture == "relu" and self.target_l0 is None:
-            take("l1_coef", L1_COEF)
         for name in ("epochs", "patience", "batch_size", "expansion"):
             value = getattr(self, name)
             require(value is None or value >= 1, f"{name} must be at least 1, got {value}")
@@ -341,13 +274,23 @@ class TrainConfig:
             read = name in RECIPES[self.recipe] or getattr(self, name) is None
             require(read, f"{name} is not read by recipe {self.recipe}; leave it out")
 
+    @property
+    def penalty(self) -> float | None:
+        """Weight of the L1 penalty; None where there is none, or where it follows from the target L0."""
+        has_one = self.architecture == "relu" and self.target_l0 is None
+        return (L1_COEF if self.l1_coef is None else self.l1_coef) if has_one else None
+
+    def settings(self) -> dict[str, Any]:
+        """All settings with their values, by which a run is known again."""
+        return asdict(self) | {"l1_coef": self.penalty}
+
     def sae(self, d_in: int) -> SAEConfig:
         """The SAE this trains on rows of width `d_in`; only a ReLU SAE has an L1 penalty."""
         stores_k = architecture_rules(self.architecture).stores == "k"
         return SAEConfig(
             d_in=d_in,
             d_sae=self.expansion * d_in,
-            l1_coef=self.l1_coef or 0.0,
+            l1_coef=self.penalty or 0.0,
             k=(self.target_l0 if self.k_sparse is None else self.k_sparse) if stores_k else None,
             architecture=self.architecture,
             target_l0=self.target_l0,

@@ -307,7 +307,7 @@ def measure_many(table: Table, args: argparse.Namespace, data: DataConfig, sampl
     from jaxsae.activations.extraction import extract
 
     model, some = load_restoration_model(data.checkpoint), samples[: args.samples]
-    every = range(model.config.n_layers)
+    every = range(model.n_layers)
 
     def extraction(layers: list[int]) -> float:
         return seconds(lambda: jax.block_until_ready(extract(model, some, layers).values))

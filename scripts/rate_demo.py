@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # heavy: loaded by the functions that use them
     from jax import Array
 
     from jaxsae.demo.dataset import Truth
-    from jaxsae.models.restoration import RestorationModel
+    from jaxsae.models.protocol import ResidualModel
     from jaxsae.text.samples import Samples
 
 LAYERS = (0, 4, 8, 12, 15)
@@ -82,21 +82,20 @@ def main(args: argparse.Namespace) -> None:
         write_json(args.json, {"restoration": restored, "probes": probed})
 
 
-def restoration(model: RestorationModel, stream: Array, samples: dict[str, Samples], truth: Truth) -> dict[str, dict]:
+def restoration(model: ResidualModel, stream: Array, samples: dict[str, Samples], truth: Truth) -> dict[str, dict]:
     """Share of damaged test characters that are restored right, in all and by language and genre."""
     import numpy as np
 
     from jaxsae.models import ngram, pretrain_data
-    from jaxsae.text import preparation
 
     test, train = samples["test"], samples["train"]
-    real = test.mask != 0
-    damaged = test.labels[real] != preparation.NO_LABEL
+    real = test.real
+    damaged = test.damaged[real]
     true = test.labels[real][damaged]
     logits = model.unembed(stream[damaged][None])[0]
     # the same texts with other damage: the n-gram sees as much of it as the model saw
     p, vocab = ngram.predict([pretrain_data.redamage(train, 0, epoch) for epoch in range(4)], test, ORDER)
-    frequent = np.bincount(ngram.truth_of(train)[train.mask != 0]).argmax()
+    frequent = np.bincount(train.true_ids[train.real]).argmax()
     right = {
         "majority": true == frequent,
         "ngram": true == vocab[p.argmax(axis=1)],
@@ -117,11 +116,10 @@ def probes(rows: dict[str, dict[int, Array]], samples: dict[str, Samples], truth
     import numpy as np
 
     from jaxsae.features import probe
-    from jaxsae.text import preparation
 
     has = {split: truth[split].properties() for split in truth}
     use = {split: truth[split].in_word for split in truth}
-    damaged = {split: (samples[split].labels != preparation.NO_LABEL)[samples[split].mask != 0] for split in truth}
+    damaged = {split: samples[split].damaged[samples[split].real] for split in truth}
     out = {}
     for name in has["test"]:
         if min((has[split][name] & use[split] & damaged[split]).sum() for split in truth) < 30:
@@ -136,7 +134,7 @@ def probes(rows: dict[str, dict[int, Array]], samples: dict[str, Samples], truth
     return out
 
 
-def latents(path: str, model: RestorationModel, samples: dict[str, Samples], truth: dict[str, Truth]) -> dict:
+def latents(path: str, model: ResidualModel, samples: dict[str, Samples], truth: dict[str, Truth]) -> dict:
     """Property -> what tells it how well: chosen on the validation split's characters, scored on the test's."""
     import jax.numpy as jnp
     import numpy as np

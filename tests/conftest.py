@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import dataclasses
 import io
@@ -11,35 +12,44 @@ import sys
 import warnings
 from pathlib import Path
 
+import beartype
 import jaxtyping
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-ARRAYS = [
-    f"jaxsae.{name}"
-    for name in (
-        "activations.extraction",
-        "sae.metrics",
-        "models.restoration",
-        "sae.autoencoder",
-        "sae.basis",
-        "train.loop",
-    )
-]
-jaxtyping.install_import_hook(ARRAYS, "beartype.beartype")  # shapes are checked while the tests run
+# Shapes and types are checked while the tests run, in every room that computes; a whole number is a float, as for mypy.
+ROOMS = ("text", "models", "activations", "sae", "train", "features")
+MODULES = [path for room in ROOMS for path in (ROOT / "jaxsae" / room).glob("*.py") if path.stem != "__init__"]
+UNCHECKED = {"jaxsae.sae.sparse"}  # `fetched` takes indices of any shape and says "n k"
+checked = beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))
+jaxtyping.install_import_hook(
+    sorted({".".join(path.relative_to(ROOT).with_suffix("").parts) for path in MODULES} - UNCHECKED), "conftest.checked"
+)
 
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
+
+
+def importers(folder: Path, module: str) -> list[str]:
+    """The files of a folder that import a module at their top, or a file beside the tests that does."""
+    found, wanted = [], [module]
+    for _ in range(2):
+        for path in sorted(set(folder.rglob("*.py")) - {Path(__file__)}):
+            top = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.Import | ast.ImportFrom)]
+            names = {getattr(node, "module", None) or node.names[0].name for node in top}
+            if names & set(wanted) and str(path) not in found:
+                found.append(str(path))
+        wanted += [Path(path).stem for path in found]
+    return found
+
 
 try:
     import torch
 except ImportError:  # `make test-newest`: what compares with torch is left out, what needs it is skipped
     torch = None  # type: ignore[assignment]
-    TESTS = sorted(Path(__file__).parent.rglob("test_*.py"))
-    collect_ignore = ["convert/test_verify.py", "test_fuzz.py"]
-    collect_ignore += [str(path) for path in TESTS if "\nimport torch\n" in path.read_text()]
+    collect_ignore = [*importers(Path(__file__).parent, "torch"), "convert/test_verify.py", "test_fuzz.py"]
 
-from jaxsae.config import ModelConfig  # noqa: E402
+from jaxsae.models.restoration_config import ModelConfig  # noqa: E402
 
 needs_torch = pytest.mark.skipif(torch is None, reason="needs torch")
 

@@ -1,19 +1,34 @@
 """What several tests share and is no fixture."""
 
+from pathlib import Path
+
 import numpy as np
 
+from jaxsae.config import ARCHITECTURES
 from jaxsae.text import preparation
 from jaxsae.text.samples import Samples
+from jaxsae.text.tokenizer import UNICODE
+
+THRESHOLDED = [name for name, rules in ARCHITECTURES.items() if rules.stores == "threshold"]
+"""Architectures whose files hold thresholds."""
 
 
 def sample(true: str, damage: dict[int, str] | None = None, width: int = 40) -> Samples:
     """One text, damaged at some positions."""
     ids = np.full((1, width), preparation.PADDING_ID, np.int32)
-    ids[0, : len(true)] = preparation.encode_text(true)
+    ids[0, : len(true)] = UNICODE.encode(true)
     labels = np.full((1, width), preparation.NO_LABEL, np.int32)
     for position, becomes in (damage or {}).items():
         labels[0, position], ids[0, position] = ids[0, position], ord(becomes)
     return Samples(ids, labels, (np.arange(width)[None] < len(true)).astype(np.int8))
+
+
+def saved(folder: Path, content: object, name: str = "m.pt") -> Path:
+    """A file of `torch.save`."""
+    import torch
+
+    torch.save(content, folder / name)
+    return folder / name
 
 
 USER_FILE = """

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 
 from jaxsae import runtime
-from jaxsae.config import ModelConfig, SAEConfig
+from jaxsae.config import SAEConfig
 from jaxsae.errors import InputError
 from jaxsae.models.restoration import Block, rotary_table, run_block
-from jaxsae.sae import autoencoder as sae_lib
+from jaxsae.models.restoration_config import ModelConfig
+from jaxsae.sae.architectures import Aim, init
 from jaxsae.sae.autoencoder import SAE
+from jaxsae.sae.loss import loss
 
 
 @pytest.mark.parametrize("n", [32_768, 32_769, 40_000, 65_536])
@@ -50,13 +52,13 @@ def numpy_loss_and_grads(sae: SAE, x, l1_coef, k):
 def test_the_sae_at_the_guides_shapes(d_sae, batch, k):
     l1_coef = 0.0 if k else 1e-3
     config = SAEConfig(384, d_sae, l1_coef, k, "topk" if k else "relu")
-    sae = sae_lib.init(jax.random.key(0), config)
-    sae = sae._replace(b_enc=0.1 * jax.random.normal(jax.random.key(1), (d_sae,)))
+    sae = init(jax.random.key(0), config)
+    sae = sae.replace(b_enc=0.1 * jax.random.normal(jax.random.key(1), (d_sae,)))
     x = 5 * jax.random.normal(jax.random.key(2), (batch, 384)) + 1
-    compiled = jax.jit(jax.value_and_grad(sae_lib.loss, has_aux=True), static_argnums=3)
-    (loss, _), grads = compiled(sae, x, jnp.float32(l1_coef), config)
+    compiled = jax.jit(jax.value_and_grad(loss, has_aux=True))
+    (value, _), grads = compiled(sae, x, Aim(jnp.float32(l1_coef), 0.0, 1.0))
     expected_loss, expected = numpy_loss_and_grads(sae, x, l1_coef, k)
-    np.testing.assert_allclose(loss, expected_loss, rtol=1e-5)
+    np.testing.assert_allclose(value, expected_loss, rtol=1e-5)
     for name in ("W_enc", "b_enc", "W_dec", "b_dec"):
         got, wanted = getattr(grads, name), getattr(expected, name)
         assert np.linalg.norm(got - wanted) <= 1e-5 * np.linalg.norm(wanted), name

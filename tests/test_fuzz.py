@@ -1,11 +1,10 @@
-"""A few of the inputs of fuzz.py and fuzz_meanings.py, which try many."""
+"""A few of the inputs of `python tests/fuzzing`, which tries many."""
 
-import fuzz
-import fuzz_meanings
+from fuzzing import meanings, mutations
 
 
 def test_mutated_files_are_read_or_refused(tmp_path):
-    counts, wrong = fuzz.fuzz(tmp_path, times=600)
+    counts, wrong = mutations.fuzz(tmp_path, times=600)
     assert wrong == []
     for read, refused in counts.values():
         assert read + refused == 50
@@ -13,7 +12,7 @@ def test_mutated_files_are_read_or_refused(tmp_path):
 
 
 def test_files_are_read_as_they_mean_or_refused(tmp_path):
-    counts, wrong, _ = fuzz_meanings.fuzz(tmp_path, times=210)
+    counts, wrong, _ = meanings.fuzz(tmp_path, times=210)
     assert wrong == []
     for of in counts.values():
         assert sum(of.values()) == 30

@@ -1,10 +1,14 @@
 """The layering, and what a command costs before it does anything."""
 
+import ast
+import importlib
 import subprocess
 import sys
 
 import pytest
 from conftest import ROOT
+
+from jaxsae.cli.main import COMMANDS
 
 SCRIPTS = sorted(p.stem for p in (ROOT / "scripts").glob("*.py"))
 MODULES = sorted(
@@ -36,17 +40,61 @@ def test_reading_pt_files_takes_no_torch(tiny_pt):
     assert fresh(code, str(tiny_pt)).strip() == "False"
 
 
+@pytest.mark.parametrize("facade", ["jaxsae", "convert"])
+def test_a_facade_says_the_same_to_type_checkers_as_at_run_time(facade):
+    module = importlib.import_module(facade)
+    nodes = ast.walk(ast.parse((ROOT / facade / "__init__.py").read_text()))
+    typed = {a.asname: n.module for n in nodes if isinstance(n, ast.ImportFrom) for a in n.names if a.asname}
+    assert typed == module._HOME
+    assert set(module.__all__) <= set(dir(module))
+    for name, home in module._HOME.items():
+        assert getattr(module, name) is getattr(importlib.import_module(home), name)
+
+
+def test_type_checkers_see_a_wrong_use_of_the_facades(tmp_path):
+    uses = {
+        'jaxsae.load_samples("folder", "validation", 20).mask': None,
+        "jaxsae.load_samples(3)": "arg-type",
+        "jaxsae.load_sample": "attr-defined",
+        'convert.load_sae("file").config.d_sae': None,
+        'convert.load_sae("file").config.dsae': "attr-defined",
+    }
+    (tmp_path / "use.py").write_text("\n".join(["import convert, jaxsae", *uses]))
+    mypy = [sys.executable, "-m", "mypy", "--no-pretty", str(tmp_path / "use.py")]
+    done = subprocess.run(mypy, cwd=ROOT, capture_output=True, text=True, check=False)
+    said = [line for line in done.stdout.splitlines() if "use.py:" in line and "error:" in line]
+    expected = [f"use.py:{i}: error: [{code}]" for i, code in enumerate(uses.values(), 2) if code]
+    assert [f"{line.split(' error:')[0].split('/')[-1]} error: {line[line.rindex('[') :]}" for line in said] == expected
+
+
+LIGHT = """
+loaded = {'jax', 'flax', 'torch', 'numpy', 'pyarrow', 'rich'} & set(sys.modules)
+assert not loaded, loaded
+"""
+
+
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_help_loads_neither_jax_nor_torch(script):
     code = (
         "import runpy, sys\n"
         "sys.argv = [sys.argv[1], '--help']\n"
         "try: runpy.run_path(sys.argv[0], run_name='__main__')\n"
-        "except SystemExit as e: assert not e.code\n"
-        "loaded = {'jax', 'flax', 'torch', 'numpy', 'pyarrow', 'rich'} & set(sys.modules)\n"
-        "assert not loaded, loaded"
+        "except SystemExit as e: assert not e.code"
     )
-    assert "--debug" in fresh(code, str(ROOT / "scripts" / f"{script}.py"))
+    assert "--debug" in fresh(code + LIGHT, str(ROOT / "scripts" / f"{script}.py"))
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], ["--version"], *([name, "--help"] for name in COMMANDS)])
+def test_the_command_says_what_it_can_without_jax_or_torch(words):
+    code = (
+        "import sys\n"
+        "from jaxsae.cli.main import main\n"
+        "sys.argv[0] = 'jaxsae'\n"
+        "try: main()\n"
+        "except SystemExit as e: assert not e.code"
+    )
+    said = fresh(code + LIGHT, *words)
+    assert said.startswith("jaxsae " if words == ["--version"] else f"usage: jaxsae {words[0] if words[1:] else ''}")
 
 
 def test_scripts_shadow_nothing():

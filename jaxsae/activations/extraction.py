@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxsae.activations.rows import RowsOnDisk
 from jaxsae.errors import require
-from jaxsae.models.restoration import RestorationModel
+from jaxsae.models.protocol import ResidualModel
 from jaxsae.text.batching import Batch, plan
 from jaxsae.text.samples import Samples, check_samples, kept_positions
 
@@ -45,15 +45,15 @@ class Stream(NamedTuple):
     """Layer -> the residual stream after it."""
 
 
-def stream(model: RestorationModel, samples: Samples, layers: Sequence[int], padding: str = "drop") -> Iterator[Stream]:
+def stream(model: ResidualModel, samples: Samples, layers: Sequence[int], padding: str = "drop") -> Iterator[Stream]:
     """The residual stream after each of `layers`, batch by batch; one forward pass, ended after the last layer.
 
     With `drop`, padding is masked from attention and each sample runs at a length close to its own; with `keep`, the
     model runs as the original script runs it: no mask, all positions.
     """
     for layer in layers:
-        model.config.check_layer(layer)
-    check_samples(samples, model.config.vocab_size, model.config.max_position)
+        model.check_layer(layer)
+    check_samples(samples, model.tokenizer, model.max_position)
     kept = kept_positions(samples, padding)
     require(bool(kept.any()), "samples must have characters, got only padding")
     for rows, length in _batches(samples, padding):
@@ -82,7 +82,7 @@ def stored(rows: Mapping[int, RowsOnDisk], samples: Samples, padding: str = "dro
 
 
 def extract(
-    model: RestorationModel,
+    model: ResidualModel,
     samples: Samples,
     layers: Sequence[int],
     padding: str = "drop",
@@ -98,7 +98,7 @@ def extract(
     """
     kept, row_of = _numbered(samples, padding)
     sample, position = np.nonzero(kept)
-    shape, dtype = (len(sample), model.config.d_model), model.embed.embedding.dtype
+    shape, dtype = (len(sample), model.d_model), model.dtype
     values = {layer: jnp.zeros(shape, dtype) for layer in layers}
     for batch in stream(model, samples, layers, padding):
         row = jnp.asarray(row_of[batch.samples, : batch.kept.shape[1]])
@@ -110,7 +110,7 @@ def extract(
 
 def extract_to(
     out: Mapping[int, np.ndarray],
-    model: RestorationModel,
+    model: ResidualModel,
     samples: Samples,
     padding: str = "drop",
     *,

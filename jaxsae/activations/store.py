@@ -23,7 +23,7 @@ from jaxsae.activations.extraction import extract_to
 from jaxsae.activations.rows import RowsOnDisk
 from jaxsae.errors import InputError, require
 from jaxsae.files import atomic_path, read_json, sha256, sha256_of
-from jaxsae.models.restoration import RestorationModel
+from jaxsae.models.protocol import ResidualModel
 from jaxsae.text.preparation import NO_LABEL, PADDING_ID
 from jaxsae.text.samples import Samples, as_samples, joined, kept_positions
 
@@ -71,7 +71,7 @@ class Store:
 
 def write(
     path: str | Path,
-    model: RestorationModel,
+    model: ResidualModel,
     samples: Samples,
     layers: Sequence[int],
     padding: str,
@@ -88,7 +88,7 @@ def write(
     Raises:
       InputError: `path` exists, or the disk has not the space.
     """
-    path, width = Path(path), model.config.d_model
+    path, width = Path(path), model.d_model
     require(not path.exists(), f"the output must not exist, got {path}; give another or remove it")
     kept = kept_positions(samples, padding)
     n = int(kept.sum())

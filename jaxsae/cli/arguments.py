@@ -6,6 +6,7 @@ Imports neither JAX nor torch, so that `--help` is free.
 import argparse
 import dataclasses
 import itertools
+import re
 import sys
 import textwrap
 import types
@@ -15,6 +16,7 @@ from typing import Any, NoReturn, TypeVar
 
 from jaxsae.config import DEMO, DEMO_TEXT
 from jaxsae.errors import one_line, require
+from jaxsae.models.hooks import hook_name, layer_of_hook
 
 T = TypeVar("T")
 SUPPRESS: Any = argparse.SUPPRESS
@@ -30,6 +32,10 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
         blocks = itertools.groupby(text.strip().splitlines(), lambda line: not line or line[0].isspace())
         filled = ["\n".join(lines) if as_is else fill(lines) for as_is, lines in blocks]
         return textwrap.indent("\n".join(filled), indent)
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        off = action.default is False or action.default in (None, [])  # which nobody would type
+        return action.help if off else super()._get_help_string(action)
 
 
 class Parser(argparse.ArgumentParser):
@@ -72,6 +78,19 @@ class Parser(argparse.ArgumentParser):
             word = words.pop(0)
             joined.append(f"{word}={words.pop(0)}" if word in self._texts and words else word)
         return super().parse_known_args(joined, namespace)
+
+    def with_flags(self, message: str) -> str:
+        """An error of the library as the command line says it: settings, which it names as Python does, by their flags.
+
+        `resume=True` becomes `--resume`, and `k_sparse` becomes `--k-sparse`; a word that may be plain English stays.
+        """
+        for action in self._actions:
+            if flags := [flag for flag in action.option_strings if flag.startswith("--")]:
+                name = re.escape(action.dest)
+                message = re.sub(rf"\b{name}=True\b", flags[0], message)
+                if "_" in action.dest:
+                    message = re.sub(rf"(?<![\w./-]){name}(?![\w/-]|\.\w)", flags[0], message)
+        return message
 
     def add_config(
         self,
@@ -134,16 +153,29 @@ def config_from(args: argparse.Namespace, config: Callable[..., T], **defaults: 
 
 
 def layers_of(text: str, every: Sequence[int]) -> list[int]:
-    """`8`, `2,8,14`, or `all`, which is `every`."""
+    """`8` or its hook `blocks.8.hook_resid_post`, several parted by commas, or `all`, which is `every`."""
     if text == "all":
         return list(every)
-    parts = text.split(",")
-    ok = all(part.strip().removeprefix("-").isdigit() for part in parts)
-    require(ok, f"layer must be a number, several parted by commas, or all, got {text}")
-    layers = [int(part) for part in parts]
+    found = [layer_number(part) for part in text.split(",")]
+    layers = [layer for layer in found if layer is not None]
+    require(len(layers) == len(found), f"layer must be a number, several parted by commas, or all, got {text}")
     require(min(layers) >= 0, f"layer must be at least 0, got {min(layers)}")
     require(len(set(layers)) == len(layers), f"layers must differ, got {text}")
     return layers
+
+
+def layer_number(text: str) -> int | None:
+    """`8`, or `blocks.8.hook_resid_post` -> 8; None: neither of them."""
+    text = text.strip()
+    return int(text) if text.removeprefix("-").isdecimal() else layer_of_hook(text)
+
+
+def one_layer(text: str) -> int:
+    """As `layer_number`, for a flag that takes one layer."""
+    layer = layer_number(text)
+    if layer is None:
+        raise argparse.ArgumentTypeError(f"must be a number or a hook such as {hook_name(8)}, got {text}")
+    return layer
 
 
 def add_device(parser: Parser) -> None:

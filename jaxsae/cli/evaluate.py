@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # heavy: loaded by the functions that use them
     from convert.restoration import Checkpoint
     from convert.sae_files import SAEFile
     from jaxsae.features.evaluation import Evaluation
-    from jaxsae.models.restoration import RestorationModel
+    from jaxsae.models.protocol import ResidualModel
     from jaxsae.sae.rows import AnyRows
     from jaxsae.text.samples import Samples
 
@@ -99,7 +99,7 @@ class Source:
     """The source in words."""
     rows: Mapping[int, AnyRows] | None
     """Layer -> its rows, where they were extracted before."""
-    model: RestorationModel | None
+    model: ResidualModel | None
     """None: the model that the rows come from is not known, and then neither is the text."""
     samples: Samples | None
     checkpoint: Checkpoint | None
@@ -159,7 +159,9 @@ def add_flags(parser: arguments.Parser) -> None:
         "--sae", nargs="+", required=True, metavar="FILE", help="SAEs: .pt files, or folders of other libraries"
     )
     parser.add_config(DataConfig, only=("checkpoint", "dataset", "split", "max_samples"), split="test")
-    parser.add_argument("--layer", type=int, help="where a file does not say its layer itself")
+    parser.add_argument(
+        "--layer", type=arguments.one_layer, metavar="L", help="where a file does not say its layer itself"
+    )
     arguments.add_device(parser)
     arguments.add_other_model(parser)
     parser.add_output("--json", "also write the figures, one object per file; - is standard output")

@@ -117,14 +117,14 @@ def check(args: argparse.Namespace, files: dict[str, SAEFile], layers: Sequence[
                 f"feature must be in 0..{last}, got {latent}; {path}, of layer {layer}, has {last + 1} features",
             )
     if args.text:
-        check_text(args.text, shape.vocab_size, shape.max_position)
+        check_text(args.text, shape)
 
 
 def find_files(args: argparse.Namespace) -> dict[str, int | None]:
     """SAE file -> the layer that was given for it."""
-    parts = args.layer.split(",") if args.layer else []
-    require(all(p.isdigit() for p in parts), f"--layer must be numbers parted by commas, got {args.layer}")
-    given = [int(part) for part in parts]
+    found = [arguments.layer_number(part) for part in args.layer.split(",")] if args.layer else []
+    given = [layer for layer in found if layer is not None and layer >= 0]
+    require(len(given) == len(found), f"--layer must be numbers parted by commas, got {args.layer}")
     if args.sae:
         require(
             len(given) in (0, 1, len(args.sae)), f"--layer must name one layer for each --sae, got {len(given)} layers"
@@ -145,7 +145,7 @@ def concepts_of(args: argparse.Namespace, data: DataConfig, samples: Samples) ->
     chosen = concepts.load_concepts(args.concepts or concepts.BUILT_IN)
     if inputs.is_demo(data.dataset, "dataset"):
         properties = dataset.load_truth(DEMO_TEXT, data.split).properties()
-        n = int((samples.mask != 0).sum())
+        n = int(samples.real.sum())
         chosen += concepts.known(properties, dataset.properties_about(properties), n)
     return chosen
 

@@ -9,18 +9,17 @@ from typing import NoReturn
 
 from jaxsae.cli import process
 from jaxsae.cli.arguments import Parser
-from jaxsae.cli.terminal import prepare_streams
-from jaxsae.errors import one_line
+from jaxsae.errors import InputError
 
 COMMANDS = {
-    "train": "train sparse autoencoders on the residual stream of one or more layers",
+    "train": "train sparse autoencoders on a model's residual stream",
     "evaluate": "rate SAE files on held-out text",
     "inspect": "what an SAE's features mean: tables, pictures, a page",
     "verify": "compare every layer's activations with PyTorch hooks",
     "extract": "write the rows of one or more layers to disk",
     "prepare": "raw fragments -> a dataset: clean, damage, split",
-    "convert-sae": "an SAE between this project's .pt and other libraries' folders",
-    "convert-weights": "a restoration model: PyTorch .pt <-> Orbax folder, bit for bit",
+    "convert-sae": "an SAE: this project's .pt <-> other libraries' folders",
+    "convert-weights": "a restoration model: .pt <-> Orbax folder, bit for bit",
     "train-model": "train a restoration model on damaged text",
 }
 """Subcommand -> what it does, in one line."""
@@ -56,14 +55,21 @@ def main() -> NoReturn:
     if name in COMMANDS:
         del sys.argv[1]
         run_command(name, prog=f"jaxsae {name}")
-    prepare_streams()
-    if name in ("--help", "-h"):
-        sys.stdout.write(HELP)
-    elif name == "--version":
+    del sys.argv[1:]
+    process.run(lambda args: answer(name), Parser(prog="jaxsae", description=""))
+
+
+def answer(word: str) -> None:
+    """Print what the first word asks for where it is no command.
+
+    Raises:
+      InputError: it asks for nothing that is here.
+    """
+    if word in ("--help", "-h"):
+        print(HELP, end="")
+    elif word == "--version":
         from importlib.metadata import version
 
-        sys.stdout.write(f"jaxsae {version('jaxsae')}\n")
+        print(f"jaxsae {version('jaxsae')}")
     else:
-        sys.stderr.write(one_line(f"error: the command must be one of {', '.join(COMMANDS)}, got {name}"))
-        sys.exit(2)
-    sys.exit(0)
+        raise InputError(f"the command must be one of {', '.join(COMMANDS)}, got {word}")

@@ -80,7 +80,7 @@ def run(main: Callable[[argparse.Namespace], int | None], parser: Parser) -> NoR
         if isinstance(error, BrokenPipeError):  # the reader of a pipe has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(141)
-        message = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+        message = parser.with_flags(str(error)) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
         cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
         if getattr(cause, "errno", None) in NO_ROOM:
             message = f"what is written must find room on the disk, got {error}; make room and run it again"

@@ -22,7 +22,7 @@ from jaxsae.config import ARCHITECTURES, LOGGERS, DataConfig, TrainConfig
 from jaxsae.errors import require
 
 if TYPE_CHECKING:  # heavy: loaded by the functions that use them
-    from jaxsae.models.restoration import RestorationModel
+    from jaxsae.models.protocol import ResidualModel
     from jaxsae.train.events import Event
     from jaxsae.train.run import RunResult
     from jaxsae.train.sources import Rows, Say, StoreSource, TextSource
@@ -127,9 +127,9 @@ def text_source(args: argparse.Namespace, data: DataConfig, say: Say) -> TextSou
     held_out = load_samples(paths[0], "test", HELD_OUT_SAMPLES) if has_samples(paths[0], "test") else None
     asked = None if data.max_samples is None else data.max_samples * len(paths)
     fewer = "" if asked in (None, len(samples)) else f" (all there are; {asked} asked for)"
-    size = f"{shape.n_layers} layers, d_model {shape.d_model}, vocabulary {shape.vocab_size:,}"
+    size = f"{shape.n_layers} layers, d_model {shape.d_model}, vocabulary {shape.tokenizer.vocab_size:,}"
 
-    def check(model: RestorationModel, layers: Sequence[int]) -> None:
+    def check(model: ResidualModel, layers: Sequence[int]) -> None:
         say(f"model    {data.checkpoint}: {size}")
         characters = f"{samples.mask.sum():,} characters"
         say(f"text     {data.dataset}, {data.split}: {len(samples):,} samples{fewer}, {characters}")
@@ -305,7 +305,7 @@ def add_flags(parser: arguments.Parser) -> None:
         "--layer",
         default="8",
         metavar="L[,L...]",
-        help="0-based: the residual stream after this block; several, or all",
+        help="0-based: the residual stream after this block (blocks.L.hook_resid_post); several, or all",
     )
     parser.add_config(DataConfig)
     parser.add_config(TrainConfig, lists=tuple(LISTS))

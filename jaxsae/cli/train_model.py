@@ -10,8 +10,9 @@ from pathlib import Path
 
 from jaxsae import runtime
 from jaxsae.cli import arguments, process, terminal
-from jaxsae.config import DataConfig, ModelConfig, PretrainConfig
+from jaxsae.config import DataConfig, PretrainConfig
 from jaxsae.errors import require
+from jaxsae.models.restoration_config import ModelConfig
 
 SAVE_EVERY = 60.0
 """Seconds: so long after a save the next is made within the epoch."""

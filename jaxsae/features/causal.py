@@ -9,8 +9,9 @@ from jaxtyping import Bool
 from jaxsae.features import splice
 from jaxsae.features.splice import Restored
 from jaxsae.features.statistics import LayerSAE, encode_stream
-from jaxsae.models.restoration import RestorationModel
+from jaxsae.models.protocol import ResidualModel
 from jaxsae.text.samples import Samples
+from jaxsae.text.tokenizer import Tokenizer
 
 
 class Setting(NamedTuple):
@@ -60,7 +61,7 @@ class CausalEffect(NamedTuple):
 
 
 def causal_effects(
-    model: RestorationModel, samples: Samples, at: LayerSAE, settings: Sequence[tuple[int, float]]
+    model: ResidualModel, samples: Samples, at: LayerSAE, settings: Sequence[tuple[int, float]]
 ) -> list[CausalEffect]:
     """What the model restores with each (latent, value) set, the SAE's error kept; one pass for all settings."""
     if not settings:
@@ -74,18 +75,23 @@ def causal_effects(
         model, samples, at.layer, changes, lambda x: encode_stream(at.sae, x)[:, latents]
     )
     return [
-        _effect(Setting(*setting), found["clean"], found[str(i)], values[:, i] > 0)
+        _effect(Setting(*setting), found["clean"], found[str(i)], values[:, i] > 0, model.tokenizer)
         for i, setting in enumerate(settings)
     ]
 
 
 def _effect(
-    setting: Setting, clean: Restored, changed: Restored, fires: Bool[np.ndarray, " positions"]
+    setting: Setting,
+    clean: Restored,
+    changed: Restored,
+    fires: Bool[np.ndarray, " positions"],
+    tokenizer: Tokenizer,
 ) -> CausalEffect:
     moved = np.flatnonzero(clean.guess != changed.guess)
     pairs, counts = np.unique(np.stack([clean.guess[moved], changed.guess[moved]], axis=1), axis=0, return_counts=True)
     order = np.argsort(-counts, kind="stable")[:5]
-    swaps = [(chr(pairs[i][0]), chr(pairs[i][1]), int(counts[i])) for i in order]
+    names = [tokenizer.pieces(pairs[i]) for i in order]
+    swaps = [(before, after, int(counts[i])) for i, (before, after) in zip(order, names, strict=True)]
     return CausalEffect(*setting, _change(clean, changed, fires), _change(clean, changed, ~fires), swaps)
 
 

@@ -12,7 +12,6 @@ from jaxtyping import Bool
 
 from jaxsae.errors import InputError, require
 from jaxsae.files import read_text
-from jaxsae.text import preparation
 from jaxsae.text.samples import Samples
 
 BUILT_IN = Path(__file__).with_name("concepts.toml")
@@ -132,15 +131,13 @@ Marks = Callable[[int], Bool[np.ndarray, "concepts n"]]
 
 def true_text(samples: Samples, sample: int) -> tuple[str, Bool[np.ndarray, " n"]]:
     """A sample's real characters as they were before the damage, and which of them are damaged."""
-    real = samples.mask[sample] != 0
-    labels = samples.labels[sample][real]
-    damaged = labels != preparation.NO_LABEL
-    return "".join(map(chr, np.where(damaged, labels, samples.ids[sample][real]))), damaged
+    one = samples[sample : sample + 1]
+    return one.text_of(0), one.damaged[one.real]
 
 
 def marks(concepts: Sequence[Concept], samples: Samples) -> Marks:
     """What says, sample by sample, which characters have which concept."""
-    ends = (samples.mask != 0).sum(axis=1).cumsum()
+    ends = samples.real.sum(axis=1).cumsum()
 
     def of_sample(sample: int) -> Bool[np.ndarray, "concepts n"]:
         letters, damaged = true_text(samples, sample)

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from jaxsae.features import probe
 from jaxsae.features.levels import Levels
 from jaxsae.features.statistics import LatentStatistics
-from jaxsae.models.restoration import RestorationModel
+from jaxsae.models.protocol import ResidualModel
 from jaxsae.sae.autoencoder import SAE
 
 
@@ -169,14 +169,12 @@ def best_detectors(
     return out
 
 
-def direct_logits(model: RestorationModel, sae: SAE, ids: Int[np.ndarray, " ids"]) -> Float[np.ndarray, "d_sae ids"]:
-    """What each latent's decoder row adds to the logits of the characters `ids` by the direct way, next to their mean.
+def direct_logits(model: ResidualModel, sae: SAE, ids: Int[np.ndarray, " ids"]) -> Float[np.ndarray, "d_sae ids"]:
+    """What each latent's decoder row adds to the logits of the tokens `ids` by the direct way, next to their mean.
 
-    (W_dec * final_ln.scale) @ head.kernel: past the later blocks, and up to the factor that the last norm divides by.
+    That is past the later blocks, and up to the factor that the model's last norm divides by.
     """
-    rows = np.asarray(sae.W_dec, np.float32)
-    rows = (rows - rows.mean(axis=1, keepdims=True)) * np.asarray(model.final_ln.scale[...])
-    effect = rows @ np.asarray(model.head.kernel[...][:, ids])
+    effect = model.direct_logits(np.asarray(sae.W_dec, np.float32), ids)
     return effect - effect.mean(axis=1, keepdims=True)
 
 

@@ -11,7 +11,7 @@ from jaxsae.activations.extraction import extract
 from jaxsae.errors import require
 from jaxsae.features import splice
 from jaxsae.features.statistics import LayerSAE
-from jaxsae.models.restoration import RestorationModel
+from jaxsae.models.protocol import ResidualModel
 from jaxsae.sae.autoencoder import SAE
 from jaxsae.sae.metrics import Score, score
 from jaxsae.sae.rows import AnyRows
@@ -78,7 +78,7 @@ class Evaluation:
 
 
 def evaluate(
-    model: RestorationModel | None,
+    model: ResidualModel | None,
     samples: Samples | None,
     sae: SAE,
     layer: int,
@@ -99,7 +99,7 @@ def evaluate(
 
 
 def evaluate_all(
-    model: RestorationModel | None,
+    model: ResidualModel | None,
     samples: Samples | None,
     saes: Sequence[LayerSAE],
     *,
@@ -140,7 +140,7 @@ def evaluate_all(
 
 
 def _rows_of_layer(
-    model: RestorationModel | None, samples: Samples | None, layer: int, rows: Mapping[int, AnyRows] | None
+    model: ResidualModel | None, samples: Samples | None, layer: int, rows: Mapping[int, AnyRows] | None
 ) -> AnyRows:
     if rows is not None:
         require(layer in rows, f"rows must have layer {layer}, got {', '.join(map(str, rows))}")
@@ -151,7 +151,7 @@ def _rows_of_layer(
 
 
 def restorations_with(
-    model: RestorationModel, samples: Samples, layer: int, saes: Mapping[int, SAE], rows: AnyRows
+    model: ResidualModel, samples: Samples, layer: int, saes: Mapping[int, SAE], rows: AnyRows
 ) -> dict[int, Restoration]:
     """What the model restores with each SAE in place of the layer's stream; the keys are those of `saes`."""
     mean = jnp.asarray(np.asarray(rows, np.float64).mean(axis=0), rows.dtype)

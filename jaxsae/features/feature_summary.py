@@ -185,11 +185,11 @@ def shares_of_firings(
 
 
 def promoted_and_suppressed(
-    output_ids: Int[np.ndarray, " characters"], effect: Float[np.ndarray, " characters"], count: int = 6
+    output_names: Sequence[str], effect: Float[np.ndarray, " characters"], count: int = 6
 ) -> tuple[list[LogitEffect], list[LogitEffect]]:
     """The characters whose logits a latent raises most, and those whose logits it lowers most."""
     order = np.argsort(-effect, kind="stable")
-    ranked = [LogitEffect(chr(output_ids[i]), float(effect[i])) for i in order]
+    ranked = [LogitEffect(output_names[i], float(effect[i])) for i in order]
     return ranked[:count], ranked[::-1][:count]
 
 
@@ -206,7 +206,7 @@ def feature_summary(
     *,
     character_names: Sequence[str],
     scores: Sequence[ConceptScores],
-    output_ids: Int[np.ndarray, " characters"],
+    output_names: Sequence[str],
     direct_logits: Float[np.ndarray, "d_sae characters"],
     nearest: tuple[Int[np.ndarray, "d_sae count"], Float[np.ndarray, "d_sae count"]],
     strongest: int = 8,
@@ -216,13 +216,13 @@ def feature_summary(
     Args:
       character_names: of `statistics.character_ids`.
       scores: those of all concepts.
-      output_ids: the characters that `direct_logits` has a column for.
+      output_names: the characters that `direct_logits` has a column for.
       nearest: as `detection.nearest` gives it.
       strongest: how many of the strongest contexts are shown, at most.
     """
     fired = int(statistics.fired[latent])
     edges, counts = value_histogram(statistics, latent)
-    promotes, suppresses = promoted_and_suppressed(output_ids, direct_logits[latent])
+    promotes, suppresses = promoted_and_suppressed(output_names, direct_logits[latent])
     by_character, by_place = statistics.by_character[:, latent], statistics.by_place[:, latent]
     return FeatureSummary(
         feature=latent,

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 
 from jaxsae.activations.extraction import stored, stream
 from jaxsae.activations.rows import RowsOnDisk
-from jaxsae.errors import listed, require
+from jaxsae.errors import require
 from jaxsae.features import causal, concept_scores, detection, feature_summary
 from jaxsae.features.causal import CausalEffect
 from jaxsae.features.concept_scores import ConceptScores, LeftOut
@@ -18,9 +18,8 @@ from jaxsae.features.concepts import Concept, marks, of_spelling, true_text
 from jaxsae.features.detection import DetectionScore
 from jaxsae.features.feature_summary import FeatureSummary
 from jaxsae.features.statistics import DAMAGED, LatentStatistics, LayerSAE, collect_statistics, encode_stream
-from jaxsae.models.restoration import RestorationModel
+from jaxsae.models.protocol import ModelShape, ResidualModel
 from jaxsae.sae.autoencoder import SAE
-from jaxsae.text import preparation
 from jaxsae.text.samples import Samples
 from jaxsae.train.densities import DECADES, density_counts
 
@@ -95,7 +94,7 @@ class MatchedLatent(NamedTuple):
 class Inspection:
     """One SAE, a text, and what the SAE's latents do there."""
 
-    model: RestorationModel
+    model: ResidualModel
     samples: Samples
     layer: int
     sae: SAE
@@ -110,14 +109,14 @@ class Inspection:
     @property
     def character_names(self) -> list[str]:
         """What each row of `statistics.by_character` counts."""
-        return ["damaged" if kind == DAMAGED else chr(kind) for kind in self.statistics.character_ids]
+        ids = self.statistics.character_ids
+        pieces = self.model.tokenizer.pieces(ids)
+        return ["damaged" if one == DAMAGED else piece for one, piece in zip(ids, pieces, strict=True)]
 
     @cached_property
     def output_ids(self) -> Int[np.ndarray, " characters"]:
         """The characters that occur in the text before the damage: those whose logits are looked at."""
-        damaged = self.samples.labels != preparation.NO_LABEL
-        real = self.samples.mask != 0
-        return np.unique(np.where(damaged, self.samples.labels, self.samples.ids)[real])
+        return np.unique(self.samples.true_ids[self.samples.real])
 
     @cached_property
     def direct_logits(self) -> Float[np.ndarray, "d_sae characters"]:
@@ -167,7 +166,7 @@ class Inspection:
             latent,
             character_names=self.character_names,
             scores=self.concept_scores,
-            output_ids=self.output_ids,
+            output_names=self.model.tokenizer.pieces(self.output_ids),
             direct_logits=self.direct_logits,
             nearest=self.nearest,
             strongest=strongest,
@@ -202,12 +201,12 @@ class Inspection:
         Raises:
           InputError: the model cannot read the text.
         """
-        check_text(letters, self.model.config.vocab_size, self.model.config.max_position)
-        ids = np.array([[ord(c) for c in letters]], np.int32)
+        check_text(letters, self.model)
+        ids = self.model.tokenizer.encode(letters)[None]
         x = self.model.resid_post(ids, np.ones_like(ids, np.int8), layer=self.layer)
         latents = np.asarray(encode_stream(self.sae, x))
         out = []
-        for character, row in zip(letters, latents, strict=True):
+        for character, row in zip(self.model.tokenizer.pieces(ids[0]), latents, strict=True):
             order = [int(i) for i in np.argsort(-row, kind="stable")[:count] if row[i] > 0]
             out.append(CharacterLatents(character, int((row > 0).sum()), [(i, float(row[i])) for i in order]))
         return out
@@ -261,7 +260,7 @@ class Inspection:
 
 
 def inspect(
-    model: RestorationModel,
+    model: ResidualModel,
     samples: Samples,
     sae: SAE,
     layer: int,
@@ -275,7 +274,7 @@ def inspect(
 
 
 def inspect_all(
-    model: RestorationModel,
+    model: ResidualModel,
     samples: Samples,
     saes: Sequence[LayerSAE],
     *,
@@ -303,8 +302,8 @@ def inspect_all(
     """
     layers = sorted({layer for layer, _ in saes})
     for layer, sae in saes:
-        model.config.check_layer(layer)
-        width = model.config.d_model
+        model.check_layer(layer)
+        width = model.d_model
         require(sae.d_in == width, f"d_in of the SAE must be {width} (the model's d_model), got {sae.d_in}")
     chosen = [*(spelling_concepts(pattern) if pattern else ()), *concepts]
     batches = stream(model, samples, layers, padding) if rows is None else stored(rows, samples, padding)
@@ -322,11 +321,8 @@ def spelling_concepts(pattern: str) -> list[Concept]:
     return of_spelling(pattern)
 
 
-def check_text(letters: str, vocab_size: int, max_position: int) -> None:
-    """Raise `InputError` where a model of this vocabulary and length cannot read a text."""
-    n = len(letters)
+def check_text(letters: str, shape: ModelShape) -> None:
+    """Raise `InputError` where a model of this shape cannot read a text."""
+    n, most = len(shape.tokenizer.encode(letters)), shape.max_position
     require(n > 0, "text must have at least one character, got none")
-    require(n <= max_position, f"text must have at most {max_position} characters (the model's max_position), got {n}")
-    outside = [f"{letter!r} at {at}" for at, letter in enumerate(letters) if ord(letter) >= vocab_size]
-    most = f"U+{vocab_size - 1:04X}"
-    require(not outside, f"text must have characters of the model's vocabulary (up to {most}), got {listed(outside)}")
+    require(n <= most, f"text must have at most {most} characters (the model's max_position), got {n}")

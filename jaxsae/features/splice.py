@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxsae.errors import require
-from jaxsae.models.restoration import RestorationModel
+from jaxsae.models.protocol import ResidualModel
 from jaxsae.sae.architectures import encode
 from jaxsae.sae.autoencoder import SAE, decode
 from jaxsae.text.batching import plan
@@ -72,7 +72,7 @@ def _per_position(
 
 
 def restorations(
-    model: RestorationModel,
+    model: ResidualModel,
     samples: Samples,
     layer: int,
     changes: Mapping[str, Change],
@@ -84,8 +84,8 @@ def restorations(
       changes: name -> function of the stream [batch, position, d_model]; what it gives at padding is not used.
       read: what else to take from the unchanged stream; its values at the damaged positions are the second result.
     """
-    model.config.check_layer(layer)
-    check_samples(samples, model.config.vocab_size, model.config.max_position)
+    model.check_layer(layer)
+    check_samples(samples, model.tokenizer, model.max_position)
     damaged = samples.damaged
     require(bool(damaged.any()), "samples must have damaged positions (labels other than -100), got none")
     positions = int(damaged.sum())
@@ -122,7 +122,7 @@ def restorations(
     return out, np.zeros((positions, 0), np.float32) if was_read is None else was_read
 
 
-def effects(model: RestorationModel, samples: Samples, layer: int, changes: Mapping[str, Change]) -> dict[str, Effect]:
+def effects(model: ResidualModel, samples: Samples, layer: int, changes: Mapping[str, Change]) -> dict[str, Effect]:
     """`restorations`, as means over the damaged positions."""
     return {name: one.effect() for name, one in restorations(model, samples, layer, changes)[0].items()}
 

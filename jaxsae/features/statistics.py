@@ -20,7 +20,6 @@ from jaxsae.features.contexts import DRAWN, STRONGEST, Contexts
 from jaxsae.features.levels import Levels
 from jaxsae.sae.architectures import encode
 from jaxsae.sae.autoencoder import SAE
-from jaxsae.text import preparation
 from jaxsae.text.samples import Samples
 
 DIRECTIONS = 256
@@ -188,9 +187,8 @@ def collect_statistics(
       marks: which concepts each character has; None: no concepts.
       on_rows: called with the number of rows made since the last call.
     """
-    real = samples.mask != 0
-    seen = np.where(samples.labels == preparation.NO_LABEL, samples.ids, DAMAGED)
-    character_ids = np.unique(seen[real])
+    seen = np.where(samples.damaged, DAMAGED, samples.ids)
+    character_ids = np.unique(seen[samples.real])
     concepts = len(marks(0)) if marks else 0
     statistics = [LatentStatistics(sae.d_sae, character_ids, concepts) for _, sae in saes]
     cofiring = [np.zeros((a.d_sae, b.d_sae), np.float32) for a, b in itertools.pairwise(statistics)]

@@ -13,10 +13,10 @@ import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
-from jaxsae.config import ModelConfig
 from jaxsae.errors import InputError, require
 from jaxsae.files import atomic_path, read_json
 from jaxsae.models.restoration import param_shapes
+from jaxsae.models.restoration_config import ModelConfig
 
 FORMAT = 1
 

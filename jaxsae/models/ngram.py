@@ -9,13 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, Int
 
-from jaxsae.text import preparation
 from jaxsae.text.samples import Samples
-
-
-def truth_of(samples: Samples) -> Int[np.ndarray, "n position"]:
-    """The undamaged token ids."""
-    return np.where(samples.labels == preparation.NO_LABEL, samples.ids, samples.labels)
 
 
 def predict(
@@ -29,12 +23,12 @@ def predict(
     Args:
       order: of the n-grams: `order - 1` neighbours on either side.
     """
-    vocab = np.unique(np.concatenate([truth_of(s)[s.mask != 0] for s in train]))
-    seen = np.unique(np.concatenate([s.ids[s.mask != 0] for s in (*train, test)]))
-    truth = np.concatenate([truth_of(s)[s.mask != 0] for s in train])
+    vocab = np.unique(np.concatenate([s.true_ids[s.real] for s in train]))
+    seen = np.unique(np.concatenate([s.ids[s.real] for s in (*train, test)]))
+    truth = np.concatenate([s.true_ids[s.real] for s in train])
     targets = np.searchsorted(vocab, truth)
     start = (np.bincount(targets, minlength=len(vocab)) + 1) / (len(targets) + len(vocab))
-    damaged = (test.labels != preparation.NO_LABEL)[test.mask != 0]
+    damaged = test.damaged[test.real]
 
     log_p = np.zeros((int(damaged.sum()), len(vocab)))
     for step in (-1, 1):
@@ -53,13 +47,13 @@ def predict(
 
 def _contexts(samples: Samples, seen: np.ndarray, order: int, step: int) -> list[np.ndarray]:
     """A number for the 1, 2, ... order - 1 neighbours of each real character, before it (step -1) or behind (1)."""
-    symbols = np.where(samples.mask != 0, np.searchsorted(seen, samples.ids) + 1, 0).astype(np.int64)  # 0: the edge
+    symbols = np.where(samples.real, np.searchsorted(seen, samples.ids) + 1, 0).astype(np.int64)  # 0: the edge
     padded = np.pad(symbols, ((0, 0), (order, order)))
     code, out = np.zeros_like(symbols), []
     for distance in range(1, order):
         first = order + step * distance
         code = code * (len(seen) + 1) + padded[:, first : first + symbols.shape[1]]
-        out.append(code[samples.mask != 0])
+        out.append(code[samples.real])
     return out
 
 

@@ -15,10 +15,11 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Float, Int, Key
 
-from jaxsae.config import ModelConfig, PretrainConfig
+from jaxsae.config import PretrainConfig
 from jaxsae.errors import require
 from jaxsae.models.pretrain_data import Characters, arrays, epoch_plan, redamage, total_steps
 from jaxsae.models.restoration import Block, LayerNorm, RestorationModel, params_of, rotary_table
+from jaxsae.models.restoration_config import ModelConfig
 from jaxsae.text import preparation
 from jaxsae.text.batching import plan
 from jaxsae.text.samples import Samples
@@ -209,7 +210,7 @@ def make_evaluate(config: ModelConfig, tokens: int, characters: Characters) -> E
         batches = plan(samples.lengths, samples.ids.shape[1], tokens)
         sums = np.array([compiled(parts, *arrays(samples, batch, characters)) for batch in batches], np.float64)
         loss, correct, positions = sums.sum(axis=0).tolist()
-        damaged = int((samples.labels != preparation.NO_LABEL).sum())
+        damaged = int(samples.damaged.sum())
         require(
             positions == damaged,
             f"at most a third of a text may be damaged, got {damaged - int(positions)} characters more",

@@ -35,7 +35,7 @@ class Characters(NamedTuple):
 def redamage(samples: Samples, seed: int, epoch: int) -> Samples:
     """The same texts with new damage, drawn as the preparation draws it: a function of (seed, epoch)."""
     rng = random.Random(f"{seed} {epoch}")
-    truth = np.where(samples.labels == preparation.NO_LABEL, samples.ids, samples.labels)
+    truth = samples.true_ids
     ids, labels = truth.copy(), np.full_like(samples.labels, preparation.NO_LABEL)
     for row, n in enumerate(samples.lengths):
         damaged = preparation.mask_text(int(n), rng)

@@ -14,15 +14,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float, Int, Num
+from jaxtyping import Array, Float, Int
 
-from jaxsae.config import ModelConfig
 from jaxsae.errors import require
 from jaxsae.models.products import attention, matmul
+from jaxsae.models.protocol import Ids, Mask
+from jaxsae.models.restoration_config import ModelConfig
+from jaxsae.text.tokenizer import CharacterTokenizer
 
 M = TypeVar("M", bound=nnx.Module)
-Ids = Int[Array | np.ndarray, "batch position"]
-Mask = Num[Array | np.ndarray, "batch position"]
 
 
 @functools.lru_cache
@@ -161,11 +161,40 @@ class RestorationModel(nnx.Module):
         self.final_ln = LayerNorm(config, param_dtype=param_dtype)
         self.head = linear(config.d_model, config.vocab_size, rngs=rngs, param_dtype=param_dtype)
 
+    @property
+    def n_layers(self) -> int:
+        """Number of blocks."""
+        return self.config.n_layers
+
+    @property
+    def d_model(self) -> int:
+        """Width of the residual stream."""
+        return self.config.d_model
+
+    @property
+    def max_position(self) -> int:
+        """Longest text, in characters."""
+        return self.config.max_position
+
+    @property
+    def tokenizer(self) -> CharacterTokenizer:
+        """Of characters."""
+        return self.config.tokenizer
+
+    @property
+    def dtype(self) -> Any:
+        """Of the parameters, and so of the residual stream."""
+        return self.embed.embedding.dtype
+
+    def check_layer(self, layer: int) -> None:
+        """Raise `InputError` unless the model has such a layer."""
+        self.config.check_layer(layer)
+
     def stream(self, ids: Ids, mask: Mask | None = None) -> Iterator[Float[Array, "batch position d_model"]]:
         """The residual stream after block 0, 1, ...; a block runs when its value is asked for.
 
         Args:
-          ids: token ids in 0..vocab_size-1 (outside: NaN, as everywhere in JAX; the readers of `jaxsae.data` check).
+          ids: token ids in 0..vocab_size-1 (outside: NaN, as everywhere in JAX; `check_samples` finds these before).
           mask: 1 = real, 0 = padding, which no position attends to; None attends to every position.
         """
         config, length = self.config, ids.shape[1]
@@ -190,20 +219,31 @@ class RestorationModel(nnx.Module):
 
         What a PyTorch forward hook on `model.layers[layer]` sees; `blocks.{layer}.hook_resid_post` in TransformerLens.
         """
-        self.config.check_layer(layer)
+        self.check_layer(layer)
         return next(itertools.islice(self.stream(ids, mask), layer, None))
 
     def resume(
         self, x: Float[Array, "batch position d_model"], mask: Mask | None = None, *, layer: int
     ) -> Float[Array, "batch position d_model"]:
         """The last block's output, `x` being the residual stream after block `layer`, changed or not."""
-        self.config.check_layer(layer)
+        self.check_layer(layer)
         rest = self.run_blocks(x, mask, range(layer + 1, self.config.n_layers))
         return collections.deque(itertools.chain([x], rest), maxlen=1)[0]
 
     def unembed(self, x: Float[Array, "batch position d_model"]) -> Float[Array, "batch position vocab"]:
         """Logits over token ids, from the last block's output."""
         return run_head(self.final_ln, self.head, x)
+
+    def direct_logits(
+        self, directions: Float[np.ndarray, "n d_model"], ids: Int[np.ndarray, " ids"]
+    ) -> Float[np.ndarray, "n ids"]:
+        """((directions - their means) * final_ln.scale) @ head.kernel[:, ids], on the host.
+
+        What directions in the residual stream add to the logits of `ids` past all later blocks, up to the factor that
+        the last norm divides by.
+        """
+        centred = directions - directions.mean(axis=1, keepdims=True)
+        return (centred * np.asarray(self.final_ln.scale[...])) @ np.asarray(self.head.kernel[...][:, ids])
 
     def __call__(self, ids: Ids, mask: Mask | None = None) -> Float[Array, "batch position vocab"]:
         """Logits over token ids at every position."""
@@ -238,7 +278,7 @@ def param_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
 def from_params(
     config: ModelConfig, params: Mapping[str, np.ndarray | jax.Array], dtype: Any = jnp.float32
 ) -> RestorationModel:
-    """The restoration model, `filled`."""
+    """The restoration model around given parameters; see `with_params`."""
     return with_params(
         nnx.eval_shape(lambda: RestorationModel(config, rngs=nnx.Rngs(0), param_dtype=dtype)), params, dtype
     )

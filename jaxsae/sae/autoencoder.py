@@ -32,12 +32,17 @@ class SAE:
       InputError: an unknown architecture, or `k` or thresholds that it does not have.
     """
 
-    W_enc: Float[Array, "*members d_in d_sae"]
-    b_enc: Float[Array, "*members d_sae"]
-    W_dec: Float[Array, "*members d_sae d_in"]
-    b_dec: Float[Array, "*members d_in"]
-    threshold: Float[Array, "*members d_sae"] | None = None
-    """A latent fires where its pre-activation is above this. None: the architecture has none, or has none yet."""
+    W_enc: Array
+    """[*members, d_in, d_sae]. Shapes are not checked: a training step may hold a matrix transposed, see `Stepper`."""
+    b_enc: Array
+    """[*members, d_sae]."""
+    W_dec: Array
+    """[*members, d_sae, d_in]."""
+    b_dec: Array
+    """[*members, d_in]."""
+    threshold: Array | None = None
+    """[*members, d_sae]: a latent fires where its pre-activation is above it. None: the architecture has no thresholds,
+    or none yet."""
     training: dict[str, Array] = field(default_factory=dict)
     """Parameters that training alone knows, by name, each [*members, d_sae]; empty once the SAE is trained."""
     architecture: str = field(default="relu", metadata={"static": True})

@@ -11,6 +11,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from jaxsae.text.tokenizer import UNICODE
+
 MAX_LENGTH = 768
 """Only the first so many characters of a fragment are used."""
 PADDING_ID = ord(" ")
@@ -35,11 +37,6 @@ def clean(atf: str) -> str:
     for pattern, replacement in _CLEANING:
         atf = pattern.sub(replacement, atf)
     return atf.strip()
-
-
-def encode_text(text: str) -> np.ndarray:
-    """Token ids, int32 [len(text)]: the Unicode code points."""
-    return np.array([ord(c) for c in text], np.int32)
 
 
 def mask_text(n: int, rng: random.Random) -> dict[int, int]:
@@ -68,7 +65,7 @@ def prepare(texts: Iterable[str], seed: int) -> dict[str, np.ndarray]:
     One generator damages all texts in their order. Empty texts must be left out beforehand.
     """
     rng = random.Random(seed)
-    ids_of = [encode_text(text[:MAX_LENGTH]) for text in texts]
+    ids_of = [UNICODE.encode(text[:MAX_LENGTH]) for text in texts]
     shape = (len(ids_of), MAX_LENGTH)
     input_ids = np.full(shape, PADDING_ID, np.int32)
     labels = np.full(shape, NO_LABEL, np.int32)

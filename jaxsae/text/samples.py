@@ -10,6 +10,7 @@ from jaxtyping import Bool
 
 from jaxsae.errors import InputError, require
 from jaxsae.text import preparation
+from jaxsae.text.tokenizer import UNICODE, Tokenizer
 
 COLUMNS = {"input_ids": np.int32, "labels": np.int32, "attention_mask": np.int8}
 
@@ -35,15 +36,30 @@ class Samples:
         return Samples(self.ids[rows], self.labels[rows], self.mask[rows])
 
     @property
+    def real(self) -> np.ndarray:
+        """Where there is text and no padding, [n, positions]."""
+        return self.mask != 0
+
+    @property
     def damaged(self) -> np.ndarray:
         """Where the true character is hidden, [n, positions]."""
         return self.labels != preparation.NO_LABEL
 
     @property
+    def true_ids(self) -> np.ndarray:
+        """The token ids before the damage, [n, positions]."""
+        return np.where(self.damaged, self.labels, self.ids)
+
+    @property
     def lengths(self) -> np.ndarray:
         """Characters up to and with the last real one, [n]."""
         positions = np.arange(1, self.mask.shape[1] + 1)
-        return (positions * (self.mask != 0)).max(axis=1, initial=0)
+        return (positions * self.real).max(axis=1, initial=0)
+
+    def text_of(self, sample: int) -> str:
+        """A sample's real characters, as they were before the damage."""
+        one = self[sample : sample + 1]
+        return UNICODE.decode(one.true_ids[one.real])
 
 
 def as_samples(columns: Mapping[str, np.ndarray], path: Path) -> Samples:
@@ -71,22 +87,23 @@ def joined(several: Sequence[Samples]) -> Samples:
     return Samples(*(np.concatenate([getattr(s, name) for s in several]) for name in ("ids", "labels", "mask")))
 
 
-def check_samples(samples: Samples, vocab_size: int, max_position: int) -> None:
-    """Raise `InputError` unless ids and labels are in the vocabulary, and samples are short enough for the model."""
+def check_samples(samples: Samples, tokenizer: Tokenizer, max_position: int) -> None:
+    """Raise `InputError` unless ids and labels are in a model's vocabulary, and samples are short enough for it."""
     width = samples.ids.shape[1]
     require(width <= max_position, f"samples must have at most {max_position} positions (max_position), got {width}")
     for what, numbers in (("token ids", samples.ids), ("labels", np.where(samples.damaged, samples.labels, 0))):
-        outside = (numbers < 0) | (numbers >= vocab_size)
+        outside = (numbers < 0) | (numbers >= tokenizer.vocab_size)
         if outside.any():
             sample, position = (int(n) for n in np.argwhere(outside)[0])
             number = int(numbers[sample, position])
-            character = f" ({chr(number)!r})" if 0 <= number <= sys.maxunicode else ""
+            (piece,) = tokenizer.pieces([number])
+            shown = f" ({piece!r})" if piece else ""
             raise InputError(
-                f"{what} must be in 0..{vocab_size - 1} (the model's vocabulary), got {numbers.min()}..{numbers.max()}: "
-                f"{number}{character} at position {position} of sample {sample}, and {int(outside.sum()) - 1} more"
+                f"{what} must be in 0..{tokenizer.vocab_size - 1} (the model's vocabulary), got {numbers.min()}.."
+                f"{numbers.max()}: {number}{shown} at position {position} of sample {sample}, and {int(outside.sum()) - 1} more"
             )
 
 
 def kept_positions(samples: Samples, padding: str) -> Bool[np.ndarray, "n position"]:
     """The positions that rows are made of: every one (`keep`) or the real ones (`drop`)."""
-    return np.ones(samples.ids.shape, bool) if padding == "keep" else samples.mask != 0
+    return np.ones(samples.ids.shape, bool) if padding == "keep" else samples.real

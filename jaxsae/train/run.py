@@ -1,7 +1,6 @@
 """A whole training run: rows from a source, SAEs, their figures and their files, each as soon as it is trained."""
 
 import contextlib
-import dataclasses
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -115,8 +114,7 @@ def train_run(
         member.config.sae(source.d_in)  # k and target L0 within d_sae
     files = {name: output / name for name in members}
     settings = {
-        name: {"layer": member.layer, **dataclasses.asdict(member.config), **source.origin}
-        for name, member in members.items()
+        name: {"layer": member.layer, **member.config.settings(), **source.origin} for name, member in members.items()
     }
     by_file = {files[name]: its for name, its in settings.items()}
     with contextlib.ExitStack() as cleanup:

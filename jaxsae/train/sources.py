@@ -10,10 +10,9 @@ import jax.numpy as jnp
 from jaxsae.activations import store
 from jaxsae.activations.extraction import extract
 from jaxsae.activations.store import Store
-from jaxsae.config import ModelConfig
 from jaxsae.errors import require
 from jaxsae.files import temporary_beside
-from jaxsae.models.restoration import RestorationModel
+from jaxsae.models.protocol import ResidualModel, StoredModel
 from jaxsae.runtime import give_back_memory, memory_of_machine
 from jaxsae.sae.rows import AnyRows
 from jaxsae.text.samples import Samples, check_samples, kept_positions
@@ -23,25 +22,6 @@ SCORED_ROWS = 2**15
 
 Say = Callable[[str], None]
 OnRows = Callable[[int], None]
-
-
-class StoredModel(Protocol):
-    """A model on disk, as `convert.read_checkpoint` reads it."""
-
-    @property
-    def config(self) -> ModelConfig:
-        """Its shape."""
-
-    @property
-    def sha256(self) -> str:
-        """Of its file."""
-
-    @property
-    def identity(self) -> str:
-        """SHA-256 of what it computes, whatever file it is stored in."""
-
-    def model(self, *, n_layers: int | None = None) -> RestorationModel:
-        """The model; with `n_layers`, of the first blocks alone."""
 
 
 class Rows(NamedTuple):
@@ -101,7 +81,7 @@ class TextSource:
         padding: str = "drop",
         split: str | None = None,
         dataset_sha256: str | None = None,
-        check: Callable[[RestorationModel, Sequence[int]], None] = lambda model, layers: None,
+        check: Callable[[ResidualModel, Sequence[int]], None] = lambda model, layers: None,
         memory_limit: int | None = None,
     ) -> None:
         shape = checkpoint.config
@@ -109,7 +89,7 @@ class TextSource:
             shape.check_layer(layer)
         # what can be wrong with the text that figures are measured on is found before the work
         for some in (samples, held_out or samples):
-            check_samples(some, shape.vocab_size, shape.max_position)
+            check_samples(some, shape.tokenizer, shape.max_position)
         self.checkpoint: StoredModel | None = checkpoint
         self.samples, self.layers, self.held_out, self.padding = samples, list(layers), held_out, padding
         self.check, self.d_in = check, shape.d_model

@@ -67,7 +67,7 @@ def test_training_from_disk_is_training(written):
         alone, held = train_sae(rows[layer], config), train_sae(jnp.asarray(rows[layer][:]), config)
         np.testing.assert_allclose(trained.sae.W_enc, alone.sae.W_enc, atol=1e-5)
         np.testing.assert_allclose(trained.epochs[-1].loss, held.epochs[-1].loss, rtol=0.1)
-    modern = TrainConfig.modern(epochs=2, batch_size=16, architecture="batchtopk", target_l0=3)
+    modern = TrainConfig(recipe="modern", epochs=2, batch_size=16, architecture="batchtopk", target_l0=3)
     assert train_sae(rows[0], modern).sae.threshold is not None
 
 

@@ -1,5 +1,6 @@
 """What the scripts share, where no script's own test reaches it."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -8,6 +9,9 @@ import pytest
 from conftest import ROOT
 
 from jaxsae.cli import arguments
+from jaxsae.cli.main import COMMANDS, main
+from jaxsae.config import flag
+from jaxsae.errors import InputError
 
 CODE = """
 import sys
@@ -68,3 +72,97 @@ def test_a_text_flag_takes_what_begins_with_a_hyphen():
     assert parser.parse_args(["--pattern", "--other", "--other", "x"]).pattern == "--other"
     with pytest.raises(SystemExit):
         parser.parse_args(["--pattern"])
+
+
+def test_a_description_keeps_its_paragraphs_and_columns(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "36")
+    parser = arguments.Parser(
+        "A first sentence, broken\nwhere its author broke it, with --max-samples at a line's end.\n\n"
+        "Then:\n  one      a column, and more than the terminal is wide\n  two      another\n"
+    )
+    parser.add_argument("--most", default=3, help="how many")
+    parser.add_output("--json", "a file")
+    said = parser.format_help()
+    assert (
+        "\nA first sentence, broken where its\nauthor broke it, with\n--max-samples at a line's end.\n\n"
+        "Then:\n  one      a column, and more than the terminal is wide\n  two      another\n\n"
+    ) in said
+    assert "how many (default: 3)" in " ".join(said.split())
+    assert said.count("default") == 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    share: float = flag(1 / 3, "of all")
+
+
+def test_a_default_is_said_in_few_digits():
+    parser = arguments.Parser("")
+    parser.add_config(Settings)
+    assert "of all (default: 0.333)" in parser.format_help()
+
+
+def test_the_command_lists_its_commands_and_refuses_others(monkeypatch, capsys):
+    def jaxsae(*words):
+        monkeypatch.setattr(sys, "argv", ["jaxsae", *words])
+        with pytest.raises(SystemExit) as end:
+            main()
+        return end.value.code, *capsys.readouterr()
+
+    status, said, _ = jaxsae()
+    assert status == 0
+    for name, what in COMMANDS.items():
+        assert [line for line in said.splitlines() if line.split() == [name, *what.split()]], name
+    assert max(map(len, said.splitlines())) <= 80
+    known = ", ".join(COMMANDS)
+    assert jaxsae("trian") == (2, "", f"error: the command must be one of {known}, got trian\n")
+    assert jaxsae("--layer", "8") == (2, "", f"error: the command must be one of {known}, got --layer\n")
+
+
+def test_the_command_is_the_script(monkeypatch, capsys, script):
+    for words in (["--help"], ["--layer", "x"], ["--layr", "8"], ["--epochs", "0"]):
+        monkeypatch.setattr(sys, "argv", ["jaxsae", "train", *words])
+        with pytest.raises(SystemExit) as end:
+            main()
+        out, err = capsys.readouterr()
+        ran = script("train", *words)
+        usage = [text.replace("jaxsae train", "train.py").split() for text in (out, err)]  # filled to other widths
+        assert (end.value.code, *usage) == (ran.status, ran.out.split(), ran.err.split())
+
+
+@pytest.mark.parametrize(
+    ("text", "layers"),
+    [
+        ("8", [8]),
+        ("blocks.8.hook_resid_post", [8]),
+        ("14, blocks.2.hook_resid_post,0", [14, 2, 0]),
+        ("all", [0, 1, 2]),
+    ],
+)
+def test_a_layer_is_named_by_its_number_or_its_hook(text, layers):
+    assert arguments.layers_of(text, range(3)) == layers
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("blocks.8.hook_resid_pre", "must be a number, several parted by commas, or all, got blocks.8.hook_resid_pre"),
+        ("8,", "must be a number"),
+        ("²", "must be a number"),
+        ("1,-2", "must be at least 0, got -2"),
+        ("8,blocks.8.hook_resid_post", "must differ"),
+    ],
+)
+def test_another_word_for_a_layer_is_refused(text, says):
+    with pytest.raises(InputError, match=says):
+        arguments.layers_of(text, range(3))
+
+
+def test_a_flag_of_one_layer_takes_its_hook_too(capsys):
+    parser = arguments.Parser("")
+    parser.add_argument("--layer", type=arguments.one_layer)
+    assert parser.parse_args(["--layer", "blocks.3.hook_resid_post"]).layer == 3
+    assert parser.parse_args(["--layer", "3"]).layer == 3
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--layer", "first"])
+    assert "must be a number or a hook such as blocks.8.hook_resid_post, got first" in capsys.readouterr().err

@@ -1,22 +1,18 @@
+"""Models from `.pt` to folders and back, bit for bit; what is no such model is refused."""
+
 import dataclasses
-import pickle
 import zipfile
 
-import ml_dtypes
 import numpy as np
 import pytest
 import torch
 from conftest import TINY, checkpoint_content, tiny_tensors
+from helpers import saved
 
-from convert import load_restoration_model, load_sae, pt, read_checkpoint, restoration, save_sae, table
-from convert.sae_files import TENSORS
-from jaxsae.config import SAEConfig
+from convert import load_restoration_model, read_checkpoint, restoration, table
 from jaxsae.errors import InputError
 from jaxsae.models import folder as folders
 from jaxsae.models.restoration import params_of
-from jaxsae.sae.autoencoder import SAE
-
-# --- the name table
 
 
 def test_the_table_covers_the_model_exactly():
@@ -44,14 +40,6 @@ def test_one_error_names_every_difference():
         "m.pt: tensors must be those of its config, got 3 differences: missing layers.2.ln1.bias; "
         "unknown layers.9.ln1.bias; layers.0.ff.0.weight is [30, 37] instead of [37, 30]"
     )
-
-
-# --- checkpoints
-
-
-def saved(tmp_path, content, name="m.pt"):
-    torch.save(content, tmp_path / name)
-    return tmp_path / name
 
 
 def assert_weights(model, expected):
@@ -186,270 +174,6 @@ def test_wrong_checkpoints_are_refused(tmp_path, edit, says):
     edit(content)
     with pytest.raises(InputError, match=says):
         read_checkpoint(saved(tmp_path, content))
-
-
-# --- reading .pt files safely
-
-
-class Evil:
-    """Unpickling this would write a file."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return (open, (str(self.path), "w"))
-
-
-class HookedTransformer:
-    """Stands for the pickled object in a tl_model.pt."""
-
-
-def test_nothing_in_a_file_is_run(tmp_path):
-    target = tmp_path / "owned"
-    with pytest.raises(InputError, match=r"must hold tensors and numbers only, got .*open.* \(nothing was run\)"):
-        read_checkpoint(saved(tmp_path, {"model_state_dict": Evil(target)}))
-    assert not target.exists()
-
-
-def test_a_name_that_hides_from_the_listing_is_not_run_either(tmp_path):
-    """The pickle's last strings are harmless; what it calls it takes from its memo."""
-    target = tmp_path / "owned"
-
-    def string(text: str) -> bytes:
-        return b"\x8c" + bytes([len(text)]) + text.encode()
-
-    hidden = b"\x80\x04" + string("os") + b"\x94" + string("mkdir") + b"\x94" + string(str(target)) + b"\x94"
-    hidden += string("collections") + string("OrderedDict") + b"h\x00h\x01\x93h\x02\x85R."
-    with zipfile.ZipFile(tmp_path / "m.pt", "w") as archive:
-        archive.writestr("m/data.pkl", hidden)
-    with pytest.raises(InputError, match=r"must hold tensors and numbers only, got os\.mkdir \(nothing was run\)"):
-        pt.read_pt(tmp_path / "m.pt", "another")
-    assert not target.exists()
-    pickle.loads(hidden)  # so it would have been
-    assert target.is_dir()
-
-
-def test_tl_model_is_refused_naming_the_file_to_give(tmp_path):
-    path = saved(tmp_path, {"model": HookedTransformer(), "config": {}, "original_checkpoint": "x"}, "tl_model.pt")
-    with pytest.raises(InputError, match=r"HookedTransformer.*; give the best_model\.pt of the restoration model"):
-        read_checkpoint(path)
-    path = saved(tmp_path, {"model": {}, "config": {}, "original_checkpoint": "x"}, "tl_model.pt")
-    with pytest.raises(InputError, match=r"best_model\.pt"):
-        read_checkpoint(path)
-
-
-@pytest.mark.parametrize(
-    ("content", "says"),
-    [
-        (b"", "an empty file"),
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a Git LFS pointer"),
-        (b"<!DOCTYPE html><html></html>", "an HTML page"),
-        (pickle.dumps({}), "a bare pickle"),
-        (b"hello", "something else"),
-        (b"PK\x03\x04" + bytes(99), "a truncated or damaged one"),
-    ],
-)
-def test_other_files_are_refused(tmp_path, content, says):
-    (tmp_path / "m.pt").write_bytes(content)
-    with pytest.raises(InputError, match=says):
-        read_checkpoint(tmp_path / "m.pt")
-
-
-def test_truncated_and_flipped_files_are_refused(tmp_path):
-    whole = saved(tmp_path, checkpoint_content()).read_bytes()
-    path = tmp_path / "spoilt.pt"
-    path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(InputError, match="truncated or damaged"):
-        read_checkpoint(path)
-    flipped = bytearray(whole)
-    flipped[len(whole) // 2] ^= 1
-    path.write_bytes(flipped)
-    torch.load(path, weights_only=True)  # alone, torch sees nothing wrong with it
-    with pytest.raises(InputError, match="checksums must hold"):
-        read_checkpoint(path)
-
-
-def test_compressed_entries_are_refused(tmp_path):
-    source = saved(tmp_path, checkpoint_content())
-    with zipfile.ZipFile(source) as old, zipfile.ZipFile(tmp_path / "z.pt", "w", zipfile.ZIP_DEFLATED) as new:
-        for entry in old.infolist():
-            new.writestr(entry.filename, old.read(entry))
-    with pytest.raises(InputError, match="stored uncompressed"):
-        read_checkpoint(tmp_path / "z.pt")
-
-
-def test_absent_file_and_folder_are_refused(tmp_path):
-    with pytest.raises(InputError, match="got no such file"):
-        read_checkpoint(tmp_path / "none.pt")
-    with pytest.raises(InputError, match=r"an SAE.s folder must have one of .*, got none of them"):
-        load_sae(tmp_path)
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
-def test_tensors_are_read_as_torch_reads_them(tmp_path, dtype):
-    """Views, transposed and shared storages, parameters, scalars and empty ones."""
-    base = torch.randn(3, 5).to(dtype)
-    content = {
-        "plain": base,
-        "transposed": base.T,
-        "part": base[1:, 2:4],
-        "parameter": torch.nn.Parameter(base),
-        "scalar": base[0, 0],
-        "empty": base[:0],
-        "numbers": [np.float64(0.5), np.float32(2), 3, "x", None, True],
-    }
-    path = saved(tmp_path, content)
-    fields = pt.read_pt(path, "another")
-    read = {name: fields.take(name) for name in content}
-    for name in ("plain", "transposed", "part", "parameter", "scalar", "empty"):
-        array = pt.floating(read[name], name)
-        assert (array.dtype == ml_dtypes.bfloat16) == (dtype == torch.bfloat16)
-        back = pt.to_tensor(array)
-        assert back.dtype == dtype
-        assert torch.equal(back, content[name])
-        assert not array.flags.writeable
-    assert read["numbers"] == content["numbers"]
-    pt.forget([read["plain"]])
-    assert torch.equal(pt.to_tensor(read["plain"]), base)
-
-
-def test_a_tensor_must_lie_within_its_storage(tmp_path):
-    """A file that declares more than it has, by size, by stride, by an expanded view, or by its storage."""
-    for size, stride, offset in (((4, 5), (5, 1), 0), ((3, 5), (7, 1), 0), ((3, 5), (5, 1), 1), ((10**9,), (0,), 0)):
-        with pytest.raises(InputError, match="must lie within its storage"):
-            pt._tensor(np.zeros(15, np.float32), offset, size, stride)
-    with pytest.raises(InputError, match="must lie within its storage"):
-        pt._tensor(np.zeros(15, np.float32), -1, (1,), (1,))
-    path = saved(tmp_path, {"x": torch.zeros(4), "y": torch.ones(4)})
-    with zipfile.ZipFile(path) as old, zipfile.ZipFile(tmp_path / "more.pt", "w") as new:
-        for entry in old.infolist():
-            data = old.read(entry)
-            new.writestr(entry.filename, data[:8] if entry.filename.endswith("data/0") else data)
-    with pytest.raises(InputError, match="must have the length that is declared, got 8 bytes"):
-        pt.read_pt(tmp_path / "more.pt", "another")
-
-
-# --- SAE files
-
-
-THRESHOLDED = {"d_in": 6, "d_sae": 10, "architecture": "batchtopk"}
-
-
-def some_sae(d_in=6, d_sae=10, seed=0):
-    rng = np.random.default_rng(seed)
-    shapes = [(d_in, d_sae), (d_sae,), (d_sae, d_in), (d_in,)]
-    return SAE(*(rng.standard_normal(shape).astype(np.float32) for shape in shapes))
-
-
-def sae_content(**changes):
-    tensors = {name: torch.from_numpy(np.array(a)) for name, a in zip(TENSORS, some_sae(), strict=False)}
-    return {**tensors, "losses": [1.0, 0.5], "config": {"d_in": 6, "d_sae": 10, "l1_coef": 1e-3}} | changes
-
-
-@pytest.mark.parametrize("k", [None, 3])
-def test_sae_files_load_without_an_allow_list_and_come_back(tmp_path, k):
-    path = tmp_path / "sae.pt"
-    config = SAEConfig(6, 10, 0.0 if k else 1e-3, k, "topk" if k else "relu")
-    save_sae(path, some_sae(), config, [np.float64(1.0), 0.5], {"layer": 8})
-    plain = torch.load(path, weights_only=True)
-    assert list(plain) == ["W_enc", "b_enc", "W_dec", "b_dec", "losses", "config"]
-    for name, array in zip(TENSORS, some_sae(), strict=False):
-        assert type(plain[name]) is torch.Tensor
-        assert plain[name].is_contiguous()
-        np.testing.assert_array_equal(plain[name].numpy(), array)
-    assert plain["losses"] == [1.0, 0.5]
-    assert {type(loss) for loss in plain["losses"]} == {float}
-    expected = {
-        "d_in": 6,
-        "d_sae": 10,
-        "l1_coef": 0.0 if k else 1e-3,
-        "architecture": "topk" if k else "relu",
-        "layer": 8,
-    }
-    assert plain["config"] == expected | ({"k": 3} if k else {})
-    read = load_sae(path)
-    assert (read.config, read.losses, read.extra) == (config, [1.0, 0.5], {"layer": 8})
-    for ours, array in zip(read.sae[:4], some_sae()[:4], strict=True):
-        np.testing.assert_array_equal(ours, array)
-
-
-@pytest.mark.parametrize("threshold", [np.full(10, 0.3), np.linspace(0, 1, 10)], ids=["one", "many"])
-def test_thresholds_come_back(tmp_path, threshold):
-    path = tmp_path / "sae.pt"
-    config = SAEConfig(6, 10, architecture="jumprelu", target_l0=4)
-    sae = some_sae()._replace(threshold=threshold.astype(np.float32))
-    save_sae(path, sae, config)
-    written = torch.load(path, weights_only=True)["config"]["threshold"]
-    assert isinstance(written, float) == (len(set(threshold)) == 1)
-    read = load_sae(path)
-    assert read.config == config
-    np.testing.assert_array_equal(read.sae.threshold, sae.threshold)
-
-
-def test_the_originals_variants_are_read(tmp_path):
-    parameters = {name: torch.nn.Parameter(sae_content()[name]) for name in TENSORS}
-    losses = [np.float64(2.5), np.float64(0.5)]
-    read = load_sae(saved(tmp_path, sae_content(**parameters, losses=losses)))
-    assert (read.losses, read.config) == ([2.5, 0.5], SAEConfig(6, 10, 1e-3))
-    older = sae_content(training_losses=[np.float32(1.0)], config={"d_in": 6, "d_sae": 10, "l1_coefficient": 3e-3})
-    del older["losses"]
-    read = load_sae(saved(tmp_path, older))
-    assert (read.losses, read.config.l1_coef) == ([1.0], 3e-3)
-    best = sae_content(epoch=4, loss=np.float64(0.1))
-    del best["losses"]
-    assert load_sae(saved(tmp_path, best)).losses == []
-
-
-@pytest.mark.parametrize(
-    ("changes", "says"),
-    [
-        ({"W_enc": torch.zeros(10, 6)}, r"W_enc \[6, 10\].*got W_enc \[10, 6\]"),
-        ({"config": {"d_in": 6}}, "must have whole d_in and d_sae, got 6 and None"),
-        ({"config": {"d_in": 6, "d_sae": 10, "k": 11}}, r"k must be in 1\.\.10"),
-        ({"config": {"d_in": 6, "d_sae": 10, "architecture": "jumprelu"}}, "got architecture 'jumprelu'"),
-        (
-            {"config": {"d_in": 6, "d_sae": 10, "threshold": 0.1, "architecture": "relu"}},
-            "must describe relu, topk with k, or batchtopk, jumprelu, matryoshka with threshold",
-        ),
-        ({"config": THRESHOLDED | {"threshold": [0.1] * 9}}, r"a number of at least 0, or 10 \(d_sae\) of them"),
-        ({"config": THRESHOLDED | {"threshold": -0.1}}, "config.threshold must be a number of at least 0"),
-        ({"config": THRESHOLDED | {"k": 3, "threshold": 0.1}}, "got architecture 'batchtopk', k, threshold"),
-        ({"b_dec": torch.tensor([float("nan")] * 6)}, "b_dec must be finite"),
-        ({"config": 3}, "config must be a dict"),
-    ],
-)
-def test_wrong_sae_files_are_refused(tmp_path, changes, says):
-    with pytest.raises(InputError, match=says):
-        load_sae(saved(tmp_path, sae_content(**changes)))
-
-
-def test_a_model_is_not_an_sae(tiny_pt):
-    with pytest.raises(InputError, match=r"got none of W_enc, b_enc, W_dec, b_dec; give an sae_layer"):
-        load_sae(tiny_pt)
-
-
-def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
-    path = tmp_path / "sae.pt"
-    save_sae(path, some_sae(), SAEConfig(6, 10))
-    before = path.read_bytes()
-
-    def fail(content, to):
-        to.write_bytes(b"half")
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(torch, "save", fail)
-    with pytest.raises(OSError, match="No space"):
-        save_sae(path, some_sae(seed=1), SAEConfig(6, 10))
-    assert path.read_bytes() == before
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_the_originals_real_file(real):
-    read = load_sae(real / "checkpoints" / "sae_layer8_optimized.pt")
-    assert read.config == SAEConfig(384, 1536, 1e-3)
-    assert len(read.losses) == 50
-    np.testing.assert_allclose(np.linalg.norm(read.sae.W_dec, axis=1), 1, atol=1e-6)
 
 
 def test_the_real_checkpoint_there_and_back(real, tmp_path):

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 from conftest import assert_one_line_error
+from helpers import THRESHOLDED
 from safetensors.numpy import load_file, save_file
 
 from convert import convert_sae, load_sae, save_sae
 from jaxsae import encode
-from jaxsae.config import THRESHOLDED, SAEConfig
+from jaxsae.config import SAEConfig
 from jaxsae.errors import InputError
 from jaxsae.sae.autoencoder import SAE
 
@@ -31,7 +32,7 @@ def ours(folder, architecture):
     sae = SAE(*map(jnp.asarray, weights().values()))
     if architecture in THRESHOLDED:
         limits = np.linspace(0, 1, D_SAE) if architecture == "jumprelu" else np.full(D_SAE, 0.3)
-        sae = sae._replace(threshold=jnp.asarray(limits, jnp.float32))
+        sae = sae.replace(threshold=jnp.asarray(limits, jnp.float32))
     l1, k = 0.25 if architecture == "relu" else 0.0, K if architecture == "topk" else None
     config = SAEConfig(D_IN, D_SAE, l1, k, architecture, K if architecture in THRESHOLDED else None)
     path = folder / f"{architecture}.pt"
@@ -76,7 +77,7 @@ def saelens(folder, tensors, **config):
 
 def latents(folder):
     file = load_sae(folder)
-    return np.asarray(encode(file.sae, jnp.asarray(X), file.config.k))
+    return np.asarray(encode(file.sae, jnp.asarray(X)))
 
 
 def relu(x):

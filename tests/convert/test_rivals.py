@@ -8,6 +8,7 @@ import dataclasses
 import json
 
 import pytest
+from helpers import THRESHOLDED
 
 sae_lens = pytest.importorskip("sae_lens", reason="needs the libraries compared with: make test-rivals")
 
@@ -26,8 +27,8 @@ from sparsify import SparseCoder, SparseCoderConfig  # noqa: E402
 
 from convert import convert_sae, load_restoration_model, load_sae, save_sae  # noqa: E402
 from jaxsae import TrainConfig, decode, encode, extract, load_samples, score, train_sae  # noqa: E402
-from jaxsae.config import DEMO, THRESHOLDED, SAEConfig  # noqa: E402
-from jaxsae.sae import autoencoder as sae_lib  # noqa: E402
+from jaxsae.config import DEMO, SAEConfig  # noqa: E402
+from jaxsae.sae.architectures import init  # noqa: E402
 
 ROUNDING = 1e-6
 ARCHITECTURES = ("relu", "topk", *THRESHOLDED)
@@ -63,17 +64,19 @@ def ours(rows, tmp_path_factory):
     rng = np.random.default_rng(0)
     for architecture in ARCHITECTURES:
         sparsity = {"relu": {"l1_coef": 3e-3}, "topk": {"k_sparse": 8}}.get(architecture, {"target_l0": 8})
-        trained = train_sae(jnp.asarray(rows), TrainConfig.modern(architecture=architecture, epochs=2, **sparsity))
+        trained = train_sae(
+            jnp.asarray(rows), TrainConfig(recipe="modern", architecture=architecture, epochs=2, **sparsity)
+        )
         made["trained", architecture] = (trained.sae, trained.config)
         k = 8 if architecture == "topk" else None
         config = SAEConfig(d_in, 3 * d_in + 1, k=k, architecture=architecture)
-        sae = sae_lib.init(jax.random.key(0), config)
-        sae = sae._replace(
+        sae = init(jax.random.key(0), config)
+        sae = sae.replace(
             b_dec=jnp.asarray(rows.mean(0)), b_enc=jnp.asarray(rng.normal(size=config.d_sae), jnp.float32)
         )
         if architecture in THRESHOLDED:
             limits = rng.uniform(0, 0.2, config.d_sae) if architecture == "jumprelu" else np.full(config.d_sae, 0.1)
-            sae = sae._replace(threshold=jnp.asarray(limits, jnp.float32))
+            sae = sae.replace(threshold=jnp.asarray(limits, jnp.float32))
         made["random", architecture] = (sae, config)
     for (kind, architecture), (sae, config) in made.items():
         save_sae(folder / f"{kind}_{architecture}.pt", sae, config, extra={"layer": LAYER})
@@ -144,13 +147,13 @@ def test_ours_open_there_with_the_same_features(ours, rows, table, tmp_path, to,
     exact = to == "saelens" or (to == "dictionary_learning" and architecture != "topk")
     assert off == (0, 0) if exact else max(off) < ROUNDING
     file = load_sae(path)
-    assert of_latents(encode(file.sae, jnp.asarray(rows), file.config.k), latents) < ROUNDING
+    assert of_latents(encode(file.sae, jnp.asarray(rows)), latents) < ROUNDING
     # and back
     again = load_sae(folder)
     assert again.config == file.config
     assert again.extra["layer"] == LAYER
-    back = encode(again.sae, jnp.asarray(rows), again.config.k)
-    assert of_latents(back, encode(file.sae, jnp.asarray(rows), file.config.k)) < ROUNDING
+    back = encode(again.sae, jnp.asarray(rows))
+    assert of_latents(back, encode(file.sae, jnp.asarray(rows))) < ROUNDING
 
 
 def their_saelens(rows, folder, config):
@@ -267,7 +270,7 @@ def test_theirs_open_here_with_the_same_features(theirs, rows, table, kind, name
         latents, x_hat = opened(kind, folder)(torch.from_numpy(rows))
     assert 0 < (latents > 0).float().mean() < 1
     file, x = load_sae(folder), jnp.asarray(rows)
-    mine = encode(file.sae, x, file.config.k)
+    mine = encode(file.sae, x)
     off = of_latents(mine, latents), difference(decode(file.sae, mine), x_hat)
     table(kind, name, "from", *off)
     assert max(off) < ROUNDING
@@ -305,7 +308,7 @@ def test_our_topk_is_rated_by_saelens(ours, rows, tmp_path):
         latents, x_hat = opened("saelens", tmp_path / "sae")(x)
     counted.add_batch(x_hat.double(), x.double())
     file = load_sae(path)
-    mine = score(file.sae, file.config.k, jnp.asarray(rows))
+    mine = score(file.sae, jnp.asarray(rows))
     assert mine.l0 == pytest.approx((latents > 0).sum(1).float().mean().item(), rel=1e-6)
     assert mine.explained_variance == pytest.approx(counted.compute(), abs=1e-6)
 

@@ -59,7 +59,8 @@ def test_a_change_is_made_at_its_layer_and_not_at_padding(model, samples):
     np.testing.assert_allclose(got["zero"].ce, by_hand(logits, samples)[0], rtol=1e-5)
     assert got["zero"].kl > 1e-3
     # what the change gives at padding is thrown away
-    short = samples[[int(np.argmin(samples.lengths * (samples.lengths > 8) + 99 * (samples.lengths <= 8)))]]
+    first = int(np.argmin(samples.lengths * (samples.lengths > 8) + 99 * (samples.lengths <= 8)))
+    short = samples[first : first + 1]
     n = int(short.lengths[0])
     wild = splice.effects(
         model, short, LAYER, {"wild": lambda x: jnp.where(jnp.arange(x.shape[1])[None, :, None] < n, x, jnp.nan)}

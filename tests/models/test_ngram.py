@@ -19,9 +19,7 @@ def samples(texts, seed):
 
 def slow(train, test, order):
     """Witten-Bell by dictionaries of strings; None stands for the edge of the text."""
-    vocab = sorted(
-        {int(c) for s in train for row, n in zip(ngram.truth_of(s), s.lengths, strict=True) for c in row[:n]}
-    )
+    vocab = sorted({int(c) for s in train for row, n in zip(s.true_ids, s.lengths, strict=True) for c in row[:n]})
 
     def neighbours(ids, n, at, count, step):
         spots = [at + step * d for d in range(1, count + 1)]
@@ -30,7 +28,7 @@ def slow(train, test, order):
     counts = {(step, length): {} for step in (-1, 1) for length in range(1, order)}
     first = Counter()
     for s in train:
-        for ids, true, n in zip(s.ids, ngram.truth_of(s), s.lengths, strict=True):
+        for ids, true, n in zip(s.ids, s.true_ids, s.lengths, strict=True):
             for at in range(n):
                 first[int(true[at])] += 1
                 for (step, length), table in counts.items():

@@ -15,10 +15,11 @@ from conftest import assert_one_line_error, tiny_splits
 from convert import load_restoration_model, read_checkpoint
 from jaxsae import load_samples
 from jaxsae.cli import process
-from jaxsae.config import ModelConfig, PretrainConfig
+from jaxsae.config import PretrainConfig
 from jaxsae.errors import InputError
 from jaxsae.models import pretrain, pretrain_data
 from jaxsae.models.restoration import from_params, params_of
+from jaxsae.models.restoration_config import ModelConfig
 from jaxsae.text import arrow, preparation
 from jaxsae.text.samples import Samples
 

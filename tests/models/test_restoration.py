@@ -9,9 +9,9 @@ from conftest import TINY
 from flax import nnx
 
 from convert import read_checkpoint, reference
-from jaxsae.config import ModelConfig
 from jaxsae.errors import InputError
 from jaxsae.models.restoration import RestorationModel, param_shapes, params_of, rotary_table, run_block
+from jaxsae.models.restoration_config import ModelConfig
 
 
 @pytest.fixture(scope="module")

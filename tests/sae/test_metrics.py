@@ -23,7 +23,7 @@ def constant_sae(value, d_sae=4):
 
 
 def test_perfect_reconstruction_scores_0():
-    result = score(identity_sae(), None, rows_of())
+    result = score(identity_sae(), rows_of())
     assert result.fvu < 1e-12
     np.testing.assert_allclose(result.l0, 5)
     assert (result.dead, result.dense, result.explained_variance) == (0, 1, 1 - result.fvu)
@@ -35,16 +35,16 @@ def test_perfect_reconstruction_scores_0():
 def test_the_mean_of_all_rows_scores_1_wherever_the_rows_lie():
     for offset in (0.0, 100.0):
         rows = rows_of(offset=offset)
-        result = score(constant_sae(np.asarray(rows, np.float64).mean(0).astype(np.float32)), None, rows)
+        result = score(constant_sae(np.asarray(rows, np.float64).mean(0).astype(np.float32)), rows)
         np.testing.assert_allclose(result.fvu, 1, rtol=1e-4)
         assert (result.l0, result.dead) == (0, 1)
 
 
 def test_a_constant_offset_is_penalised():
     rows = rows_of()
-    off = identity_sae()._replace(b_dec=jnp.full(5, 5.0))
+    off = identity_sae().replace(b_dec=jnp.full(5, 5.0))
     expected = 25 * rows.size / np.square(rows - rows.mean(0, keepdims=True)).sum()
-    np.testing.assert_allclose(score(off, None, rows).fvu, expected, rtol=1e-4)
+    np.testing.assert_allclose(score(off, rows).fvu, expected, rtol=1e-4)
 
 
 def test_batching_changes_nothing(monkeypatch):
@@ -63,7 +63,7 @@ def test_batching_changes_nothing(monkeypatch):
 def test_density_and_dead_count_rows():
     sae = SAE(jnp.eye(3), jnp.zeros(3), jnp.eye(3), jnp.zeros(3))
     rows = jnp.asarray([[1.0, -1, 0], [1, 1, 0], [1, -1, 0], [1, -1, -2]])
-    result = score(sae, None, rows)
+    result = score(sae, rows)
     assert result.density.tolist() == [1.0, 0.25, 0.0]
     np.testing.assert_allclose(result.dead, 1 / 3)
     np.testing.assert_allclose(result.l0, 1.25)
@@ -71,13 +71,13 @@ def test_density_and_dead_count_rows():
 
 @pytest.mark.parametrize("constant", [0.0, 3.0])
 def test_constant_rows_have_no_variance_to_explain(constant):
-    assert np.isnan(score(identity_sae(), None, jnp.full((20, 5), constant)).fvu)
+    assert np.isnan(score(identity_sae(), jnp.full((20, 5), constant)).fvu)
 
 
 def test_shrinkage_is_seen_where_the_direction_is_right():
     """x_hat = x / 2: a cosine of 1, half the norm, and a bias of |x|^2 / 4 over |x|^2 / 2."""
     half = identity_sae()
-    result = score(half._replace(W_dec=half.W_dec / 2), None, rows_of())
+    result = score(half.replace(W_dec=half.W_dec / 2), rows_of())
     np.testing.assert_allclose(result.cosine, 1, rtol=1e-6)
     np.testing.assert_allclose(result.norm_ratio, 0.5, rtol=1e-6)
     np.testing.assert_allclose(result.relative_reconstruction_bias, 0.5, rtol=1e-6)
@@ -86,7 +86,7 @@ def test_shrinkage_is_seen_where_the_direction_is_right():
 
 def test_rows_of_zeros_have_no_direction():
     rows = rows_of().at[:3].set(0.0)
-    result = score(identity_sae(), None, rows)
+    result = score(identity_sae(), rows)
     np.testing.assert_allclose((result.cosine, result.norm_ratio), 1, rtol=1e-6)
-    nothing = score(constant_sae(np.zeros(5, np.float32)), None, rows_of())
+    nothing = score(constant_sae(np.zeros(5, np.float32)), rows_of())
     assert (nothing.cosine, nothing.norm_ratio) == (0, 0)

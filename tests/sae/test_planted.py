@@ -14,7 +14,8 @@ def true_sae(planted, shrink=1.0, order=None):
     """Orthogonal directions are read and written by themselves."""
     D = planted.directions[order] if order is not None else planted.directions
     features, d_in = D.shape
-    return SAE(jnp.asarray(shrink * D.T), jnp.zeros(features), jnp.asarray(D), jnp.zeros(d_in), jnp.full(features, 0.1))
+    arrays = jnp.asarray(shrink * D.T), jnp.zeros(features), jnp.asarray(D), jnp.zeros(d_in), jnp.full(features, 0.1)
+    return SAE(*arrays, architecture="jumprelu")
 
 
 @pytest.fixture
@@ -36,32 +37,32 @@ def test_rows_are_sums_of_directions():
 
 def test_the_true_dictionary_scores_1_in_any_order(orthogonal):
     for order in (None, np.random.default_rng(0).permutation(12)):
-        np.testing.assert_allclose(recovery(true_sae(orthogonal, order=order), None, orthogonal, 5000), 1, rtol=1e-5)
+        np.testing.assert_allclose(recovery(true_sae(orthogonal, order=order), orthogonal, 5000), 1, rtol=1e-5)
 
 
 def test_each_figure_tells_its_own_fault(orthogonal):
-    shrunk = recovery(true_sae(orthogonal, shrink=0.7), None, orthogonal, 5000)
+    shrunk = recovery(true_sae(orthogonal, shrink=0.7), orthogonal, 5000)
     np.testing.assert_allclose(shrunk, (1, 1, 1, 0.7), rtol=1e-5)
     perfect = true_sae(orthogonal)
-    deaf = recovery(perfect._replace(threshold=jnp.full(12, 1.0)), None, orthogonal, 5000)
+    deaf = recovery(perfect.replace(threshold=jnp.full(12, 1.0)), orthogonal, 5000)
     np.testing.assert_allclose((deaf.precision, deaf.recall), (1, 0.5), atol=0.05)
-    hasty = recovery(perfect._replace(threshold=jnp.full(12, -1.0), b_enc=jnp.full(12, 0.05)), None, orthogonal, 5000)
+    hasty = recovery(perfect.replace(threshold=jnp.full(12, -1.0), b_enc=jnp.full(12, 0.05)), orthogonal, 5000)
     np.testing.assert_allclose((hasty.precision, hasty.recall), (0.25, 1), atol=0.05)
-    half = perfect._replace(W_dec=perfect.W_dec.at[:6].set(perfect.W_dec[6:]))
-    np.testing.assert_allclose(recovery(half, None, orthogonal, 5000).mean_max_cosine, 0.5, atol=1e-5)
+    half = perfect.replace(W_dec=perfect.W_dec.at[:6].set(perfect.W_dec[6:]))
+    np.testing.assert_allclose(recovery(half, orthogonal, 5000).mean_max_cosine, 0.5, atol=1e-5)
 
 
 def test_random_directions_score_low():
     planted = plant(256, 64, 5)
     other = plant(256, 64, 5, seed=3)
-    assert recovery(true_sae(other), None, planted, 2000).mean_max_cosine < 0.5
+    assert recovery(true_sae(other), planted, 2000).mean_max_cosine < 0.5
 
 
 def test_a_topk_finds_256_directions_in_64_dimensions():
     planted = plant(256, 64, 5)
-    config = TrainConfig.modern(architecture="topk", target_l0=5, expansion=4, epochs=5)
+    config = TrainConfig(recipe="modern", architecture="topk", target_l0=5, expansion=4, epochs=5)
     trained = train_sae(planted.rows(100_000, seed=0), config)
-    found = recovery(trained.sae, trained.config.k, planted)
+    found = recovery(trained.sae, planted)
     assert found.mean_max_cosine > 0.98
     # a TopK has five latents on every row, be there three directions in it or eight
     assert found.precision > 0.7
@@ -78,5 +79,5 @@ def test_figures_do_not_depend_on_the_norms_of_decoder_rows():
         SAE(directions.T / by[None, :], jnp.zeros(12), directions * by[:, None], jnp.zeros(8))
         for by in (jnp.ones(12), grown)
     ]
-    one, other = (recovery(sae, None, planted, n=500) for sae in same)
+    one, other = (recovery(sae, planted, n=500) for sae in same)
     np.testing.assert_allclose(one, other, rtol=1e-5)

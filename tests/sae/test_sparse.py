@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsae.config import SAEConfig
 from jaxsae.sae import sparse
-from jaxsae.sae.autoencoder import SAE, loss
+from jaxsae.sae.architectures import Aim
+from jaxsae.sae.autoencoder import SAE
+from jaxsae.sae.loss import loss
 
 D_IN, D_SAE, K = 7, 60, 4
 
@@ -17,14 +18,13 @@ def test_loss_figures_and_gradients_are_the_dense_ones(n):
     with jax.enable_x64(True):
         rng = np.random.default_rng(0)
         shapes = (D_IN, D_SAE), (D_SAE,), (D_SAE, D_IN), (D_IN,)
-        sae = SAE(*(jnp.asarray(rng.standard_normal(shape)) for shape in shapes))
-        sae = sae._replace(b_enc=sae.b_enc - 4.0)  # so that rows have fewer than k positive pre-activations
+        sae = SAE(*(jnp.asarray(rng.standard_normal(shape)) for shape in shapes), architecture="topk", k=K)
+        sae = sae.replace(b_enc=sae.b_enc - 4.0)  # so that rows have fewer than k positive pre-activations
         x = jnp.asarray(rng.standard_normal((n, D_IN)))
-        config = SAEConfig(D_IN, D_SAE, k=K, architecture="topk")
 
         def run(is_sparse):
             def of(sae, x):
-                return loss(sae, x, jnp.float64(0), config, sparse=is_sparse)
+                return loss(sae, x, Aim(jnp.float64(0), 0.0, 1.0), sparse=is_sparse)
 
             return jax.jit(jax.value_and_grad(of, argnums=(0, 1), has_aux=True))(sae, x)
 
@@ -34,7 +34,7 @@ def test_loss_figures_and_gradients_are_the_dense_ones(n):
         assert 0 < seen.l0 == dense_seen.l0 < K
         np.testing.assert_array_equal(seen.fired, dense_seen.fired)
         np.testing.assert_allclose(d_x, dense_d_x, rtol=0, atol=1e-12)
-        for name in sae._fields[:4]:
+        for name in ("W_enc", "b_enc", "W_dec", "b_dec"):
             np.testing.assert_allclose(getattr(grads, name), getattr(dense_grads, name), rtol=0, atol=1e-12)
 
 

@@ -20,12 +20,13 @@ from jaxsae.activations.rows import RowsOnDisk
 from jaxsae.config import TrainConfig
 from jaxsae.errors import InputError
 from jaxsae.files import atomic_path, exclusive
-from jaxsae.train import loop
-from jaxsae.train.checkpointer import FolderCheckpointer, state_folder
-from jaxsae.train.loop import Member, training
+from jaxsae.train.checkpointer import Checkpointer, state_folder
+from jaxsae.train.events import Finished, PartEnd, Position, Resumable, Resumed, StepEnd
+from jaxsae.train.loop import train
+from jaxsae.train.plan import Member, Part
 
 GUIDE = TrainConfig(epochs=6, batch_size=32, lr=1e-3, patience=2)
-MODERN = TrainConfig.modern(epochs=4, batch_size=32)
+MODERN = TrainConfig(recipe="modern", epochs=4, batch_size=32)
 
 
 def rows_of(layer):
@@ -54,30 +55,38 @@ class StoppedError(Exception):
     """By the test."""
 
 
+def named(members):
+    return {f"{i}.pt": member for i, member in enumerate(members)}
+
+
+def checkpointer_of(members, folder, done=(), every=0.0):
+    settings = {name: {"layer": m.layer, **m.config.settings()} for name, m in named(members).items()}
+    return Checkpointer({name: folder / name for name in settings}, settings, set(done), every)
+
+
 def run(rows, members, folder, done=(), stop_after=None):
-    """Train with states in `folder`, save every epoch, and stop after so many steps; {number: arrays} of what came."""
-    settings = {folder / f"{i}.pt": {"layer": m.layer, **dataclasses.asdict(m.config)} for i, m in enumerate(members)}
-    steps, taken_up = [], []
-    keeper = FolderCheckpointer(
-        settings,
-        {folder / f"{i}.pt" for i in done},
-        every=0,
-        stopping=lambda: stop_after is not None and len(steps) >= stop_after,
-        on_taken_up=taken_up.append,
-    )
-    found = {}
-    for number, trained in training(rows, members, keeper=keeper, on_step=steps.append):
-        found[number] = trained
-    keeper.close()
-    return found, len(steps), taken_up
+    """Train with states in `folder`, save every epoch, and stop after so many steps; {name: trained} of what came."""
+    checkpointer, steps, resumed, found = checkpointer_of(members, folder, done), 0, [], {}
+    for event in train(rows, named(members), load=checkpointer.load, done=done):
+        steps += isinstance(event, StepEnd)
+        if isinstance(event, Resumed):
+            resumed.append(event.position)
+        if isinstance(event, Finished):
+            found[event.member] = event.trained
+        stop = stop_after is not None and steps >= stop_after and isinstance(event, Resumable | PartEnd)
+        checkpointer.listen(event, stop)
+        if stop:
+            break
+    checkpointer.close()
+    return found, steps, resumed
 
 
 def assert_same(found, expected):
     assert found.keys() == expected.keys()
-    for number, one in found.items():
-        assert one.epochs == expected[number].epochs
-        assert one.config == expected[number].config
-        for a, b in zip(one.sae, expected[number].sae, strict=True):
+    for name, one in found.items():
+        assert one.epochs == expected[name].epochs
+        assert one.config == expected[name].config
+        for a, b in zip(jax.tree.leaves(one.sae), jax.tree.leaves(expected[name].sae), strict=True):
             np.testing.assert_array_equal(a, b)
 
 
@@ -108,7 +117,7 @@ def test_states_of_another_run_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"0.state holds a run with another lr, seed; resume with the same, or"):
         run(rows, [Member(0, with_(GUIDE, lr=2e-3, seed=1))], tmp_path)
     with pytest.raises(InputError, match=r"0.state holds a run with another lr; resume"):
-        run(rows, [Member(0, with_(GUIDE, lr=2e-3))], tmp_path, done=[0])
+        run(rows, [Member(0, with_(GUIDE, lr=2e-3))], tmp_path, done=["0.pt"])
     more = [Member(0, with_(GUIDE, seed=n)) for n in (0, 1)]
     with pytest.raises(InputError, match="holds a run with another files, "):
         run(rows, more, tmp_path)
@@ -121,7 +130,7 @@ def test_what_had_stopped_must_be_there(tmp_path):
     stop = 1
     while not (found := run(rows, members, tmp_path, stop_after=stop)[0]):
         stop = 6
-    with pytest.raises(InputError, match=rf"{min(found)}.pt was written before the run was stopped, and must be there"):
+    with pytest.raises(InputError, match=rf"{min(found)} was written before the run was stopped, and must be there"):
         run(rows, members, tmp_path)
 
 
@@ -141,10 +150,11 @@ def test_the_newest_whole_state_is_taken(tmp_path):
 
 
 def test_a_save_that_fails_is_told(tmp_path):
-    keeper = FolderCheckpointer({tmp_path / "0.pt": {"lr": 1}}, done=(), every=0)
+    checkpointer = Checkpointer({"0.pt": tmp_path / "0.pt"}, {"0.pt": {"lr": 1}}, done=(), every=0)
     state_folder(tmp_path / "0.pt").write_text("in the way")
+    event = Resumable(Part(("0.pt",), 9), Position(2, 0, ("0.pt",), {"0.pt": []}), 1, lambda: {"a": np.zeros(3)})
     with pytest.raises(OSError, match=r"the state could not be saved in .*0.state"):
-        keeper.save([0], 1, loop.Position(1, 1, (0,), {0: []}), {"a": np.zeros(3)})
+        checkpointer.listen(event)
 
 
 def test_a_state_is_of_the_moment_that_it_is_saved(tmp_path):
@@ -252,15 +262,15 @@ def test_resumed_by_the_command(small, script, tmp_path, monkeypatch):
     whole_run = {path.name: path.read_bytes() for path in (tmp_path / "unstopped").glob("*.pt")}
     assert len(whole_run) == 4
 
-    save = FolderCheckpointer.save
+    listen = Checkpointer.listen
 
-    def save_and_die(self, members, step, position, state):
-        save(self, members, step, position, state)
-        if position.epoch == 3:
+    def save_and_die(self, event, stopping=False):
+        listen(self, event, stopping)
+        if isinstance(event, Resumable) and event.position.epoch == 3:
             self.close()
             raise StoppedError
 
-    monkeypatch.setattr(FolderCheckpointer, "save", save_and_die)
+    monkeypatch.setattr(Checkpointer, "listen", save_and_die)
     with pytest.raises(StoppedError):
         script("train", *flags)
     monkeypatch.undo()
@@ -308,21 +318,55 @@ def test_killed_anywhere(tmp_path):
     assert kill_anywhere.trials(tmp_path, ["extract"], times=1, seed=0) == []
 
 
-def test_a_state_that_is_not_finite_is_not_saved(tmp_path, monkeypatch):
+def test_a_state_that_is_not_finite_is_not_saved(tmp_path):
     """States are due at every step; the last one saved is that before the step that the error names."""
     rows = {0: rows_of(0).at[77, 3].set(jnp.nan)}
-    saved, save = [], FolderCheckpointer.save
+    saved, checkpointer = [], checkpointer_of(RUNS["guide"], tmp_path, every=-100.0)
 
-    def noted(self, members, step, position, state):
-        saved.append(position.done)
-        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.sae))
-        save(self, members, step, position, state)
+    def go_on():
+        for event in train(rows, named(RUNS["guide"]), load=checkpointer.load):
+            checkpointer.listen(event)
+            if isinstance(event, Resumable):
+                saved.append(event.position.done)
+                assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(event.state().sae))
 
-    monkeypatch.setattr(FolderCheckpointer, "save", noted)
-    keeper = FolderCheckpointer({tmp_path / "0.pt": {}}, set(), every=-100)
     with pytest.raises(InputError, match=r"did not in step (\d) of epoch 1") as refused:
-        list(training(rows, RUNS["guide"], keeper=keeper))
-    keeper.close()
+        go_on()
+    checkpointer.close()
     step = int(str(refused.value).split("step ")[1][0])
     assert saved == list(range(1, step))
     assert step > 1
+
+
+def test_states_have_one_layout_whatever_the_device(tmp_path, monkeypatch):
+    """Where a step gathers single latents, as on a CPU, W_enc is transposed: a state saved there goes on elsewhere."""
+    from jaxsae.train import step as step_lib
+
+    rows, config = {0: rows_of(0)}, TrainConfig(epochs=6, batch_size=32, lr=1e-3, patience=6, k_sparse=2, expansion=4)
+    members = [Member(0, config)]
+
+    def on(gathers):
+        monkeypatch.setattr(step_lib, "sparse_pays", lambda config: gathers)
+
+    on(True)
+    expected, _, _ = run(rows, members, tmp_path / "unstopped")
+    run(rows, members, tmp_path, stop_after=15)
+    on(False)
+    found, _, resumed = run(rows, members, tmp_path)
+    assert resumed
+    ours, theirs = found["0.pt"].sae, expected["0.pt"].sae
+    for name in ("W_enc", "b_enc", "W_dec", "b_dec"):
+        np.testing.assert_allclose(getattr(ours, name), getattr(theirs, name), rtol=0, atol=1e-4)
+
+
+def test_a_state_of_an_older_layout_is_refused(tmp_path, monkeypatch):
+    from jaxsae.train import states
+
+    rows, members = {0: rows_of(0)}, RUNS["guide"]
+    with monkeypatch.context() as older:
+        older.setattr(states, "STATE_FORMAT", 1)
+        run(rows, members, tmp_path, stop_after=9)
+    with pytest.raises(
+        InputError, match=r"0.state holds a state of format 1, and must be of 2; finish it with the vers"
+    ):
+        run(rows, members, tmp_path)

@@ -1,7 +1,7 @@
 """Training against PyTorch, step for step, and the laws of the loop."""
 
+import dataclasses
 import math
-from typing import get_args
 
 import jax
 import jax.numpy as jnp
@@ -9,16 +9,20 @@ import numpy as np
 import optax
 import pytest
 from conftest import needs_torch, torch
+from helpers import THRESHOLDED
 
-from jaxsae.config import THRESHOLDED, Architecture, SAEConfig, TrainConfig
+from jaxsae.config import ARCHITECTURES, SAEConfig, TrainConfig
 from jaxsae.errors import InputError
-from jaxsae.sae import autoencoder as sae_lib
 from jaxsae.sae import basis as basis_lib
+from jaxsae.sae.architectures import Aim, encode, init, scale_threshold
 from jaxsae.sae.autoencoder import SAE
+from jaxsae.sae.loss import loss
 from jaxsae.sae.metrics import score
 from jaxsae.sae.planted import plant
-from jaxsae.train import loop
-from jaxsae.train.loop import Epoch, Member, batches, train_sae, train_saes
+from jaxsae.train.events import EpochEnd, Finished
+from jaxsae.train.group import batches, schedule
+from jaxsae.train.loop import train, train_sae, train_saes
+from jaxsae.train.plan import Member
 from jaxsae.train.step import Members, Stepper, TrainState, optimizer
 
 nn = torch and torch.nn
@@ -33,7 +37,7 @@ def some_rows(n=640, d_in=D_IN, seed=0):
 
 
 def ensemble_of_one(config, seed=0, dtype=jnp.float32):
-    sae = sae_lib.init(jax.random.key(seed), config)
+    sae = init(jax.random.key(seed), config)
     return jax.tree.map(lambda a: a.astype(dtype)[None], sae)
 
 
@@ -48,7 +52,8 @@ class TorchTrainer:
         if not torch:
             pytest.skip("needs torch")
         self.params = {
-            name: nn.Parameter(torch.from_numpy(np.array(a))) for name, a in sae._asdict().items() if a is not None
+            name: nn.Parameter(torch.from_numpy(np.array(getattr(sae, name))))
+            for name in ("W_enc", "b_enc", "W_dec", "b_dec")
         }
         self.optimizer = torch.optim.Adam(self.params.values(), lr=lr)
         self.l1_coef, self.k = l1_coef, k
@@ -190,8 +195,9 @@ def test_decoder_rows_have_unit_norm_and_l0_is_at_most_k(rows, k):
 
 def test_epoch_figures_are_means_over_the_batches(rows):
     """Recomputed from the weights before each step."""
-    seen: list[Epoch] = []
-    trained = train_sae(rows, CONFIG, on_epoch=seen.append)
+    events = list(train({0: rows}, {"a": Member(0, CONFIG)}))
+    seen = [event.epoch for event in events if isinstance(event, EpochEnd)]
+    [trained] = [event.trained for event in events if isinstance(event, Finished)]
     assert seen == trained.epochs
     sae_config = CONFIG.sae(D_IN)
     stepper, members = Stepper(sae_config, optimizer(LR)), Members.of([sae_config], BATCH)
@@ -199,8 +205,8 @@ def test_epoch_figures_are_means_over_the_batches(rows):
     losses, l0s = [], []
     for batch in batches(len(rows), BATCH, seed=0, epoch=1):
         sae, x = jax.tree.map(lambda a: a[0], stepper.saes(state.sae)), rows[jnp.asarray(batch)]
-        loss, step_figures = sae_lib.loss(sae, x, jnp.float32(1e-3), sae_config)
-        losses.append(float(loss))
+        value, step_figures = loss(sae, x, Aim(jnp.float32(1e-3), 0.0, 1.0))
+        losses.append(float(value))
         l0s.append(float(step_figures.l0))
         state = stepper.step(state, members, rows, jnp.asarray(batch))
     assert seen[0].number == 1
@@ -210,9 +216,9 @@ def test_epoch_figures_are_means_over_the_batches(rows):
 
 def test_same_seed_same_bits_other_seed_other_bits(rows):
     first, again = train_sae(rows, CONFIG), train_sae(rows, CONFIG)
-    for a, b in zip(first.sae, again.sae, strict=True):
+    for a, b in zip(jax.tree.leaves(first.sae), jax.tree.leaves(again.sae), strict=True):
         np.testing.assert_array_equal(a, b)
-    other = train_sae(rows, TrainConfig(**{**CONFIG.__dict__, "seed": 1}))
+    other = train_sae(rows, dataclasses.replace(CONFIG, seed=1))
     assert (np.asarray(other.sae.W_enc) != np.asarray(first.sae.W_enc)).any()
 
 
@@ -236,7 +242,7 @@ def test_it_stops_after_patience_epochs_without_a_new_lowest_loss(rows):
     assert min(losses[-3:]) >= min(losses[:-3])
 
 
-@pytest.mark.parametrize("architecture", get_args(Architecture))
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_an_ensemble_is_its_members_side_by_side(architecture):
     """Members with other penalties, targets and seeds, in one step: each moves as it does alone."""
     with jax.enable_x64(True):
@@ -301,7 +307,7 @@ def test_several_saes_are_those_trained_alone():
         5: jnp.asarray(some_rows(340, seed=2) + 1, jnp.float32),
     }
     guide = {"batch_size": BATCH, "expansion": 2, "lr": 1e-2, "patience": 1, "epochs": 12}
-    modern = guide | {"recipe": "modern", "epochs": 3}
+    modern = {"recipe": "modern", "batch_size": BATCH, "expansion": 2, "lr": 1e-2, "epochs": 3}
     still = guide | {"lr": 1e-12}  # no loss is the lowest for long
     configs = [
         TrainConfig(**how, l1_coef=l1, seed=s) for how in (still, guide) for l1, s in ((0, 0), (1, 1), (1e-2, 0))
@@ -310,18 +316,16 @@ def test_several_saes_are_those_trained_alone():
     configs += [TrainConfig(**modern, target_l0=n, seed=n) for n in (4, 8)]
     configs += [TrainConfig(**guide, architecture="topk", k_sparse=k) for k in (3, 4)]
     members = [Member(layer, config) for config in configs for layer in (2, 5)]
-    said = []
-    together = train_saes(rows, members, on_epoch=lambda member, epoch: said.append((member, epoch.number)))
+    together = train_saes(rows, members)
     lengths = [len(t.epochs) for t in together[:6]]
     assert len(set(lengths)) > 1  # they did not all stop at once
-    assert {member for member, _ in said} == set(range(len(members)))
     for number, (member, trained) in enumerate(zip(members, together, strict=True)):
         if number % 4 not in (0, 3):  # of each kind one, on the one layer or the other
             continue
         alone = train_sae(rows[member.layer], member.config)
-        assert [n for m, n in said if m == number] == [e.number for e in alone.epochs]
+        assert [e.number for e in trained.epochs] == [e.number for e in alone.epochs]
         np.testing.assert_allclose([e.loss for e in trained.epochs], [e.loss for e in alone.epochs], rtol=2e-3)
-        one, other = (score(t.sae, t.config.k, rows[member.layer]) for t in (trained, alone))
+        one, other = (score(t.sae, rows[member.layer]) for t in (trained, alone))
         np.testing.assert_allclose(one.fvu, other.fvu, rtol=5e-3)
         np.testing.assert_allclose(one.l0, other.l0, rtol=2e-2)
         assert trained.config.architecture == alone.config.architecture
@@ -352,22 +356,22 @@ def test_no_step_waits_for_the_device(rows, monkeypatch):
 
 
 def test_bfloat16_trains_close_to_float32(rows):
-    config = TrainConfig(**{**CONFIG.__dict__, "epochs": 20})
+    config = dataclasses.replace(CONFIG, epochs=20)
     exact, rounded = (
         train_sae(rows, config),
-        train_sae(rows, TrainConfig(**{**config.__dict__, "precision": "bfloat16"})),
+        train_sae(rows, dataclasses.replace(config, precision="bfloat16")),
     )
     assert rounded.sae.W_enc.dtype == jnp.float32
     assert (np.asarray(rounded.sae.W_enc) != np.asarray(exact.sae.W_enc)).any()
     np.testing.assert_allclose(rounded.epochs[-1].loss, exact.epochs[-1].loss, rtol=0.02)
 
 
-@pytest.mark.parametrize("architecture", get_args(Architecture))
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("members", [1, 2])
 def test_every_architecture_trains_in_bfloat16(rows, architecture, members):
     settings = {"architecture": architecture, "k_sparse" if architecture == "topk" else "target_l0": 3}
     configs = [
-        TrainConfig.modern(**settings, epochs=1, batch_size=33, precision="bfloat16", seed=seed)
+        TrainConfig(recipe="modern", **settings, epochs=1, batch_size=33, precision="bfloat16", seed=seed)
         for seed in range(members)
     ]
     for result in train_saes({0: rows}, [Member(0, config) for config in configs]):
@@ -382,12 +386,12 @@ def test_adam_is_optaxs_with_pytorchs_defaults():
 
 
 def test_bad_rows_are_refused(rows):
-    with pytest.raises(InputError, match="rows must be at least a batch, got 200 rows and --batch-size 256"):
+    with pytest.raises(InputError, match="rows must be at least a batch, got 200 rows and a batch_size of 256"):
         train_sae(rows, TrainConfig(epochs=1))
     with pytest.raises(InputError, match=r"loss and gradient must stay finite, and did not in step . of epoch 1"):
         train_sae(rows.at[3, 3].set(jnp.nan), CONFIG)
     with pytest.raises(InputError, match="rows must be finite numbers"):
-        train_sae(rows.at[3, 3].set(jnp.inf), TrainConfig.modern(epochs=1, batch_size=BATCH))
+        train_sae(rows.at[3, 3].set(jnp.inf), TrainConfig(recipe="modern", epochs=1, batch_size=BATCH))
     with pytest.raises(InputError, match="k must be in"):
         train_sae(rows, TrainConfig(batch_size=8, expansion=1, k_sparse=25, architecture="topk"))
 
@@ -398,16 +402,16 @@ def many_rows():
 
 
 @pytest.mark.parametrize(
-    ("recipe", "architecture"), [("guide", "relu"), ("guide", "topk"), *(("modern", a) for a in get_args(Architecture))]
+    ("recipe", "architecture"), [("guide", "relu"), ("guide", "topk"), *(("modern", a) for a in ARCHITECTURES)]
 )
 def test_a_target_l0_is_reached(recipe, architecture):
     rows, settings = many_rows(), {"architecture": architecture, "target_l0": 6, "batch_size": 64}
     if recipe == "modern":
-        config = TrainConfig.modern(**settings, epochs=10)
+        config = TrainConfig(recipe="modern", **settings, epochs=10)
     else:
         config = TrainConfig(**settings, epochs=30, patience=30, lr=1e-3)
     trained = train_sae(rows, config)
-    result = score(trained.sae, trained.config.k, rows)
+    result = score(trained.sae, rows)
     np.testing.assert_allclose(result.l0, 6, rtol=0.1)
     assert result.fvu < (0.4 if recipe == "modern" else 0.95)
     np.testing.assert_allclose(np.linalg.norm(trained.sae.W_dec, axis=1), 1, atol=1e-5)
@@ -421,10 +425,10 @@ def test_a_jumprelu_of_a_narrow_stream_keeps_its_latents():
     """
     planted = plant(512, 32, active=8, power=0.5, noise=0.05)
     rows = planted.rows(8192, seed=1)
-    trained = train_sae(rows, TrainConfig.modern(architecture="jumprelu", target_l0=8, expansion=8))
+    trained = train_sae(rows, TrainConfig(recipe="modern", architecture="jumprelu", target_l0=8, expansion=8))
     assert trained.epochs[-1].l0 < 8 * 1.25
     for of in (rows, planted.rows(8192, seed=2)):
-        result = score(trained.sae, None, of)
+        result = score(trained.sae, of)
         assert result.dead <= 0.05
         np.testing.assert_allclose(result.l0, 8, rtol=0.05)
 
@@ -432,8 +436,8 @@ def test_a_jumprelu_of_a_narrow_stream_keeps_its_latents():
 def test_the_modern_recipe_is_better_than_the_guides_in_a_fifth_of_the_steps():
     rows = many_rows()
     guide = train_sae(rows, TrainConfig(architecture="topk", k_sparse=6, batch_size=64, epochs=25))
-    modern = train_sae(rows, TrainConfig.modern(architecture="topk", k_sparse=6, batch_size=64, epochs=5))
-    fvu_guide, fvu_modern = (score(t.sae, 6, rows).fvu for t in (guide, modern))
+    modern = train_sae(rows, TrainConfig(recipe="modern", architecture="topk", k_sparse=6, batch_size=64, epochs=5))
+    fvu_guide, fvu_modern = (score(t.sae, rows).fvu for t in (guide, modern))
     assert fvu_modern < fvu_guide / 2
 
 
@@ -441,7 +445,7 @@ def test_both_recipes_mean_the_same_penalty():
     """At their end they minimise the same loss, in the units of the rows: a penalty that silences half does in both."""
     rows = many_rows()
     guide = train_sae(rows, TrainConfig(l1_coef=1.0, batch_size=64, epochs=60, patience=60, lr=3e-3))
-    modern = train_sae(rows, TrainConfig.modern(l1_coef=1.0, batch_size=64, epochs=20))
+    modern = train_sae(rows, TrainConfig(recipe="modern", l1_coef=1.0, batch_size=64, epochs=20))
     assert modern.config.l1_coef == guide.config.l1_coef == 1.0
     np.testing.assert_allclose(modern.epochs[-1].loss, guide.epochs[-1].loss, rtol=0.25)
 
@@ -463,16 +467,16 @@ def test_the_principal_basis_has_uncorrelated_coordinates_of_mean_variance_1():
 @pytest.mark.parametrize("own", [False, True], ids=["one", "of each latent"])
 def test_the_firing_threshold_gives_the_target_l0(own):
     rows = many_rows()
-    sae = jax.tree.map(lambda a: a[0], ensemble_of_one(SAEConfig(D_IN, D_SAE)))
+    sae = jax.tree.map(lambda a: a[0], ensemble_of_one(SAEConfig(D_IN, D_SAE, architecture="batchtopk")))
     thresholds = jnp.linspace(0.1, 0.3, D_SAE)
-    found = loop.firing_threshold(sae._replace(threshold=thresholds) if own else sae, rows, 7)
-    fires = sae_lib.encode(sae._replace(threshold=found), rows) > 0
+    finished = scale_threshold(sae.replace(threshold=thresholds) if own else sae, rows, 7)
+    found, fires = finished.threshold, encode(finished, rows) > 0
     np.testing.assert_allclose(fires.sum(axis=1).mean(), 7, atol=1e-3)
     ratio = found / thresholds if own else found
     np.testing.assert_allclose(ratio, ratio[0], rtol=1e-5)
 
 
-@pytest.mark.parametrize("architecture", get_args(Architecture))
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_silent_latents_are_revived(architecture):
     """A third of the latents can fire on no row; they fire again with `revive`, and with it only."""
     rows = jnp.asarray(some_rows(2048, seed=6), jnp.float32)
@@ -481,11 +485,11 @@ def test_silent_latents_are_revived(architecture):
 
     def fire_again(revive):
         saes = ensemble_of_one(config)
-        saes = saes._replace(b_enc=jnp.where(silent, -0.7, saes.b_enc), W_enc=saes.W_dec.swapaxes(1, 2))
+        saes = saes.replace(b_enc=jnp.where(silent, -0.7, saes.b_enc), W_enc=saes.W_dec.swapaxes(1, 2))
         if saes.threshold is not None:
-            saes = saes._replace(threshold=saes.threshold + 0.5)
+            saes = saes.replace(threshold=saes.threshold + 0.5)
         # further from firing than any row brings them
-        saes = saes._replace(W_enc=jnp.where(silent[None, None, :], 0.01, 1.0) * saes.W_enc)
+        saes = saes.replace(W_enc=jnp.where(silent[None, None, :], 0.01, 1.0) * saes.W_enc)
         stepper = Stepper(config, optimizer(1e-3), revive=revive)
         state, members, fired = stepper.begin(saes, 1e-3, 6.0), Members.of([config], BATCH), np.zeros(D_SAE, bool)
         for epoch in range(8):
@@ -499,10 +503,10 @@ def test_silent_latents_are_revived(architecture):
 
 
 def test_the_learning_rate_rises_stays_and_falls_to_0():
-    rates = [float(loop.schedule(0.5, 120)(step)) for step in range(121)]
+    rates = [float(schedule(0.5, 120)(step)) for step in range(121)]
     np.testing.assert_allclose(rates[:6], np.linspace(0.5 / 6, 0.5, 6), rtol=1e-5)
     assert rates[6:81] == [0.5] * 75
     assert (np.diff(rates[80:]) < 0).all()
     np.testing.assert_allclose(rates[-1], 0, atol=1e-6)
-    assert float(loop.schedule(0.5, 120, decay=0.5)(59)) == 0.5 > float(loop.schedule(0.5, 120, decay=0.5)(62))
-    assert all(math.isfinite(float(loop.schedule(0.5, steps)(0))) for steps in (1, 2, 3))
+    assert float(schedule(0.5, 120, decay=0.5)(59)) == 0.5 > float(schedule(0.5, 120, decay=0.5)(62))
+    assert all(math.isfinite(float(schedule(0.5, steps)(0))) for steps in (1, 2, 3))

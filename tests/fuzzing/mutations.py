@@ -1,12 +1,10 @@
-#!/usr/bin/env python3
 """Feed mutated files to the readers: each is read, or refused by one line. Nothing else, and nothing in them is run.
 
-    python tests/fuzz.py --times 20000
+    python tests/fuzzing bytes --times 20000
 
 Runs in processes of limited memory, each input within a limit of time; the input that breaks one is written down.
 """
 
-import argparse
 import io
 import json
 import multiprocessing
@@ -14,9 +12,6 @@ import random
 import resource
 import shutil
 import signal
-import sys
-import tempfile
-import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -41,12 +36,12 @@ def seeds(folder: Path) -> dict[str, Path]:
     from convert import convert_sae, save_sae
     from jaxsae.config import SAEConfig
     from jaxsae.features.concepts import BUILT_IN
-    from jaxsae.sae import autoencoder as sae_lib
+    from jaxsae.sae.architectures import init
     from jaxsae.text import arrow
 
     torch.save(checkpoint_content(), folder / "model.pt")
     config = SAEConfig(8, 16, k=3, architecture="topk")
-    save_sae(folder / "sae.pt", sae_lib.init(jax.random.key(0), config), config, [1.0, 0.5], {"layer": 1})
+    save_sae(folder / "sae.pt", init(jax.random.key(0), config), config, [1.0, 0.5], {"layer": 1})
     (folder / "dataset").mkdir()
     arrow.save_splits(folder / "dataset", tiny_splits())
     texts = [{"_id": str(n), "atf": f"{n}. a-na [x] šar-ri#\n$ blank\n&P12 = x"} for n in range(30)]
@@ -256,19 +251,3 @@ def fuzz(folder: Path, times: int, first: int = 0, at_once: int = 1000) -> tuple
             start = number + 1
         shutil.rmtree(scratch, ignore_errors=True)
     return counts, wrong
-
-
-if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parents[1]))  # else tests/convert/ would pass for convert/
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--times", type=int, default=20_000)
-    parser.add_argument("--first", type=int, default=0)
-    args = parser.parse_args()
-    began = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder:
-        counts, problems = fuzz(Path(folder), args.times, args.first)
-    print(*problems, sep="\n")
-    for kind, (fine, refused) in counts.items():
-        print(f"{kind:14} {fine + refused:6} inputs: {refused} refused, {fine} read")
-    print(f"{len(problems)} of {args.times} went wrong, in {time.monotonic() - began:.0f} s")
-    sys.exit(bool(problems))

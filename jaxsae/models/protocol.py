@@ -1,0 +1,87 @@
+"""What the rest of the library asks of a model: the residual stream after each block, and what follows from it."""
+
+from collections.abc import Iterator
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Array, Float, Int, Num
+
+from jaxsae.text.tokenizer import Tokenizer
+
+Ids = Int[Array | np.ndarray, "batch position"]
+Mask = Num[Array | np.ndarray, "batch position"]
+ResidualStream = Float[Array, "batch position d_model"]
+
+
+class ModelShape(Protocol):
+    """What is known of a model without its weights."""
+
+    @property
+    def n_layers(self) -> int:
+        """Number of blocks; layer `i` is the residual stream after block `i`, counted from 0."""
+
+    @property
+    def d_model(self) -> int:
+        """Width of the residual stream."""
+
+    @property
+    def max_position(self) -> int:
+        """Longest text, in tokens."""
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """What its token ids stand for."""
+
+    def check_layer(self, layer: int) -> None:
+        """Raise `InputError` unless the model has such a layer."""
+
+
+@runtime_checkable  # for the tests, where types of arguments are checked at run time
+class ResidualModel(ModelShape, Protocol):
+    """A model whose residual stream can be read after every block, and changed there.
+
+    `mask`: 1 = real, 0 = padding, which no position attends to; None: every position is real.
+    """
+
+    @property
+    def dtype(self) -> Any:
+        """Of the residual stream."""
+
+    def stream(self, ids: Ids, mask: Mask | None = None) -> Iterator[ResidualStream]:
+        """The residual stream after block 0, 1, ...; a block runs when its value is asked for."""
+
+    def resid_post(self, ids: Ids, mask: Mask | None = None, *, layer: int) -> ResidualStream:
+        """The residual stream after block `layer`; later blocks do not run."""
+
+    def resume(self, x: ResidualStream, mask: Mask | None = None, *, layer: int) -> ResidualStream:
+        """The last block's output, `x` being the residual stream after block `layer`, changed or not."""
+
+    def unembed(self, x: ResidualStream) -> Float[Array, "batch position vocab"]:
+        """Logits over token ids, from the last block's output."""
+
+    def direct_logits(
+        self, directions: Float[np.ndarray, "n d_model"], ids: Int[np.ndarray, " ids"]
+    ) -> Float[np.ndarray, "n ids"]:
+        """What directions in the residual stream add to the logits of `ids` past all later blocks.
+
+        Up to a factor that is the same for all ids, such as the one that a last normalisation divides by.
+        """
+
+
+class StoredModel(Protocol):
+    """A model on disk, as `convert.read_checkpoint` reads it."""
+
+    @property
+    def config(self) -> ModelShape:
+        """Its shape."""
+
+    @property
+    def sha256(self) -> str:
+        """Of its file."""
+
+    @property
+    def identity(self) -> str:
+        """SHA-256 of what it computes, whatever file it is stored in."""
+
+    def model(self, *, n_layers: int | None = None) -> ResidualModel:
+        """The model; with `n_layers`, of the first blocks alone."""
