@@ -1,4 +1,7 @@
-"""What the rest of the library asks of a model: the residual stream after each block, and what follows from it."""
+"""What the rest of the library asks of a model: the residual stream after each block, and what follows from it.
+
+The protocols can be checked at run time because the tests check the types of arguments.
+"""
 
 from collections.abc import Iterator
 from typing import Any, Protocol, runtime_checkable
@@ -13,6 +16,7 @@ Mask = Num[Array | np.ndarray, "batch position"]
 ResidualStream = Float[Array, "batch position d_model"]
 
 
+@runtime_checkable
 class ModelShape(Protocol):
     """What is known of a model without its weights."""
 
@@ -36,7 +40,7 @@ class ModelShape(Protocol):
         """Raise `InputError` unless the model has such a layer."""
 
 
-@runtime_checkable  # for the tests, where types of arguments are checked at run time
+@runtime_checkable
 class ResidualModel(ModelShape, Protocol):
     """A model whose residual stream can be read after every block, and changed there.
 
@@ -68,6 +72,7 @@ class ResidualModel(ModelShape, Protocol):
         """
 
 
+@runtime_checkable
 class StoredModel(Protocol):
     """A model on disk, as `convert.read_checkpoint` reads it."""
 

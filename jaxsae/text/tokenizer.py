@@ -1,16 +1,19 @@
 """Text <-> token ids."""
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int
 
 from jaxsae.errors import listed, require
 
+TokenIds = Int[np.ndarray, " n"] | Sequence[int]
 
+
+@runtime_checkable  # for the tests, which check the types of arguments
 class Tokenizer(Protocol):
     """What a model's ids stand for."""
 
@@ -25,10 +28,10 @@ class Tokenizer(Protocol):
           InputError: something in it has no id; it is named with its position.
         """
 
-    def decode(self, ids: Iterable[int]) -> str:
+    def decode(self, ids: TokenIds) -> str:
         """The text that ids stand for; what `encode` has made becomes the same text again."""
 
-    def pieces(self, ids: Iterable[int]) -> list[str]:
+    def pieces(self, ids: TokenIds) -> list[str]:
         """What each id is shown as; an empty string for a number that stands for nothing."""
 
 
@@ -53,11 +56,11 @@ class CharacterTokenizer:
         )
         return ids
 
-    def decode(self, ids: Iterable[int]) -> str:
+    def decode(self, ids: TokenIds) -> str:
         """The characters with these code points, as one text."""
         return "".join(map(chr, ids))
 
-    def pieces(self, ids: Iterable[int]) -> list[str]:
+    def pieces(self, ids: TokenIds) -> list[str]:
         """The character of each code point; an empty string for a number that is none."""
         return [chr(number) if 0 <= number <= sys.maxunicode else "" for number in ids]
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from jaxsae.activations.extraction import extract, stream
+from jaxsae.activations.extraction import extract
 from jaxsae.config import TrainConfig
 from jaxsae.errors import InputError, require
-from jaxsae.features import detection, feature_summary, splice
-from jaxsae.features.statistics import LayerSAE, collect_statistics
+from jaxsae.features import splice
+from jaxsae.features.inspection import inspect
 from jaxsae.models.protocol import ResidualModel
 from jaxsae.text.samples import Samples
 from jaxsae.train.loop import train_sae
@@ -125,23 +125,18 @@ def test_an_sae_is_trained_spliced_in_and_read(model, samples, sae):
     np.testing.assert_allclose(effects["zero"].ce, np.log(len(WORDS)), rtol=1e-5)  # logits of 0
     assert len({effect.ce for effect in effects.values()}) == 3
 
-    subject = LayerSAE(1, sae)
-    found = collect_statistics(stream(model, samples, [1]), samples, [subject])
-    survey = found.surveys[0]
-    assert survey.rows == samples.real.sum()
-    assert 0 < survey.l0 <= 2
-    of = feature_summary.Inspection(model, samples, subject, survey, [])
-    assert of.characters == ["damaged", *WORDS[2:]]
-    assert model.tokenizer.pieces(of.written()) == list(WORDS[2:])
-    latents = feature_summary.latents_on_text(of, "ana bēl šarri")
-    assert [row["character"] for row in latents] == ["ana", "bēl", "šarri"]
-    strongest = int(survey.fired.argmax())
-    swaps = feature_summary.causal_effects(of, [(strongest, 50.0)])[0]["swaps"]
-    assert swaps
-    assert {word for pair in swaps for word in pair[:2]} <= set(WORDS)
-    effect = detection.direct_logits(model, sae, of.written())
-    best = feature_summary.promoted_and_suppressed(model.tokenizer.pieces(of.written()), effect[strongest], 1)
-    assert best["promotes"][0]["character"] == WORDS[2 + int(effect[strongest].argmax())]
+    of = inspect(model, samples, sae, 1)
+    assert of.statistics.rows == samples.real.sum()
+    assert 0 < of.statistics.l0 <= 2
+    assert of.character_names == ["damaged", *WORDS[2:]]
+    assert model.tokenizer.pieces(of.output_ids) == list(WORDS[2:])
+    assert [row.character for row in of.on_text("ana bēl šarri")] == ["ana", "bēl", "šarri"]
+    (strongest,) = of.strongest_latents(1)
+    (effect,) = of.causal_effects([(strongest, 50.0)])
+    assert effect.swaps
+    assert {word for swap in effect.swaps for word in swap[:2]} <= set(WORDS)
+    promoted = of.feature(strongest).promotes[0].character
+    assert promoted == WORDS[2 + int(of.direct_logits[strongest].argmax())]
 
 
 def named(path: Path) -> set[str]:
