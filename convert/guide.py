@@ -10,6 +10,7 @@ from torch import nn
 
 from convert.reference import ReferenceModel
 from jaxsae.models.restoration_config import ModelConfig
+from jaxsae.text.arrow import save_splits
 
 
 def product(n: int, kind: str) -> Callable[[], torch.Tensor]:
@@ -28,6 +29,26 @@ def save_random(config: ModelConfig, path: Path) -> None:
     torch.manual_seed(0)
     state = ReferenceModel(config).state_dict()
     torch.save({"model_state_dict": state, "config": dataclasses.asdict(config)}, path)
+
+
+def write_synthetic(folder: Path) -> tuple[str, str]:
+    """Write a full-size model of random weights, and random text of the lengths that such texts have.
+
+    Returns:
+      (the checkpoint, the dataset).
+    """
+    config = ModelConfig(vocab_size=12_000)
+    save_random(config, folder / "best_model.pt")
+    rng, n, width = np.random.default_rng(0), 64, config.max_position
+    lengths = np.clip(rng.lognormal(5.2, 0.7, n), 16, width).astype(int)
+    mask = np.arange(width)[None] < lengths[:, None]
+    ids = np.where(mask, rng.integers(1, config.vocab_size, (n, width)), 0).astype(np.int32)
+    labels = np.where(mask & (rng.random((n, width)) < 0.2), ids, -100).astype(np.int32)
+    (folder / "dataset").mkdir()
+    columns: dict[str, np.ndarray] = {"input_ids": ids, "labels": labels, "attention_mask": mask.astype(np.int8)}
+    test = {name: column[:20] for name, column in columns.items()}
+    save_splits(folder / "dataset", {"validation": columns, "test": test})
+    return str(folder / "best_model.pt"), str(folder / "dataset")
 
 
 @torch.no_grad()

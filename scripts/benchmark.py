@@ -25,16 +25,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxsae import runtime
-from jaxsae.cli import arguments, process
+from jaxsae.cli import arguments, process, terminal
 from jaxsae.config import DataConfig, TrainConfig
 from jaxsae.errors import require
 
-if TYPE_CHECKING:
-    # heavy: loaded by the functions that use them
+if TYPE_CHECKING:  # heavy: loaded by the functions that use them
     from collections.abc import Callable
-
-    import numpy as np
-    from jax import Array
 
     from jaxsae.text.samples import Samples
 
@@ -56,21 +52,36 @@ RUNS = {
 
 
 class Table:
-    """Lines as they are measured: what, ours and theirs as medians, their ratio, and what else is to be said."""
+    """What was measured: ours and theirs as medians, their ratio, and what else is to be said."""
 
     def __init__(self) -> None:
         self.lines: list[dict[str, Any]] = []
-        print(f"{'':46}{'ours':>10}{'PyTorch':>10}{'ratio':>8}", flush=True)
+        self.shown = 0
+        self.peak = 0.0
+        """GFLOP/s of the fastest float32 product; 0 where it was not measured."""
 
     def add(self, what: str, unit: str, ours: list[float], theirs: list[float] | None = None, note: str = "") -> None:
         """Seconds or the like: PyTorch's over ours is how many times faster we are."""
         line: dict[str, Any] = {"what": what, "unit": unit, "ours": ours, "theirs": theirs, "note": note}
-        shown = f"{what + ', ' + unit:46}{statistics.median(ours):10.2f}"
         if theirs:
             line["ratio"] = statistics.median(theirs) / statistics.median(ours)
-            shown += f"{statistics.median(theirs):10.2f}{line['ratio']:7.2f}x"
         self.lines.append(line)
-        print(f"{shown}  {note}".rstrip(), flush=True)
+
+    def show(self) -> None:
+        """Print what was measured since the last time."""
+        rows = [
+            (
+                f"{line['what']}, {line['unit']}",
+                f"{statistics.median(line['ours']):.2f}",
+                f"{statistics.median(line['theirs']):.2f}" if line["theirs"] else "",
+                f"{line['ratio']:.2f}x" if line["theirs"] else "",
+                line["note"],
+            )
+            for line in self.lines[self.shown :]
+        ]
+        self.shown = len(self.lines)
+        terminal.print_table(None, ("", "ours", "PyTorch", "ratio", "note"), rows)
+        sys.stdout.flush()
 
 
 def main(args: argparse.Namespace) -> None:
@@ -78,50 +89,33 @@ def main(args: argparse.Namespace) -> None:
     require(args.rounds >= 1, f"rounds must be at least 1, got {args.rounds}")
     require(args.guide is None or Path(args.guide).is_file(), f"--guide must be a Python file, got {args.guide}")
     with tempfile.TemporaryDirectory() as folder:
-        data = synthetic(Path(folder)) if args.synthetic else arguments.config_from(args, DataConfig)
+        data = arguments.config_from(args, DataConfig)
+        if args.synthetic:
+            from convert.guide import write_synthetic
+
+            data = DataConfig(*write_synthetic(Path(folder)))
         runtime.select_device(args.device)
         from jaxsae.demo import dataset
         from jaxsae.text.loading import load_samples
 
         dataset.ensure_demo(data.dataset)
         samples = load_samples(data.dataset, data.split, data.max_samples)
-        table, peak = Table(), 0.0
-        if "peak" in args.part:
-            peak = measure_peak(table)
-        if "step" in args.part:
-            measure_steps(table, args, data, samples, peak)
-        if "extract" in args.part:
-            measure_extraction(table, args, data, samples)
-        if "run" in args.part:
-            measure_runs(table, args, data, Path(folder))
-        if "many" in args.part:
-            measure_many(table, args, data, samples, Path(folder))
+        table = Table()
+        measure = {
+            "peak": lambda: measure_peak(table),
+            "step": lambda: measure_steps(table, args, data, samples),
+            "extract": lambda: measure_extraction(table, args, data, samples),
+            "run": lambda: measure_runs(table, args, data, Path(folder)),
+            "many": lambda: measure_many(table, args, data, samples, Path(folder)),
+        }
+        for part in PARTS:
+            if part in args.part:
+                measure[part]()
+                table.show()
     if args.json:
         from jaxsae.files import write_json
 
         write_json(args.json, {"command": sys.argv, "lines": table.lines}, indent=1)
-
-
-def synthetic(folder: Path) -> DataConfig:
-    """Full-size random weights and random text, of the lengths that such texts have."""
-    import numpy as np
-
-    from convert.guide import save_random
-    from jaxsae import ModelConfig
-    from jaxsae.text.arrow import save_splits
-
-    config = ModelConfig(vocab_size=12_000)
-    save_random(config, folder / "best_model.pt")
-    rng, n, width = np.random.default_rng(0), 64, config.max_position
-    lengths = np.clip(rng.lognormal(5.2, 0.7, n), 16, width).astype(int)
-    mask = np.arange(width)[None] < lengths[:, None]
-    ids = np.where(mask, rng.integers(1, config.vocab_size, (n, width)), 0).astype(np.int32)
-    labels = np.where(mask & (rng.random((n, width)) < 0.2), ids, -100).astype(np.int32)
-    (folder / "dataset").mkdir()
-    columns: dict[str, np.ndarray] = {"input_ids": ids, "labels": labels, "attention_mask": mask.astype(np.int8)}
-    test = {name: column[:20] for name, column in columns.items()}
-    save_splits(folder / "dataset", {"validation": columns, "test": test})
-    return DataConfig(str(folder / "best_model.pt"), str(folder / "dataset"))
 
 
 def theirs(args: argparse.Namespace) -> Any:
@@ -147,40 +141,39 @@ def seconds(work: Callable[[], Any]) -> float:
     return time.perf_counter() - began
 
 
-def compose(f: Callable[[Any], Any], g: Callable[[Any], Any], x: Any) -> Any:
-    """f(g(x))."""
-    return f(g(x))
+def measure_peak(table: Table) -> None:
+    """GFLOP/s of a 2,048 x 2,048 product, the best of three libraries."""
+    for number_type in ("float32", "bfloat16"):
+        rates = product_rates(2048, number_type)
+        best, note = max(rates.values()), ", ".join(f"{name} {rate:.0f}" for name, rate in rates.items())
+        table.add(f"matrix product, {number_type}", "GFLOP/s", [best], note=note)
+        table.peak = table.peak or best
 
 
-def measure_peak(table: Table) -> float:
-    """GFLOP/s of a 2,048 x 2,048 product, the best of three libraries; gives float32's."""
+def product_rates(n: int, number_type: str) -> dict[str, float]:
+    """Library -> GFLOP/s of an n x n product."""
     import jax
     import jax.numpy as jnp
     import numpy as np
 
     from convert.guide import product
 
-    n, best = 2048, {}
-    for kind in ("float32", "bfloat16"):
-        a = jnp.ones((n, n), kind)
-        ours = jax.jit(lambda a: jnp.matmul(a, a, precision="highest", preferred_element_type=jnp.float32))
-        ways: dict[str, Callable[[], Any]] = {
-            "JAX": partial(compose, jax.block_until_ready, ours, a),
-            "torch": product(n, kind),
-        }
-        if kind == "float32":
-            ways["NumPy"] = partial(np.matmul, *[np.ones((n, n), np.float32)] * 2)
-        rates = {}
-        for name, way in ways.items():
-            way()
-            rates[name] = 2e-9 * n**3 / min(seconds(way) for _ in range(7))
-        best[kind] = max(rates.values())
-        note = ", ".join(f"{name} {rate:.0f}" for name, rate in rates.items())
-        table.add(f"matrix product, {kind}", "GFLOP/s", [best[kind]], note=note)
-    return best["float32"]
+    a = jnp.ones((n, n), number_type)
+    ours = jax.jit(lambda a: jnp.matmul(a, a, precision="highest", preferred_element_type=jnp.float32))
+    ways: dict[str, Callable[[], Any]] = {
+        "JAX": lambda: jax.block_until_ready(ours(a)),
+        "torch": product(n, number_type),
+    }
+    if number_type == "float32":
+        ways["NumPy"] = partial(np.matmul, *[np.ones((n, n), np.float32)] * 2)
+    rates = {}
+    for name, way in ways.items():
+        way()
+        rates[name] = 2e-9 * n**3 / min(seconds(way) for _ in range(7))
+    return rates
 
 
-def measure_steps(table: Table, args: argparse.Namespace, data: DataConfig, samples: Samples, peak: float) -> None:
+def measure_steps(table: Table, args: argparse.Namespace, data: DataConfig, samples: Samples) -> None:
     """An epoch over all rows of the samples, in turns; the share of the peak is that of five dense products."""
     import jax
     import jax.numpy as jnp
@@ -213,7 +206,9 @@ def measure_steps(table: Table, args: argparse.Namespace, data: DataConfig, samp
                 given = (torch_rows, config.d_sae, config.l1_coef, config.k, how.batch_size, 1)
                 pytorch.append(1e3 * seconds(partial(rival.train, *given)) / steps)
         flops = 5 * 2 * how.batch_size * config.d_in * config.d_sae
-        share = f"{flops / statistics.median(ours[1:]) / 1e6 / peak:.0%} of the float32 peak" if peak else ""
+        share = (
+            f"{flops / statistics.median(ours[1:]) / 1e6 / table.peak:.0%} of the float32 peak" if table.peak else ""
+        )
         table.add(f"step, {name}", "ms", ours[1:], pytorch[1:] or None, share)  # the first round compiled
 
 
@@ -258,61 +253,47 @@ def run(command: list[str]) -> tuple[float, float]:
 def train_command(
     args: argparse.Namespace, data: DataConfig, output: Path, *flags: str, layer: Any = None
 ) -> list[str]:
-    """Of train.py."""
-    command = [sys.executable, str(HERE / "train.py"), "--layer", str(args.layer if layer is None else layer)]
-    command += [
-        "--checkpoint",
-        data.checkpoint,
-        "--dataset",
-        data.dataset,
-        "--split",
-        data.split,
-        "--device",
-        args.device,
-    ]
-    command += ["--max-samples", "all" if data.max_samples is None else str(data.max_samples), "--verify", "0"]
-    return [*command, "--output", str(output), "--quiet", "--overwrite", *flags]
+    """The command line of one training run."""
+    flags_of = {
+        "--layer": args.layer if layer is None else layer,
+        "--checkpoint": data.checkpoint,
+        "--dataset": data.dataset,
+        "--split": data.split,
+        "--device": args.device,
+        "--max-samples": "all" if data.max_samples is None else data.max_samples,
+        "--verify": 0,
+        "--output": output,
+    }
+    given = [str(part) for pair in flags_of.items() for part in pair]
+    return [sys.executable, str(HERE / "train.py"), *given, "--quiet", "--overwrite", *flags]
 
 
 def measure_runs(table: Table, args: argparse.Namespace, data: DataConfig, folder: Path) -> None:
     """Wall time and peak memory of whole runs, start included; L0 and FVU on the same held-out rows."""
     epochs = ["--epochs", str(args.epochs)] if args.epochs else []
-    held_out = held_out_rows(args, data)
     their: tuple[float, float] | None = None
     if args.guide:
         command = [sys.executable, args.guide, "train", "--checkpoint", data.checkpoint, "--dataset", data.dataset]
         command += ["--split", data.split, "--layer", str(args.layer), *epochs, "--output", str(folder / "guide.pt")]
         command += ["--max-samples", str(data.max_samples or 10**9)]
         their = run(command)
-        table.add(
-            "run, the guide's script",
-            "s",
-            [their[0]],
-            note=f"{their[1]:,.0f} MiB, {rated(folder / 'guide.pt', held_out)}",
-        )
+        note = f"{their[1]:,.0f} MiB, {figures_of(folder / 'guide.pt', args, data)}"
+        table.add("run, the guide's script", "s", [their[0]], note=note)
     for number, (name, flags) in enumerate(RUNS.items()):
         took, peak = run(train_command(args, data, folder / f"run{number}", *flags, *epochs))
         file = folder / f"run{number}" / f"sae_layer{args.layer}_optimized.pt"
         memory = f" ({peak / their[1]:.0%})" if their else ""
-        note = f"{peak:,.0f} MiB{memory}, {rated(file, held_out)}"
+        note = f"{peak:,.0f} MiB{memory}, {figures_of(file, args, data)}"
         table.add(f"run, {name}", "s", [took], [their[0]] if their else None, note)
 
 
-def held_out_rows(args: argparse.Namespace, data: DataConfig) -> Array:
-    """Of the first 20 test samples, padding left out."""
-    from convert import load_restoration_model
-    from jaxsae.activations.extraction import extract
-    from jaxsae.text.loading import load_samples
+def figures_of(file: Path, args: argparse.Namespace, data: DataConfig) -> str:
+    """Epochs, L0 and FVU of an SAE file, on the first 20 test samples without padding."""
+    from convert import load_restoration_model, load_sae
+    from jaxsae import extract, load_samples, score
 
     samples = load_samples(data.dataset, "test", 20)
-    return extract(load_restoration_model(data.checkpoint), samples, [args.layer]).values[args.layer]
-
-
-def rated(file: Path, rows: Array) -> str:
-    """Epochs, L0 and FVU of an SAE file."""
-    from convert import load_sae
-    from jaxsae.sae.metrics import score
-
+    rows = extract(load_restoration_model(data.checkpoint), samples, [args.layer]).values[args.layer]
     sae = load_sae(file)
     result = score(sae.sae, rows)
     return f"{len(sae.losses)} epochs, L0 {result.l0:.1f}, FVU {result.fvu:.6f}"

@@ -4,7 +4,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy.stats import rankdata
 
 from jaxsae.features import probe
 from jaxsae.features.levels import Levels
@@ -43,18 +42,6 @@ class DetectionScore(NamedTuple):
         }
 
 
-def aurocs(values: Float[np.ndarray, "n f"], properties: Bool[np.ndarray, "p n"]) -> Float[np.ndarray, "p f"]:
-    """`probe.auroc` of each column for each property; a column is ranked once for all of them."""
-    n = values.shape[0]
-    positives = properties.sum(axis=1).astype(np.float64)
-    out = np.empty((len(properties), values.shape[1]))
-    for column in range(values.shape[1]):
-        of_positives = properties @ rankdata(values[:, column])
-        out[:, column] = of_positives - positives * (positives + 1) / 2
-    pairs = positives * (n - positives)
-    return out / np.where(pairs > 0, pairs, np.nan)[:, None]
-
-
 def best_threshold(scores: Float[np.ndarray, " n"], has: Bool[np.ndarray, " n"]) -> float:
     """The threshold with the highest F1, where "yes" is answered for scores from it on."""
     order = np.argsort(-scores, kind="stable")
@@ -91,7 +78,7 @@ def best_columns(choose: Half, score: Half, count: int) -> list[DetectionScore]:
     Several columns are summed with the weights of a logistic regression on `choose`. A column may also detect a
     property by not firing: its worth is the distance of its AUROC from 0.5.
     """
-    of_column = aurocs(choose.values, choose.properties)
+    of_column = probe.aurocs(choose.values, choose.properties)
     out = []
     for of_property, has, truth in zip(of_column, choose.properties, score.properties, strict=True):
         distance = np.nan_to_num(np.abs(of_property - 0.5))
@@ -126,9 +113,7 @@ class BinnedCounts(NamedTuple):
 
     def aurocs(self) -> Float[np.ndarray, " columns"]:
         """Of each column; values in one bin count as ties. NaN where all rows have the concept or none has."""
-        below = np.cumsum(self.lacks, axis=1) - self.lacks / 2
-        pairs = self.has[:1].sum() * self.lacks[:1].sum()
-        return (self.has * below).sum(axis=1) / (pairs if pairs > 0 else np.nan)
+        return probe.auroc_of_counts(self.has, self.lacks)
 
     def cumulative(
         self,

@@ -1,21 +1,40 @@
-"""How well a linear function of activation rows, or one number per row, tells a property of the character."""
+"""How well one number per row, or a linear function of activation rows, separates rows with a property from others."""
 
 import numpy as np
 from jaxtyping import Bool, Float
 from scipy.special import expit
-from scipy.stats import rankdata
+
+
+def auroc_of_counts(
+    has: Float[np.ndarray, "... values"], lacks: Float[np.ndarray, "... values"]
+) -> Float[np.ndarray, "..."]:
+    """AUROC: the share of pairs (row with the property, row without) in which the former has the larger value.
+
+    A tie counts a half, so that 0.5 is chance. NaN where all rows have the property or none has.
+
+    Args:
+      has: how many rows with the property have each value; values rise along the last axis.
+      lacks: how many rows without it have each value.
+    """
+    below = np.cumsum(lacks, axis=-1) - lacks / 2
+    pairs = has.sum(axis=-1) * lacks.sum(axis=-1)
+    return (has * below).sum(axis=-1) / np.where(pairs > 0, pairs, np.nan)
+
+
+def aurocs(values: Float[np.ndarray, "n f"], properties: Bool[np.ndarray, "p n"]) -> Float[np.ndarray, "p f"]:
+    """AUROC of each column for each property; a column is sorted once for all of them."""
+    out = np.empty((len(properties), values.shape[1]))
+    for column in range(values.shape[1]):
+        different, index = np.unique(values[:, column], return_inverse=True)
+        every = np.bincount(index, minlength=len(different)).astype(float)
+        has = np.stack([np.bincount(index[rows], minlength=len(different)) for rows in properties]).astype(float)
+        out[:, column] = auroc_of_counts(has, every - has)
+    return out
 
 
 def auroc(scores: Float[np.ndarray, " n"], has: Bool[np.ndarray, " n"]) -> float:
-    """The share of pairs (row with the property, row without) that `scores` ranks right; ties count a half.
-
-    0.5 is chance. NaN where all rows have the property or none has.
-    """
-    positives = int(has.sum())
-    negatives = len(has) - positives
-    if not positives or not negatives:
-        return float("nan")
-    return float((rankdata(scores)[has].sum() - positives * (positives + 1) / 2) / (positives * negatives))
+    """AUROC of one score a row for one property, see `auroc_of_counts`."""
+    return float(aurocs(scores[:, None], has[None])[0, 0])
 
 
 def fit(rows: Float[np.ndarray, "n d"], has: Bool[np.ndarray, " n"], ridge: float = 1e-3) -> Float[np.ndarray, " d"]:

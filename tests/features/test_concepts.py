@@ -87,7 +87,7 @@ def test_a_spelling_and_each_of_its_characters():
 
 def test_what_is_known_of_the_demo_is_cut_to_the_samples():
     has = {"verb": np.array([True, False, False, True, True])}
-    [concept] = concepts.known(has)
+    [concept] = concepts.known(has, {"verb": "formula"}, 5)
     two = [sample("ab"), sample("cde")]
     samples = Samples(*(np.concatenate([getattr(s, f) for s in two]) for f in ("ids", "labels", "mask")))
     marks = concepts.marks([concept], samples)

@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 
 from jaxsae.features import detection, probe
-from jaxsae.features.detection import Half, aurocs, best_columns, best_threshold, detection_score, linear_probe
+from jaxsae.features.detection import Half, best_columns, best_threshold, detection_score, linear_probe
 
 
 def made(n=400, seed=0):
-    """Ten columns of noise, sparse; 3 tells property 0, 7 tells property 1 by silence, 4 and 5 share property 2."""
+    """Ten columns of noise, sparse; 3 detects property 0, 7 detects property 1 by silence, 4 and 5 share property 2."""
     rng = np.random.default_rng(seed)
     properties = rng.random((3, n)) < np.array([0.3, 0.5, 0.2])[:, None]
     values = np.maximum(rng.standard_normal((n, 10)), 0)
@@ -15,15 +15,6 @@ def made(n=400, seed=0):
     half = rng.random(n) < 0.5
     values[:, 4], values[:, 5] = 2.0 * (properties[2] & half), 2.0 * (properties[2] & ~half)
     return Half(values, properties)
-
-
-def test_aurocs_are_the_probes_own():
-    values, properties = made()
-    found = aurocs(values, properties)
-    for p in range(3):
-        for column in range(10):
-            np.testing.assert_allclose(found[p, column], probe.auroc(values[:, column], properties[p]))
-    assert np.isnan(aurocs(values, np.zeros((1, 400), bool))).all()
 
 
 def test_the_best_threshold_has_the_highest_f1_of_all():
@@ -39,18 +30,18 @@ def test_a_threshold_takes_or_leaves_all_rows_of_one_score():
     assert best_threshold(scores, has) == 5
 
 
-def test_judge_counts():
+def test_precision_recall_and_f1_at_a_threshold():
     scores, has = np.array([3.0, 2, 2, 1, 0]), np.array([True, False, True, True, False])
-    told = detection_score(scores, has, 2)
-    assert (told.precision, told.recall) == (2 / 3, 2 / 3)
-    np.testing.assert_allclose(told.f1, 2 / 3)
+    found = detection_score(scores, has, 2)
+    assert (found.precision, found.recall) == (2 / 3, 2 / 3)
+    np.testing.assert_allclose(found.f1, 2 / 3)
     assert detection_score(scores, has, 9)[1:4] == (0, 0, 0)
 
 
-def test_the_telling_columns_are_found_and_scored_on_other_rows():
+def test_the_best_columns_are_found_and_scored_on_other_rows():
     choose, score = made(seed=0), made(seed=1)
     one = best_columns(choose, score, 1)
-    assert [told.columns[0] for told in one[:2]] == [3, 7]
+    assert [found.columns[0] for found in one[:2]] == [3, 7]
     assert one[0].auroc == probe.auroc(score.values[:, 3], score.properties[0])
     assert one[1].auroc > 0.99
     assert one[1].f1 > 0.99
@@ -58,26 +49,26 @@ def test_the_telling_columns_are_found_and_scored_on_other_rows():
     two = best_columns(choose, score, 2)
     assert set(two[2].columns) == {4, 5}
     assert one[2].auroc < 0.85 < 0.99 < two[2].auroc
-    assert all(told.auroc > 0.95 for told in linear_probe(choose, score))
+    assert all(found.auroc > 0.95 for found in linear_probe(choose, score))
 
 
 def test_chance_is_chance():
     """The best of many columns of noise looks good where it was chosen; where it is scored it does not."""
     rng = np.random.default_rng(3)
     choose, score = (Half(rng.standard_normal((300, 500)), rng.random((1, 300)) < 0.5) for _ in range(2))
-    [told] = best_columns(choose, score, 1)
-    assert np.nanmax(np.abs(aurocs(*choose) - 0.5)) > 0.08
-    assert abs(told.auroc - 0.5) < 0.1
+    [found] = best_columns(choose, score, 1)
+    assert np.nanmax(np.abs(probe.aurocs(*choose) - 0.5)) > 0.08
+    assert abs(found.auroc - 0.5) < 0.1
 
 
 @pytest.mark.parametrize("count", [1, 5])
 def test_a_property_that_no_row_of_a_half_has_is_nan(count):
     choose = made()
     nobody = Half(choose.values, np.zeros_like(choose.properties))
-    assert all(np.isnan(told.auroc) for told in detection.best_columns(choose, nobody, count))
+    assert all(np.isnan(found.auroc) for found in detection.best_columns(choose, nobody, count))
 
 
-def test_what_a_latent_writes_is_the_direct_way_to_the_logits(tiny_pt):
+def test_direct_logits_are_what_the_decoder_row_adds(tiny_pt):
     """The change of the head's logits for a small step along the decoder row, but for the last norm's factor."""
     import jax
     from conftest import TINY
@@ -106,7 +97,7 @@ def test_what_a_latent_writes_is_the_direct_way_to_the_logits(tiny_pt):
     assert np.corrcoef(moved, effect[2])[0, 1] > 0.98
 
 
-def test_nearest_and_companions():
+def test_nearest_by_decoder_row_and_by_firing():
     import jax.numpy as jnp
 
     from jaxsae.features.statistics import LatentStatistics

@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from scipy.stats import rankdata
 
 from jaxsae.features import probe
+from jaxsae.features.detection import BinnedCounts
 
 
 def test_auroc_is_the_share_of_pairs_ranked_right():
@@ -14,6 +16,22 @@ def test_auroc_is_the_share_of_pairs_ranked_right():
     assert probe.auroc(has.astype(float), has) == 1
     assert probe.auroc(-has.astype(float), has) == 0
     assert np.isnan(probe.auroc(scores, np.ones(60, bool)))
+    assert np.isnan(probe.auroc(scores, np.zeros(60, bool)))
+
+
+def test_the_three_ways_to_auroc_agree():
+    """Of one column, of many columns for many properties, and of counts in bins; `rankdata` as the reference."""
+    rng = np.random.default_rng(2)
+    values, properties = rng.integers(0, 9, (300, 4)).astype(float), rng.random((3, 300)) < 0.4
+    found = probe.aurocs(values, properties)
+    for p, has in enumerate(properties):
+        n, m = has.sum(), (~has).sum()
+        for column, scores in enumerate(values.T):
+            assert found[p, column] == probe.auroc(scores, has)
+            np.testing.assert_allclose(found[p, column], (rankdata(scores)[has].sum() - n * (n + 1) / 2) / (n * m))
+        bins = np.arange(10)
+        counts = [np.stack([np.histogram(v[rows], bins)[0] for v in values.T]).astype(float) for rows in (has, ~has)]
+        np.testing.assert_array_equal(BinnedCounts(*counts).aurocs(), found[p])
 
 
 @pytest.fixture

@@ -10,10 +10,11 @@ import pytest
 from conftest import TINY, tiny_splits
 
 from convert import load_restoration_model
-from jaxsae.activations.extraction import stream
 from jaxsae.config import SAEConfig
-from jaxsae.features import answers, concepts, feature_summary, report
-from jaxsae.features.statistics import LayerSAE, collect_statistics
+from jaxsae.features import report
+from jaxsae.features.concepts import load_concepts
+from jaxsae.features.inspection import inspect_all
+from jaxsae.features.statistics import LayerSAE
 from jaxsae.sae.architectures import init
 from jaxsae.text.samples import Samples
 
@@ -31,16 +32,9 @@ def made(tiny_pt, layers=LAYERS) -> str:
     labels = np.where(columns["labels"] != -100, ids, -100).astype(np.int32)
     samples = Samples(np.where(labels != -100, 35, ids).astype(np.int32), labels, columns["attention_mask"])
     configs = [SAEConfig(TINY.d_model, D_SAE, k=6, architecture="topk") for _ in layers]
-    subjects = [LayerSAE(n, init(jax.random.key(n), c)) for n, c in zip(layers, configs, strict=True)]
-    chosen = concepts.load_concepts()
-    batches = stream(model, samples, layers)
-    found = collect_statistics(batches, samples, subjects, concepts.marks(chosen, samples))
-    inspections = [
-        feature_summary.Inspection(model, samples, subject, one, chosen)
-        for subject, one in zip(subjects, found.surveys, strict=True)
-    ]
-    names = [f"<b>sae_layer{n}.pt" for n in layers]
-    return report.build(inspections, names, found.between, f"tiny {EVIL}")
+    saes = [LayerSAE(n, init(jax.random.key(n), c)) for n, c in zip(layers, configs, strict=True)]
+    inspections = inspect_all(model, samples, saes, concepts=load_concepts())
+    return report.page(inspections, [f"<b>sae_layer{n}.pt" for n in layers], f"tiny {EVIL}")
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +63,7 @@ def test_text_from_the_data_is_escaped(html):
     assert isinstance(contexts[0][2], str)
 
 
-def test_the_figures_are_those_of_the_survey(html):
+def test_the_figures_are_those_of_the_statistics(html):
     data = data_of(html)
     assert [layer["layer"] for layer in data["layers"]] == list(LAYERS)
     for number, layer in enumerate(data["layers"]):
@@ -89,30 +83,14 @@ def test_the_figures_are_those_of_the_survey(html):
 
 
 def test_the_answers_say_when_there_is_nothing(html):
-    four = data_of(html)["answers"]
-    assert [a["question"].split()[0] for a in four] == ["Which", "Which", "Which", "How"]
-    damage = " ".join(four[0]["sentences"])
+    found = data_of(html)["answers"]
+    assert [a["question"].split()[0] for a in found] == ["Which", "Which", "Which", "How"]
+    damage = " ".join(found[0]["sentences"])
     assert "damaged characters" in damage
     # random latents of a random model: no ending has a feature, or there are too few to say
-    assert re.search("No clear feature|too few|no clear feature", " ".join(four[2]["sentences"]))
-    for answer in four:
+    assert re.search("No clear feature|too few|no clear feature", " ".join(found[2]["sentences"]))
+    for answer in found:
         assert [c["feature"] for c in answer["causal"]] == [f["feature"] for f in answer["features"]]
-
-
-@pytest.mark.parametrize(
-    ("f1", "clear", "said"), [(0.8, True, ""), (0.55, False, "no clear feature"), (0.4, False, "No clear feature")]
-)
-def test_told_is_what_the_numbers_say(f1, clear, said):
-    row = {
-        "best_f1": [{"feature": 5, "recall": 0.5, "precision": 0.25, "f1": f1}],
-        "chance": {"f1": 0.52},
-        "clear": clear,
-    }
-    sentence = answers._told(row, 8, "endings")
-    assert "Feature 5 of layer 8" in sentence
-    assert "fires on 50% of them, and 25% of the characters" in sentence
-    assert said in sentence
-    assert clear == ("clear feature" not in sentence)
 
 
 def test_one_layer_has_no_view_of_layers(tiny_pt):

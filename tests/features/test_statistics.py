@@ -16,6 +16,7 @@ from jaxsae.activations.extraction import stream
 from jaxsae.config import SAEConfig
 from jaxsae.features import concepts, detection, feature_summary, probe, statistics
 from jaxsae.features.contexts import AFTER, BEFORE
+from jaxsae.features.inspection import Inspection, inspect, inspect_all
 from jaxsae.features.levels import BINS, Levels
 from jaxsae.features.statistics import LayerSAE, collect_statistics
 from jaxsae.sae.architectures import encode, init
@@ -28,7 +29,7 @@ TEXTS = ["a-na šar-ru a-na", "b  šar na", "ašša", "na-aš na-aš na-aš na-a
 
 @pytest.fixture(scope="module")
 def reader(tmp_path_factory):
-    """A model whose stream tells which character it sees: one-hot by code point modulo 30, times 2."""
+    """A model whose stream says which character it sees: one-hot by code point modulo 30, times 2."""
     content = checkpoint_content(dataclasses.replace(TINY, d_model=D, n_heads=3))
     for tensor in content["model_state_dict"].values():
         tensor.zero_()
@@ -73,40 +74,39 @@ def test_every_context_is_the_text_around_its_character(read):
     samples = texts()
     for character, latent in LETTER.items():
         for context in feature_summary.contexts(samples, read, latent):
-            letters, damaged = concepts.true_text(samples, context["sample"])
-            start = context["position"] - context["at"]
-            assert context["text"] == letters[start : start + len(context["text"])]
-            assert np.flatnonzero(damaged[start : start + len(context["text"])]).tolist() == context["damaged"]
-            row = samples.ids[context["sample"]][start : start + len(context["text"])]
-            assert [v > 0 for v in context["values"]] == [chr(i) == character for i in row]
-            assert chr(row[context["at"]]) == character
-            assert context["cut"] == [start > 0, start + len(context["text"]) < len(letters)]
+            letters, damaged = concepts.true_text(samples, context.sample)
+            start = context.position - context.at
+            assert context.text == letters[start : start + len(context.text)]
+            assert np.flatnonzero(damaged[start : start + len(context.text)]).tolist() == context.damaged
+            row = samples.ids[context.sample][start : start + len(context.text)]
+            assert [v > 0 for v in context.values] == [chr(i) == character for i in row]
+            assert chr(row[context.at]) == character
+            assert context.cut == [start > 0, start + len(context.text) < len(letters)]
     hyphen = feature_summary.contexts(samples, read, LETTER["-"])
     # the hyphen of the last text is of damage: it fires there, and the text shown is the true one
-    last = next(c for c in hyphen if c["sample"] == 3)
-    assert last["text"].startswith("na-aš")
-    assert last["values"][0] > 0
-    assert last["damaged"][:2] == [0, 4]
-    assert len({c["sample"] for c in hyphen if c["level"] == "strongest"}) == 2  # one of a text at most
+    last = next(c for c in hyphen if c.sample == 3)
+    assert last.text.startswith("na-aš")
+    assert last.values[0] > 0
+    assert last.damaged[:2] == [0, 4]
+    assert len({c.sample for c in hyphen if c.level == "strongest"}) == 2  # one of a text at most
 
 
 def test_a_long_text_is_cut_around_the_place(read):
     samples = texts()
-    [context] = [c for c in feature_summary.contexts(samples, read, LETTER["#"]) if c["sample"] == 3][:1]
-    assert context["at"] == min(context["position"], BEFORE)
-    assert len(context["text"]) == min(len(TEXTS[3]), context["position"] + AFTER + 1)
+    [context] = [c for c in feature_summary.contexts(samples, read, LETTER["#"]) if c.sample == 3][:1]
+    assert context.at == min(context.position, BEFORE)
+    assert len(context.text) == min(len(TEXTS[3]), context.position + AFTER + 1)
 
 
 def test_firing_by_character_and_by_place(reader, read):
     samples = texts()
-    of = feature_summary.Inspection(reader, samples, LayerSAE(1, ONE_EACH), read, [])
-    one = feature_summary.feature(of, LETTER["a"])
-    assert [(r["name"], r["of_firings"], r["rate"]) for r in one["by_character"]] == [("a", 1.0, 1.0)]
-    hole = feature_summary.feature(of, LETTER["#"])
-    assert [(r["name"], r["of_firings"]) for r in hole["by_character"]] == [("damaged", 1.0)]
-    np.testing.assert_allclose(hole["by_character"][0]["rate"], 2 / 3)
-    places = {r["name"]: r["of_firings"] for r in feature_summary.feature(of, LETTER[" "])["by_place"]}
-    assert places == {"between words": 1.0}
+    inspection = Inspection(reader, samples, 1, ONE_EACH, read)
+    assert inspection.feature(LETTER["a"]).by_character == [("a", 1.0, 1.0)]
+    [damaged] = inspection.feature(LETTER["#"]).by_character
+    assert (damaged.name, damaged.of_firings) == ("damaged", 1.0)
+    np.testing.assert_allclose(damaged.rate, 2 / 3)
+    [place] = inspection.feature(LETTER[" "]).by_place
+    assert (place.name, place.of_firings) == ("between words", 1.0)
 
 
 def test_places():
@@ -167,18 +167,17 @@ def test_two_saes_in_one_pass(tiny_pt):
     np.testing.assert_array_equal(both.cofiring[0], fires[0].T @ fires[1])
     alone = collect_statistics(stream(model, samples, [3]), samples, [LayerSAE(3, saes[1])]).statistics[0]
     np.testing.assert_array_equal(alone.fired, both.statistics[1].fired)
-    a, b = (
-        feature_summary.Inspection(model, samples, LayerSAE(n, s), one, [])
-        for n, s, one in zip((0, 3), saes, both.statistics, strict=True)
-    )
-    matched = feature_summary.matched_latents(a, b, both.cofiring[0])
+    a, b = inspect_all(model, samples, [LayerSAE(0, saes[0]), LayerSAE(3, saes[1])])
+    np.testing.assert_array_equal(a.cofiring_with_next, both.cofiring[0])
+    assert b.cofiring_with_next is None
+    matched = a.matched_latents(b)
     jaccard = [
         [(f & g).sum() / max((f | g).sum(), 1) for g in fires[1].T.astype(bool)] for f in fires[0].T.astype(bool)
     ]
-    np.testing.assert_allclose([m["jaccard"] for m in matched], np.max(jaccard, axis=1))
-    assert [m["by_firing"] for m in matched] == np.argmax(jaccard, axis=1).tolist()
+    np.testing.assert_allclose([m.jaccard for m in matched], np.max(jaccard, axis=1))
+    assert [m.by_firing for m in matched] == np.argmax(jaccard, axis=1).tolist()
     cosines = np.asarray(saes[0].W_dec) @ np.asarray(saes[1].W_dec).T
-    assert [m["by_decoder"] for m in matched] == cosines.argmax(1).tolist()
+    assert [m.by_decoder for m in matched] == cosines.argmax(1).tolist()
 
 
 def test_memory_does_not_grow_with_the_text(read, reader):
@@ -242,7 +241,7 @@ def test_bins_do_not_depend_on_what_comes_first(signed, first):
         np.testing.assert_array_equal(again.counts, at_once.counts)
 
 
-def test_a_planted_teller_is_found_and_scored_on_the_other_half():
+def test_a_planted_detector_is_found_and_scored_on_the_other_half():
     """Column 3 fires on nine of ten of the concept's rows, and on one of a hundred others; column 0 on many."""
     rng = np.random.default_rng(1)
     n = 4000
@@ -257,16 +256,16 @@ def test_a_planted_teller_is_found_and_scored_on_the_other_half():
     levels.add(row, column, latents.reshape(-1)[flat], half, groups)
     group_rows = np.stack([groups[:, half == h].sum(1) for h in (0, 1)])
     for by in ("auroc", "f1"):
-        told = detection.best_detectors(levels, group_rows, 0, 2, by)[0]
-        assert told.columns == (3,)
+        best = detection.best_detectors(levels, group_rows, 0, 2, by)[0]
+        assert best.columns == (3,)
         scored = half == 1
-        expected = detection.detection_score(latents[scored, 3], has[scored], told.threshold)
-        np.testing.assert_allclose((told.precision, told.recall, told.f1), expected[1:4])
-        np.testing.assert_allclose(told.auroc, expected.auroc, atol=0.005)
-        assert told.f1 > 0.85
+        expected = detection.detection_score(latents[scored, 3], has[scored], best.threshold)
+        np.testing.assert_allclose((best.precision, best.recall, best.f1), expected[1:4])
+        np.testing.assert_allclose(best.auroc, expected.auroc, atol=0.005)
+        assert best.f1 > 0.85
 
 
-def test_random_directions_may_tell_by_being_small():
+def test_random_directions_may_detect_by_being_small():
     rng = np.random.default_rng(2)
     n = 2000
     has, half = rng.random(n) < 0.3, np.arange(n) % 2
@@ -277,23 +276,23 @@ def test_random_directions_may_tell_by_being_small():
     groups = np.stack([np.ones(n, bool), has])
     levels.add(row, column, values.reshape(-1), half, groups)
     group_rows = np.stack([groups[:, half == h].sum(1) for h in (0, 1)])
-    [told] = detection.best_detectors(levels, group_rows, 0, 1)
-    assert told.columns == (1,)
+    [best] = detection.best_detectors(levels, group_rows, 0, 1)
+    assert best.columns == (1,)
     scored = half == 1
-    np.testing.assert_allclose(told.auroc, probe.auroc(-values[scored, 1], has[scored]), atol=0.01)
-    assert told.f1 > 0.85
+    np.testing.assert_allclose(best.auroc, probe.auroc(-values[scored, 1], has[scored]), atol=0.01)
+    assert best.f1 > 0.85
 
 
-def test_a_spelling_is_told_by_the_latent_of_its_character(reader):
+def test_a_spelling_is_detected_by_the_latent_of_its_character(reader):
     many = Samples(*(np.concatenate([getattr(texts({}), f)] * 6) for f in ("ids", "labels", "mask")))
-    spelled = concepts.of_spelling("š")
-    one = collect_statistics(
-        stream(reader, many, [1]), many, [LayerSAE(1, ONE_EACH)], concepts.marks(spelled, many)
-    ).statistics[0]
-    [row] = feature_summary.concept_table(feature_summary.Inspection(reader, many, LayerSAE(1, ONE_EACH), one, spelled))
-    best = row["best"][0]
-    assert best["feature"] == LETTER["š"]
-    assert (best["auroc"], best["precision"], best["recall"], best["f1"]) == (1, 1, 1, 1)
-    assert row["clear"]
-    assert row["aurocs"].argmax() == LETTER["š"]
-    assert row["share"] == (many.ids[many.mask != 0] == ord("š")).mean()
+    inspection = inspect(reader, many, ONE_EACH, 1, pattern="š")
+    [scores] = inspection.concept_scores
+    best = scores.best[0]
+    assert best.latent == LETTER["š"]
+    assert (best.auroc, best.precision, best.recall, best.f1) == (1, 1, 1, 1)
+    assert scores.clear
+    assert scores.aurocs.argmax() == LETTER["š"]
+    assert scores.share == (many.ids[many.mask != 0] == ord("š")).mean()
+    found = inspection.pattern_detectors()
+    assert (found.occurrences, found.texts) == (66, 24)
+    assert (found.detectors[0].score, found.detectors[0].on) == (best, "every character")
