@@ -54,7 +54,7 @@ def read(path: Path) -> SAEFile:
     if kind == "GatedAutoEncoder":
         weights = folders.without_gate(weights, subtracts=True)
     if kind in SUBTRACTS:
-        weights = folders.nothing_subtracted(weights)
+        weights = folders.fold_subtraction(weights)
     # its loader brings this one's decoder to unit norm, unless torch.allclose finds that it is
     if kind == "AutoEncoder" and not np.allclose(np.linalg.norm(weights["W_dec"], axis=1), 1):
         weights = folders.unit_rows(weights)
@@ -91,7 +91,7 @@ def write(path: Path, file: SAEFile) -> None:
         trainer["k"] = file.config.k
         tensors = {
             "encoder.weight": arrays["W_enc"].T,
-            "encoder.bias": folders.made_up_for(file),
+            "encoder.bias": folders.b_enc_with_subtraction(file),
             "decoder.weight": arrays["W_dec"].T,
             "b_dec": arrays["b_dec"],
             "k": np.asarray(file.config.k, np.int32),

@@ -1,7 +1,7 @@
 """What the formats of other libraries share: a folder of a JSON config and tensors, brought into our plain formula.
 
-What another library does and our file has no word for is folded into the weights, in float64: subtracting `b_dec` from
-the input, decoder rows that have no unit norm, and gates.
+Three things that other libraries do have no word in our file, and are folded into the weights, in float64: subtracting
+`b_dec` from the input, decoder rows that have no unit norm, and gates.
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ from jaxsae.models.hooks import hook_name
 from jaxsae.sae.autoencoder import SAE
 
 Weights = dict[str, np.ndarray]
-"""W_enc [d_in, d_sae], W_dec [d_sae, d_in], b_dec [d_in]; b_enc, threshold and what else there is: [d_sae]; float64."""
+"""W_enc [d_in, d_sae], W_dec [d_sae, d_in], b_dec [d_in]; b_enc, threshold and all others [d_sae]; float64."""
 
 
 def read_config(path: Path) -> Fields:
@@ -35,10 +35,10 @@ def read_config(path: Path) -> Fields:
 
 
 def take_sizes(fields: Fields, weights: Weights, d_in: str, d_sae: str) -> None:
-    """Take the words of a config for the widths; where they are said, they must be the weights'."""
+    """Take a config's words for the widths; where it has them, they must be the widths of the weights."""
     for word, size in zip((d_in, d_sae), weights["W_enc"].shape, strict=True):
         said = fields.take(word)
-        ok = said in (None, size) or (said == 0 and word == "num_latents")  # of sparsify: by expansion_factor
+        ok = said in (None, size) or (said == 0 and word == "num_latents")  # sparsify: expansion_factor is used then
         require(ok, f"{fields.where}: {word} must be that of the weights, {size}, got {said!r}")
 
 
@@ -54,7 +54,7 @@ def read_safetensors(path: Path) -> Weights:
 
 
 def as_weights(path: Path, given: Mapping[str, Any], names: Mapping[str, str]) -> Weights:
-    """Tensors under our names; all that are there must be known.
+    """Tensors under our names; every tensor must be known.
 
     Args:
       names: our name -> theirs, with ` T` where theirs is the transpose.
@@ -76,24 +76,24 @@ def as_weights(path: Path, given: Mapping[str, Any], names: Mapping[str, str]) -
 
 
 def whole_number(path: Path, name: str, value: Any) -> int:
-    """A setting that must be one, of at least 1."""
+    """A setting that must be a whole number of at least 1."""
     require(type(value) is int and value >= 1, f"{path}: {name} must be a whole number of at least 1, got {value!r}")
     return int(value)
 
 
-def nothing_subtracted(weights: Weights) -> Weights:
-    """For x what the SAE is for x - b_dec."""
+def fold_subtraction(weights: Weights) -> Weights:
+    """An SAE of x that has the latents which the given one has of x - b_dec."""
     return weights | {"b_enc": weights["b_enc"] - weights["b_dec"] @ weights["W_enc"]}
 
 
 def for_scaled_rows(weights: Weights, factor: float) -> Weights:
-    """For x what the SAE is for factor * x; the latents stay what they are."""
+    """An SAE of x that has the latents which the given one has of factor * x."""
     W_enc, W_dec, b_dec = weights["W_enc"] * factor, weights["W_dec"] / factor, weights["b_dec"] / factor
     return weights | {"W_enc": W_enc, "W_dec": W_dec, "b_dec": b_dec}
 
 
 def unit_rows(weights: Weights) -> Weights:
-    """Decoder rows of norm 1 and latents as much larger."""
+    """The same SAE with decoder rows of norm 1, and latents that are larger by the norms they had."""
     norm = np.linalg.norm(weights["W_dec"], axis=1)
     W_enc, b_enc, W_dec = weights["W_enc"] * norm, weights["b_enc"] * norm, weights["W_dec"] / norm[:, None]
     return weights | {"W_enc": W_enc, "b_enc": b_enc, "W_dec": W_dec}
@@ -111,23 +111,23 @@ def without_gate(weights: Weights, subtracts: bool) -> Weights:
     grown = np.exp(weights.pop("r_mag"))
     gate, magnitude = weights.pop("b_gate"), weights.pop("b_mag")
     weights |= {"W_enc": weights["W_enc"] * grown, "b_enc": magnitude, "threshold": magnitude - grown * gate}
-    return nothing_subtracted(weights) if subtracts else weights
+    return fold_subtraction(weights) if subtracts else weights
 
 
-def made_up_for(file: SAEFile) -> np.ndarray:
-    """`b_enc` for a reader that subtracts `b_dec` from the input."""
+def b_enc_with_subtraction(file: SAEFile) -> np.ndarray:
+    """The `b_enc` with which a reader that subtracts `b_dec` from the input gets the same latents."""
     W_enc, b_enc, b_dec = (np.asarray(array, np.float64) for array in (file.sae.W_enc, file.sae.b_enc, file.sae.b_dec))
     return (b_enc + b_dec @ W_enc).astype(np.float32)
 
 
 def as_file(path: Path, weights: Weights, k: int | None, note: Any, extra: dict[str, Any]) -> SAEFile:
-    """What was read, as our file has it.
+    """The weights that were read, as one of our files.
 
     Args:
       weights: of the plain formula, with or without a threshold.
       k: of a TopK.
-      note: what `note_of` left there, if anything.
-      extra: more that the file says.
+      note: what `note_of` gave when the file was written; None: another program wrote it.
+      extra: other entries of the config.
     """
     d_in, d_sae = weights["W_enc"].shape
     threshold = weights.get("threshold")
@@ -158,14 +158,14 @@ def as_file(path: Path, weights: Weights, k: int | None, note: Any, extra: dict[
 
 
 def note_of(file: SAEFile) -> dict[str, Any]:
-    """What other formats have no place for, for `as_file`."""
-    c = file.config
-    told = {"architecture": c.architecture, "l1_coef": c.l1_coef, "target_l0": c.target_l0}
-    return told | {"losses": file.losses, "extra": file.extra}
+    """The parts of our file that other formats have no place for; `as_file` reads them again."""
+    config = file.config
+    settings = {"architecture": config.architecture, "l1_coef": config.l1_coef, "target_l0": config.target_l0}
+    return settings | {"losses": file.losses, "extra": file.extra}
 
 
 def hook_of(file: SAEFile) -> str | None:
-    """Where it was trained, in TransformerLens's words."""
+    """The hook that an SAE was trained on, in TransformerLens's words; None: it is not known."""
     layer = file.extra.get("layer")
     return file.extra.get("hook_name") or (None if layer is None else hook_name(layer))
 
@@ -176,7 +176,7 @@ def arrays(file: SAEFile) -> Weights:
 
 
 def thresholds(file: SAEFile) -> np.ndarray:
-    """Of each latent; a ReLU's is 0."""
+    """The threshold of each latent; a ReLU's is 0."""
     if file.sae.threshold is None:
         return np.zeros(file.config.d_sae, np.float32)
     return np.asarray(file.sae.threshold, np.float32)
@@ -186,10 +186,10 @@ def write_folder(path: Path, config: tuple[str, Mapping[str, Any]], weights: str
     """(name, content) of the JSON file, and tensors, in a folder that appears whole or not at all."""
     from safetensors.numpy import save_file
 
-    with atomic_path(path) as aside:
-        aside.mkdir()
-        (aside / config[0]).write_text(to_json(config[1], indent=2), encoding="utf-8")
+    with atomic_path(path) as temporary:
+        temporary.mkdir()
+        (temporary / config[0]).write_text(to_json(config[1], indent=2), encoding="utf-8")
         if weights.endswith(".pt"):
-            pt.write_pt(aside / weights, {name: pt.to_tensor(array) for name, array in tensors.items()})
+            pt.write_pt(temporary / weights, {name: pt.to_tensor(array) for name, array in tensors.items()})
         else:
-            save_file({name: np.ascontiguousarray(array) for name, array in tensors.items()}, aside / weights)
+            save_file({name: np.ascontiguousarray(array) for name, array in tensors.items()}, temporary / weights)

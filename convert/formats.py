@@ -1,4 +1,4 @@
-"""SAEs on disk, of this project and of other libraries: recognised, read, written; the features stay the very same."""
+"""SAEs on disk, of this project and of other libraries: recognised, read, and written without changing a feature."""
 
 from pathlib import Path
 
@@ -42,18 +42,19 @@ def load_sae(path: str | Path) -> SAEFile:
 def convert_sae(source: str | Path, path: str | Path, to: str) -> SAEFile:
     """Write an SAE in another of the `FORMATS`; `path` must not exist, and appears whole or not at all.
 
-    Returns: what was read, and what it was made of.
+    Returns:
+      The SAE that was read; its `extra` also says from which file.
 
     Raises:
-      InputError: `load_sae`'s, or `to` has no such SAEs.
+      InputError: as `load_sae`, or the format cannot hold such an SAE.
     """
     path = Path(path)
     require(not path.exists(), f"{path} must not exist yet; remove it or give another name")
-    kind, of = recognised(source)
-    file = load_sae(of)
+    kind, source = recognised(source)
+    file = load_sae(source)
     names = () if kind == "pt" else (FOLDERS[kind].CONFIG, FOLDERS[kind].WEIGHTS)
-    made_of = sha256_of((name, of / name) for name in names) if names else sha256(of)
-    file = SAEFile(file.sae, file.config, file.losses, file.extra | {"source": {"format": kind, "sha256": made_of}})
+    digest = sha256_of((name, source / name) for name in names) if names else sha256(source)
+    file = SAEFile(file.sae, file.config, file.losses, file.extra | {"source": {"format": kind, "sha256": digest}})
     if to == "pt":
         sae_files.save_sae(path, file.sae, file.config, file.losses, file.extra)
     else:

@@ -116,9 +116,11 @@ def _float32(checkpoint: Checkpoint, names: Sequence[str]) -> dict[str, torch.Te
 
 
 def _user_model(path: Path, config: ModelConfig) -> nn.Module:
-    require(path.is_file(), f"--reference must be a Python file, got {path}")
+    require(path.is_file(), f"the reference model must be a Python file, got {path}")
     spec = importlib.util.spec_from_file_location("user_reference", path)
-    require(spec is not None and spec.loader is not None, f"--reference must be a Python file (.py), got {path}")
+    require(
+        spec is not None and spec.loader is not None, f"the reference model must be a Python file (.py), got {path}"
+    )
     assert spec is not None
     assert spec.loader is not None
     user = importlib.util.module_from_spec(spec)
@@ -160,7 +162,7 @@ def resid_post(
     takes_mask = mask is not None and len(inspect.signature(module.forward).parameters) > 1
     require(
         takes_mask or mask is None,
-        "the reference model's forward must take (input_ids, attention_mask) for --padding drop",
+        "the reference model's forward must take (input_ids, attention_mask) for padding drop",
     )
     try:
         for i, row in enumerate(ids):

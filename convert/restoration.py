@@ -30,19 +30,19 @@ class Checkpoint:
 
     @functools.cached_property
     def sha256(self) -> str:
-        """Of the file it was read from, to know that again; of a converted folder, that of the file it came from."""
+        """Of the file that it was read from; of a converted folder, that of the file that was converted."""
         return self.fingerprint()
 
     @functools.cached_property
     def identity(self) -> str:
-        """SHA-256 of config and tensors: of whatever file, folder and type they are stored in, it is the same model.
+        """SHA-256 of config and tensors: the same for one model in any file, folder and type.
 
-        Tensors count as the float32 that is computed with. Dropout, which only training knows, does not count.
+        Tensors are taken as float32, with which the model computes. Dropout, which only training reads, is left out.
         """
-        digest, said = hashlib.sha256(), dataclasses.asdict(self.config)
-        del said["dropout"]
-        said["rotary_base"] = float(said["rotary_base"])
-        digest.update(repr(sorted(said.items())).encode())
+        digest, settings = hashlib.sha256(), dataclasses.asdict(self.config)
+        del settings["dropout"]
+        settings["rotary_base"] = float(settings["rotary_base"])
+        digest.update(repr(sorted(settings.items())).encode())
         for name in table.torch_shapes(self.config):
             tensor = np.ascontiguousarray(self.tensors[name], np.float32)
             digest.update(f"{name} {tensor.shape}".encode())
@@ -63,7 +63,7 @@ class Checkpoint:
 def read_checkpoint(path: str | Path) -> Checkpoint:
     """Read a `.pt` file or a converted folder.
 
-    Of a `.pt`, `model_state_dict` and `config` are read to the last key; what lies beside them is not looked at.
+    Every key of `model_state_dict` and `config` in a `.pt` must be known; other entries of the file are ignored.
 
     Raises:
       InputError: not such a file, or its tensors do not fit its config; the first differences are named.

@@ -89,7 +89,7 @@ def load_pt(path: str | Path) -> SAEFile:
 
 
 def _said(where: str, name: str, places: Sequence[Fields]) -> Any:
-    """What a file says of one of `words.APPLIED`, in any of its places and by any of its words; None: nothing."""
+    """The value of one of `words.APPLIED`, in any place of a file and under any of its words; None: there is none."""
     values = []
     for fields in places:
         for word in words.APPLIED[name]:
@@ -106,12 +106,12 @@ def _said(where: str, name: str, places: Sequence[Fields]) -> Any:
 
 
 def _equal(a: np.ndarray, b: np.ndarray) -> bool:
-    """In every element; and not only as Python has it, for which True is 1."""
+    """Whether two arrays are equal; truth values are equal to no numbers, although in Python True == 1."""
     return np.array_equal(a, b) and (a.dtype == np.bool_) == (b.dtype == np.bool_)
 
 
 def _thresholds(path: str | Path, given: Any, d_sae: int) -> np.ndarray | None:
-    """One of each latent, float32 [d_sae], from a number, a list, or a tensor."""
+    """A threshold for each latent, float32 [d_sae], from a number, a list, or a tensor."""
     if given is None:
         return None
     what = f"{path}: config.threshold must be a number of at least 0, or {d_sae} (d_sae) of them"
@@ -127,7 +127,7 @@ def _thresholds(path: str | Path, given: Any, d_sae: int) -> np.ndarray | None:
 
 
 def _architecture(where: str, said: Mapping[str, Any], k: int | None, threshold: np.ndarray | None) -> Any:
-    """Which of ours it is by everything that a file says, which must agree."""
+    """The architecture that everything in a file says it is; the words must agree."""
     with_thresholds = [name for name, rules in ARCHITECTURES.items() if rules.stores == "threshold"]
     named = {name: said[name] for name in ("architecture", "activation") if said[name] is not None}
     known = {name: words.ARCHITECTURES.get(str(word).lower()) for name, word in named.items()}
@@ -152,13 +152,13 @@ def _architecture(where: str, said: Mapping[str, Any], k: int | None, threshold:
 
 
 def pass_over(fields: Fields, more: Collection[str] = ()) -> dict[str, Any]:
-    """Take what says nothing of the features, or that nothing is done; gives what is readable of it.
+    """Take the words that do not concern the features, or that ask for nothing; returns those that can be read.
 
     Args:
-      more: words that say nothing in this format.
+      more: words that do not concern the features in this format.
 
     Raises:
-      InputError: something else is there; it is named.
+      InputError: there is another word; it is named.
     """
     kept = {}
     for word in fields:
@@ -179,12 +179,12 @@ def pass_over(fields: Fields, more: Collection[str] = ()) -> dict[str, Any]:
 
 
 def _same(value: Any, neutral: Any) -> bool:
-    """Equal, and not only as Python has it, for which 0 is False."""
+    """Whether two values are equal; a bool is equal to no number, although in Python 0 == False."""
     return value is neutral or (type(value) is not bool and type(neutral) is not bool and bool(value == neutral))
 
 
 def _losses(path: str | Path, content: Fields) -> list[float]:
-    """The mean loss of each epoch, as far as it can be read: nothing else depends on it."""
+    """The mean loss of each epoch; values that cannot be read are left out, as nothing depends on them."""
     name = "losses" if "losses" in content else "training_losses"
     try:
         given = content.take(name)
@@ -207,7 +207,7 @@ _OF_ANY_LAYER = ("resid_post", "hook_resid_post", "residual", "residual_stream",
 
 
 def placed(hook: Any) -> dict[str, Any]:
-    """What a hook's name tells: `hook_name`, and `layer` where it is a block's output, or the next one's input."""
+    """`hook_name` from a hook's name, and `layer` where that is a block's output or the input of the block after it."""
     if not isinstance(hook, str):
         return {}
     layer = layer_of_hook(hook)
@@ -219,13 +219,13 @@ def placed(hook: Any) -> dict[str, Any]:
 
 
 def input_of(hook: Any) -> int | None:
-    """The block whose input it is, by its name."""
+    """The block of whose input this is the name; None: it is another name."""
     found = _INPUT.fullmatch(hook) if isinstance(hook, str) else None
     return int(next(n for n in found.groups() if n)) if found else None
 
 
 def place(path: str | Path, layer: Any, hook: Any) -> dict[str, Any]:
-    """`layer` and `hook_name`, as far as they are said; the two must agree."""
+    """`layer` and `hook_name`, where a file has them; the two must agree."""
     layer = whole_number(layer)
     layer = int(layer) if isinstance(layer, str) and layer.isdecimal() else layer
     require(layer is None or (type(layer) is int and layer >= 0), f"{path}: layer must be a number, got {layer!r}")
@@ -239,13 +239,13 @@ def place(path: str | Path, layer: Any, hook: Any) -> dict[str, Any]:
 
 
 def layer_of(path: str | Path, file: SAEFile, given: int | None) -> int:
-    """The layer an SAE was trained on: its file says so, else its name; else it must be given.
+    """The layer that an SAE was trained on: its config has it, or its file's name; if not, it must be given.
 
-    The name of a file is taken for the original scripts' (`sae_layer8_optimized.pt`), in which alone they say the
-    layer. The name of a folder tells only where nothing else does.
+    A file's name is read as the original scripts write it (`sae_layer8_optimized.pt`): they put the layer nowhere else.
+    A folder's name is read only where no layer is given.
 
     Raises:
-      InputError: none of them says it, `given` is another, or the SAE is of something else than a block's output.
+      InputError: the layer is not known, `given` is another, or the SAE is of something else than a block's output.
     """
     hook = file.extra.get("hook_name")
     elsewhere = hook is not None and "layer" not in placed(hook) and hook not in _OF_ANY_LAYER
@@ -257,20 +257,22 @@ def layer_of(path: str | Path, file: SAEFile, given: int | None) -> int:
     is_folder = Path(path).is_dir()
     recorded = file.extra.get("layer", int(named[1]) if named and not (is_folder and given is not None) else None)
     if given is None:
-        require(isinstance(recorded, int), f"{path} must say its layer, which it does not; give --layer")
+        require(isinstance(recorded, int), f"{path} must say its layer, which it does not; give the layer")
         return int(recorded)  # type: ignore[arg-type]
     agree = recorded in (None, given)
-    require(agree, f"--layer must be the one {path} was trained on, {recorded}, got {given}; leave --layer out")
+    require(agree, f"layer must be the one that {path} was trained on, {recorded}, got {given}; leave the layer out")
     return given
 
 
-def check_model(path: str | Path, file: SAEFile, identity: str, sha256: str | None = None, other: bool = False) -> None:
+def check_model(
+    path: str | Path, file: SAEFile, identity: str, sha256: str | None = None, other_model: bool = False
+) -> None:
     """An SAE is of one model: where its file says of which, that must be the one given.
 
     Args:
       identity: the given model's `Checkpoint.identity`.
-      sha256: that of its file, which is what older SAE files say.
-      other: it is known to be another; only note it.
+      sha256: that of its file, which older SAE files have.
+      other_model: another model is meant; only note it.
 
     Raises:
       InputError: it is not.
@@ -280,12 +282,12 @@ def check_model(path: str | Path, file: SAEFile, identity: str, sha256: str | No
     if recorded is None or given is None or recorded == given:
         return
     what = f"{path} was trained on another model ({str(recorded)[:12]}...) than the one given ({given[:12]}...)"
-    require(other, f"{what}; give its --checkpoint, or --other-model if that is meant")
+    require(other_model, f"{what}; give its checkpoint, or other_model=True if that is meant")
     note(what)
 
 
 def is_number(value: Any) -> bool:
-    """Of any type, but no bool and not NaN."""
+    """Whether it is a number of any type, other than NaN."""
     return isinstance(value, Real) and not isinstance(value, bool) and not math.isnan(value)
 
 

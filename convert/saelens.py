@@ -56,7 +56,7 @@ def read(path: Path) -> SAEFile:
     if architecture == "gated":
         weights = folders.without_gate(weights, subtracts)
     elif subtracts:
-        weights = folders.nothing_subtracted(weights)
+        weights = folders.fold_subtraction(weights)
     if architecture == "topk":
         k = folders.whole_number(path / CONFIG, "k", 100 if k is None else k)  # its default
     if _is_true(given, "rescale_acts_by_decoder_norm", False) and architecture == "topk":

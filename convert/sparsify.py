@@ -28,7 +28,7 @@ def read(path: Path) -> SAEFile:
     folders.take_sizes(given, weights, "d_in", "num_latents")
     k = folders.whole_number(path / CONFIG, "k", given.take("k", 32))
     if not transcode:
-        weights = folders.nothing_subtracted(weights)
+        weights = folders.fold_subtraction(weights)
     by_folder = path.name if HOOKPOINT.fullmatch(path.name) else None
     hook = given.take("hook_name", by_folder)
     sae_files.pass_over(given, words.OF_LIBRARIES["sparsify"])
@@ -44,7 +44,7 @@ def write(path: Path, file: SAEFile) -> None:
     require(
         file.sae.threshold is None,
         f"an SAE for sparsify must be topk or relu, got {file.config.architecture}, whose thresholds it has no word for; "
-        "give --to saelens or dictionary_learning",
+        "convert it to saelens or dictionary_learning",
     )
     arrays = folders.arrays(file)
     config = {

@@ -19,9 +19,9 @@ def main(args: argparse.Namespace) -> None:
     texts = fragments.read_fragments(args.fragments, args.text_column)
     print(f"{args.fragments}: {len(texts):,} fragments with text")
     splits = loading.prepare_fragments(texts, args.seed)
-    with atomic_path(out) as aside:
-        aside.mkdir()
-        arrow.save_splits(aside, splits)
+    with atomic_path(out) as temporary:
+        temporary.mkdir()
+        arrow.save_splits(temporary, splits)
     for split, columns in splits.items():
         damaged, real = (columns["labels"] != -100).sum(), columns["attention_mask"].sum()
         print(

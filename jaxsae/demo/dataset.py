@@ -43,13 +43,13 @@ def write_demo(folder: Path, n_samples: int = N_SAMPLES, seed: int = SEED) -> No
         "language": {split: [texts[i].language for i in rows] for split, rows in rows_of.items()},
     }
     shutil.rmtree(folder / "truth", ignore_errors=True)  # left by a run that was killed before it wrote the dataset
-    with atomic_path(folder / "truth") as aside:
-        aside.mkdir()
-        arrow.save_splits(aside, {split: {f: c[rows] for f, c in truth.items()} for split, rows in rows_of.items()})
-        (aside / "labels.json").write_text(json.dumps(labels))
-    with atomic_path(folder / "dataset") as aside:
-        aside.mkdir()
-        arrow.save_splits(aside, loading.prepare_fragments([one.text for one in texts], loading.DEFAULT_SEED))
+    with atomic_path(folder / "truth") as temporary:
+        temporary.mkdir()
+        arrow.save_splits(temporary, {split: {f: c[rows] for f, c in truth.items()} for split, rows in rows_of.items()})
+        (temporary / "labels.json").write_text(json.dumps(labels))
+    with atomic_path(folder / "dataset") as temporary:
+        temporary.mkdir()
+        arrow.save_splits(temporary, loading.prepare_fragments([one.text for one in texts], loading.DEFAULT_SEED))
 
 
 def ensure_demo(dataset: str | Path) -> None:

@@ -27,11 +27,11 @@ def save_model(
     """Write a converted model; the folder must not exist."""
     folder = Path(folder)
     require(not folder.exists(), f"the output must not exist yet, got {folder}; remove it or give another name")
-    with atomic_path(folder.resolve()) as aside:
-        aside.mkdir()
-        ocp.save(aside / "params", {path: np.asarray(value) for path, value in params.items()})
+    with atomic_path(folder.resolve()) as temporary:
+        temporary.mkdir()
+        ocp.save(temporary / "params", {path: np.asarray(value) for path, value in params.items()})
         meta = {"format": FORMAT, "config": dataclasses.asdict(config), "provenance": dict(provenance)}
-        (aside / "config.json").write_text(json.dumps(meta, indent=2))
+        (temporary / "config.json").write_text(json.dumps(meta, indent=2))
 
 
 def load_model(folder: str | Path) -> tuple[ModelConfig, dict[str, np.ndarray], dict[str, Any]]:

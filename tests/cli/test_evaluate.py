@@ -103,7 +103,7 @@ def test_stored_rows_give_the_figures_of_their_text(script, files, tiny_pt, tiny
 
 def test_the_layer(script, files, tiny_pt, tiny_dataset):
     inputs = ["--checkpoint", tiny_pt, "--dataset", tiny_dataset]
-    assert_one_line_error(script("evaluate", "--sae", files[2], *inputs), "must say its layer", "give --layer")
+    assert_one_line_error(script("evaluate", "--sae", files[2], *inputs), "must say its layer", "give the layer")
     assert script("evaluate", "--sae", files[2], "--layer", 0, *inputs).status == 0
     ran = script("evaluate", "--sae", files[0], "--layer", 2, *inputs)
     assert_one_line_error(ran, "the one", "trained on, 1, got 2")

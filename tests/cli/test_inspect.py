@@ -152,7 +152,7 @@ def test_what_is_wrong_is_one_line(inspect, script, folder, tiny_pt, tmp_path):
     file = load_sae(folder / "sae_layer1_optimized.pt")
     save_sae(unnamed, file.sae, file.config)
     flags = ["--sae", unnamed, "--model", tiny_pt, "--dataset", folder / "dataset"]
-    assert_one_line_error(script("inspect_sae", *flags), "must say its layer", "give --layer")
+    assert_one_line_error(script("inspect_sae", *flags), "must say its layer", "give the layer")
     assert script("inspect_sae", *flags, "--layer", 0).status == 0
     by_file = ["--sae", folder / "sae_layer3_optimized.pt", *flags[2:], "--json", tmp_path / "l.json"]
     assert script("inspect_sae", *by_file).status == 0
