@@ -2,8 +2,10 @@
 
 import ast
 import importlib
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
 from conftest import ROOT
@@ -114,3 +116,46 @@ def test_dependencies_are_pinned_for_all_that_is_declared():
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     pinned = {line.split("==")[0].lower().replace("_", "-") for line in lines if "==" in line}
     assert names <= pinned, names - pinned
+
+
+def nodes(folders: list[str]) -> Iterator[tuple[str, ast.AST]]:
+    """Every node of the code in some folders, with the place that it stands at; docstrings left out."""
+    for folder in folders:
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            tree = ast.parse(path.read_text())
+            texts = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+            for node in ast.walk(tree):
+                if id(node) not in texts:
+                    yield f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 0)}", node
+
+
+def test_the_library_knows_settings_and_no_flags():
+    """The command line puts the flags into its messages."""
+    rooms = [f"jaxsae/{room}" for room in ("text", "models", "activations", "sae", "train", "features")]
+    found = [
+        where
+        for where, node in nodes([*rooms, "convert"])
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and re.search(r"(?<!\w)--[a-z]", node.value)
+    ]
+    assert not found
+
+
+def test_ids_become_characters_in_the_tokenizer_alone():
+    rooms = [f"jaxsae/{room}" for room in ("models", "activations", "sae", "train", "features", "cli")]
+    found = [
+        where
+        for where, node in nodes([*rooms, "convert", "scripts"])
+        if isinstance(node, ast.Name) and node.id in ("chr", "ord")
+    ]
+    assert not found
+
+
+def test_no_module_takes_a_private_name_of_another():
+    found = [
+        (where, alias.name)
+        for where, node in nodes(["jaxsae", "convert", "scripts"])
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in ("jaxsae", "convert")
+        for alias in node.names
+        if alias.name.startswith("_")
+    ]
+    assert not found
