@@ -86,9 +86,11 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         vocab_size == config.vocab_size, f"{path}: vocab_size must be config's {config.vocab_size}, got {vocab_size!r}"
     )
     state = {str(name): tensor for name, tensor in state.items()}
-    if chain := table.wrapper(state, table.torch_shapes(config)):
-        note(f"{path}: the names of its tensors begin with {chain}, as a wrapper of PyTorch's puts it; read without it")
-        state = {name.removeprefix(chain): tensor for name, tensor in state.items()}
+    if prefix := table.wrapper(state, table.torch_shapes(config)):
+        note(
+            f"{path}: the names of its tensors begin with {prefix}, as a wrapper of PyTorch's puts it; read without it"
+        )
+        state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
     for name, tensor in state.items():
         require(isinstance(tensor, np.ndarray), f"{path}: {name} must be a tensor, got {type(tensor).__name__}")
     table.to_flax(state, config, str(path))  # shapes first: a tensor may be declared larger than its file

@@ -60,22 +60,22 @@ def entries(config: ModelConfig) -> list[Entry]:
 
 
 def apply_layout(array: np.ndarray, layout: str) -> np.ndarray:
-    """Apply a layout (a view); twice is nothing."""
+    """The array in a layout, as a view; applied twice it is the array again."""
     return array.T if layout == "transpose" else array
 
 
 def wrapper(names: Iterable[str], expected: Collection[str]) -> str:
-    """What stands before every name of a table, as PyTorch's wrappers put it there (`module.`, `_orig_mod.`, `model.`).
+    """The prefix that PyTorch's wrappers have put before every name (`module.`, `_orig_mod.`, `model.`).
 
-    Empty unless all names begin with it, and all of the table's and no others stand behind it.
+    Empty unless all names begin with it, and without it are exactly the expected ones.
     """
     found = list(names)
     first = next(iter(expected))
-    chains = {name.removesuffix(first) for name in found if name.endswith(f".{first}")}
-    for chain in chains:
-        bare = {name.removeprefix(chain) for name in found if name.startswith(chain)}
+    prefixes = {name.removesuffix(first) for name in found if name.endswith(f".{first}")}
+    for prefix in prefixes:
+        bare = {name.removeprefix(prefix) for name in found if name.startswith(prefix)}
         if len(bare) == len(found) and bare == set(expected):
-            return chain
+            return prefix
     return ""
 
 
@@ -119,7 +119,7 @@ def to_flax_names(
 
 
 def to_flax(tensors: Mapping[str, np.ndarray], config: ModelConfig, source: str) -> dict[str, np.ndarray]:
-    """`renamed`, for the restoration model."""
+    """`to_flax_names` with the restoration model's table."""
     return to_flax_names(tensors, entries(config), param_shapes(config), source)
 
 

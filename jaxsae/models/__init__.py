@@ -1,1 +1,1 @@
-"""Models that are read, and their training: the restoration transformer, in Flax."""
+"""Models: the protocol that the rest of the library speaks to, the restoration transformer in Flax, its training."""

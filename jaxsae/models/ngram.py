@@ -1,7 +1,7 @@
 """What counting alone restores: the n-gram baseline that a trained model has to beat.
 
-A character's probability from what stands before it, and from what stands behind it, each an n-gram interpolated with
-its shorter ones (Witten and Bell 1991); the two are combined as if independent given the character.
+A character's probability is taken from the characters before it and from those behind it. Each side is an n-gram
+interpolated with its shorter ones (Witten and Bell 1991); the two are combined as if independent given the character.
 """
 
 from collections.abc import Sequence

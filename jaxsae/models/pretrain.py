@@ -1,7 +1,7 @@
 """Training a restoration model: damaged text in, the true characters at its damaged positions out.
 
 For the embedded demo, and for any model of this shape. The blocks' weights are stacked and the forward pass scans over
-them, so that one block is compiled for all; the library's own model (`jaxsae.model`) is made from the result.
+them, so that one block is compiled for all; `jaxsae.models.restoration` is made from the result.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ from jaxsae.text.samples import Samples
 
 
 class Parts(NamedTuple):
-    """The model with its blocks as one, whose arrays have a leading axis of layers."""
+    """The model, its blocks stacked into one whose arrays have a leading axis of layers."""
 
     embed: nnx.Embed
     blocks: Block
@@ -84,11 +84,11 @@ def grow(parts: Parts, n_layers: int, *, moments: bool = False) -> Parts:
 
 
 NEVER = -100.0
-"""The head's bias for a character that does not occur: its probability is 0 in float32."""
+"""The head's bias for a character that does not occur in the text: its probability is 0 in float32."""
 
 
 def to_params(parts: Parts, config: ModelConfig, characters: Characters) -> dict[str, np.ndarray]:
-    """Dotted path -> parameter, as `jaxsae.model.params_of` gives them: all layers, all token ids."""
+    """Dotted path -> parameter, as `restoration.params_of` gives them: all layers, all token ids."""
     parts = grow(parts, config.n_layers)
     model = RestorationModel(dataclasses.replace(config, vocab_size=len(characters.ids)), rngs=nnx.Rngs(0))
     model.embed, model.final_ln, model.head = parts.embed, parts.final_ln, parts.head
