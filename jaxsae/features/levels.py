@@ -23,7 +23,7 @@ class Levels:
         self.counts = np.zeros((2, groups, columns, self.bins), np.int32)
 
     def _reach(self, largest: float) -> None:
-        """See that the last bin is not below this value."""
+        """Move the bins up, if need be, so that the last one is not below this value."""
         if not largest > 0:
             return
         wanted = max(int(np.frexp(largest)[1]), -140)  # largest < 2 ** wanted; below, float32 has few bits
@@ -45,7 +45,7 @@ class Levels:
         up = 2.0 ** (octave + (self.top or 0) - OCTAVES) * (1 + part / PER_OCTAVE)
         return np.concatenate([-up[::-1], up]) if self.signed else up
 
-    def of(self, values: Float[np.ndarray, " m"]) -> Int[np.ndarray, " m"]:
+    def bins_of(self, values: Float[np.ndarray, " m"]) -> Int[np.ndarray, " m"]:
         """The bin of each value, which is not 0."""
         # a float32's bits, but for the last twenty, count its octave and eighths of it
         number = (np.abs(values).view(np.int32) >> 20) - PER_OCTAVE * (127 + (self.top or 0) - OCTAVES)
@@ -64,9 +64,9 @@ class Levels:
         self._reach(float(np.abs(values).max(initial=0)))
         _, n_groups, columns, bins = self.counts.shape
         size = columns * bins
-        cell = half[row] * size + column * bins + self.of(values)
+        cell = half[row] * size + column * bins + self.bins_of(values)
         for group in range(n_groups):
             rows = groups[group]
             if rows.any():
-                of_group = cell if rows.all() else cell[rows[row]]
-                self.counts[:, group] += np.bincount(of_group, minlength=2 * size).reshape(2, columns, bins)
+                cells_of_group = cell if rows.all() else cell[rows[row]]
+                self.counts[:, group] += np.bincount(cells_of_group, minlength=2 * size).reshape(2, columns, bins)

@@ -128,7 +128,7 @@ def _round(value: float) -> float:
 
 
 def _short(values: Sequence[float] | Float[np.ndarray, " n"]) -> list[float]:
-    return [_round(value) for value in values]
+    return [_round(value) for value in np.asarray(values).tolist()]
 
 
 def _context(context: Context) -> list[Any]:

@@ -204,17 +204,17 @@ def test_bins_hold_what_lies_between_their_edges(signed):
     values = values.astype(np.float32)
     levels = Levels(1, 1, signed)
     levels.add(*np.zeros((2, 5000), int), values, np.zeros(1, int), np.ones((1, 1), bool))
-    edges, of = levels.edges(), levels.of(values)
+    edges, bins = levels.edges(), levels.bins_of(values)
     assert 2.0 ** (levels.top - 1) <= np.abs(values).max() < 2.0**levels.top
     assert (np.diff(edges) > 0).all()
     inside = np.abs(values) >= edges[-BINS]
     up = inside & (values > 0)
-    assert (values[up] >= edges[of[up]]).all()
-    assert (of[up] == levels.bins - 1).sum() + (
-        values[up] < edges[np.minimum(of[up] + 1, levels.bins - 1)]
+    assert (values[up] >= edges[bins[up]]).all()
+    assert (bins[up] == levels.bins - 1).sum() + (
+        values[up] < edges[np.minimum(bins[up] + 1, levels.bins - 1)]
     ).sum() >= up.sum()
     order = np.argsort(values)
-    assert (np.diff(of[order]) >= 0).all()
+    assert (np.diff(bins[order]) >= 0).all()
 
 
 @pytest.mark.parametrize("signed", [False, True])
