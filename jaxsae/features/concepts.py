@@ -1,4 +1,4 @@
-"""Yes-or-no properties of characters that latents are compared with: spellings, labels, and what is known otherwise."""
+"""Concepts: yes-or-no properties of characters, with which latents are compared."""
 
 import re
 import tomllib
@@ -24,20 +24,20 @@ _KEYS = {"about", "title", "pattern", "unless", "labels"}
 
 @dataclass(frozen=True)
 class Concept:
-    """A property of characters; exactly one of `pattern`, `labels` and `truth` says which have it."""
+    """A property of characters; exactly one of `pattern`, `labels` and `truth` decides which characters have it."""
 
     name: str
     about: str
-    """The question it belongs to, of `ABOUT`."""
+    """One of `ABOUT`; `spelling` for those of `spelling_concepts`."""
     title: str
     pattern: re.Pattern[str] | None = None
-    """Every character of a match has it."""
+    """Every character of a match has the property."""
     unless: re.Pattern[str] | None = None
-    """With it, every character of a text in which `pattern` is found more often than this has the property."""
+    """If given, the property is of whole texts: those in which `pattern` is found more often than this."""
     labels: str | None = None
-    """Of `LABELS`."""
+    """One of `LABELS`: the property is read from the labels of the data."""
     truth: Bool[np.ndarray, " characters"] | None = None
-    """Of every character of a split, sample after sample, no padding."""
+    """Whether each character of a split has it, sample after sample, without padding."""
 
     @property
     def is_known(self) -> bool:
@@ -69,7 +69,7 @@ class Concept:
 
 
 def load_concepts(path: str | Path = BUILT_IN) -> list[Concept]:
-    """Read a TOML file of concepts; what may stand in it is said at the top of the built-in one.
+    """Read a TOML file of concepts; the top of the built-in file explains its form.
 
     Raises:
       InputError: not TOML, an unknown key, or a pattern that is no regular expression; the concept is named.

@@ -1,4 +1,4 @@
-"""Counts of values by how large they are, from which AUROC, precision and recall follow."""
+"""Histograms of values on a logarithmic scale, from which AUROC, precision and recall follow."""
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -8,11 +8,11 @@ BINS = OCTAVES * PER_OCTAVE
 
 
 class Levels:
-    """Counts of values by how large they are: eight bins an octave, in each half, for each group of rows.
+    """Histograms of the values of columns: eight bins an octave, for each half of the texts and each group of rows.
 
-    Bin 0 is of the smallest; values of 0 are in none. With `signed`, negative values have as many bins below. The last
-    bins are of the largest value so far: where a larger one comes the counts move down, and what was in bins that are
-    no longer there is in bin 0. So the counts do not depend on the order in which values come.
+    Bin 0 has the smallest values; values of 0 are in no bin. With `signed`, negative values have as many bins below. The
+    last bins belong to the largest value so far: when a larger one comes, the counts move down, and bin 0 takes what
+    falls off the end. So the counts do not depend on the order in which values come.
     """
 
     def __init__(self, groups: int, columns: int, signed: bool = False) -> None:
@@ -46,7 +46,7 @@ class Levels:
         return np.concatenate([-up[::-1], up]) if self.signed else up
 
     def bins_of(self, values: Float[np.ndarray, " m"]) -> Int[np.ndarray, " m"]:
-        """The bin of each value, which is not 0."""
+        """The bin of each value; a value must not be 0."""
         # a float32's bits, but for the last twenty, count its octave and eighths of it
         number = (np.abs(values).view(np.int32) >> 20) - PER_OCTAVE * (127 + (self.top or 0) - OCTAVES)
         number = np.clip(number, 0, BINS - 1)
@@ -60,7 +60,12 @@ class Levels:
         half: Int[np.ndarray, " n"],
         groups: Bool[np.ndarray, "groups n"],
     ) -> None:
-        """Count entries (row, column) of a matrix with n rows."""
+        """Count entries (row, column) of a matrix with n rows.
+
+        Args:
+          half: of the texts, 0 or 1, in which each row is.
+          groups: whether each row belongs to each group.
+        """
         self._reach(float(np.abs(values).max(initial=0)))
         _, n_groups, columns, bins = self.counts.shape
         size = columns * bins

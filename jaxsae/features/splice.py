@@ -22,7 +22,7 @@ Change = Callable[[Float[Array, "batch position d_model"]], Float[Array, "batch 
 
 
 class Effect(NamedTuple):
-    """Means over damaged positions."""
+    """Figures of restorations, as means over damaged positions."""
 
     ce: float
     """Cross-entropy of the true character, in nats."""
@@ -143,7 +143,7 @@ def reconstruct(sae: SAE, x: Float[Array, "batch position d_in"]) -> Float[Array
 def with_latent(
     sae: SAE, x: Float[Array, "batch position d_in"], latent: int | Int[Array, ""], value: float | Array
 ) -> Float[Array, "batch position d_in"]:
-    """A residual stream with one latent set to `value` everywhere, all else kept, the SAE's error too.
+    """A residual stream with one latent set to `value` everywhere; all else is kept, the SAE's error too.
 
     x + (value - latents[latent]) * W_dec[latent]; a value of 0 removes the latent.
     """
