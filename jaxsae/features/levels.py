@@ -10,9 +10,9 @@ BINS = OCTAVES * PER_OCTAVE
 class Levels:
     """Histograms of the values of columns: eight bins an octave, for each half of the texts and each group of rows.
 
-    Bin 0 has the smallest values; values of 0 are in no bin. With `signed`, negative values have as many bins below. The
-    last bins belong to the largest value so far: when a larger one comes, the counts move down, and bin 0 takes what
-    falls off the end. So the counts do not depend on the order in which values come.
+    Bin 0 has the smallest values; values of 0 are in no bin. With `signed`, negative values have as many bins below.
+    The last bins belong to the largest value so far: when a larger one comes, the counts move down, and bin 0 takes
+    what falls off the end. So the counts do not depend on the order in which values come.
     """
 
     def __init__(self, groups: int, columns: int, signed: bool = False) -> None:
