@@ -301,7 +301,13 @@ def save_sae(
       sae: one SAE (no members axis), float32.
       losses: mean training loss of each epoch.
       extra: more entries for `config`, such as `layer`; what is not needed to compute the features.
+
+    Raises:
+      InputError: SAE and config do not say the same.
     """
+    for name in ("d_in", "d_sae", "architecture", "k"):
+        ours, said = getattr(sae, name), getattr(config, name)
+        require(ours == said, f"{name} of an SAE and of its config must be the same, got {ours} and {said}")
     say: dict[str, Any] = {
         "d_in": config.d_in,
         "d_sae": config.d_sae,

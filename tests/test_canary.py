@@ -35,7 +35,7 @@ def test_a_version_known_to_be_bad_is_tried_at_the_start(monkeypatch):
 
 def numpy_loss_and_grads(sae: SAE, x, l1_coef, k):
     """The loss and its gradients in float64, by hand."""
-    W_enc, b_enc, W_dec, b_dec, x = (np.asarray(a, np.float64) for a in (*sae[:4], x))
+    W_enc, b_enc, W_dec, b_dec, x = (np.asarray(a, np.float64) for a in (sae.W_enc, sae.b_enc, sae.W_dec, sae.b_dec, x))
     pre = x @ W_enc + b_enc
     latents = np.maximum(pre, 0)
     if k is not None:

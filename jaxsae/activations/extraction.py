@@ -1,4 +1,4 @@
-"""Model x samples -> rows: the residual stream after a layer, one row a character, with where each row came from."""
+"""Model x samples -> rows: the residual stream after a layer, one row a token, with the place of each in the text."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from jaxsae.text.samples import Samples, check_samples, kept_positions
 
 @dataclass(frozen=True)
 class Rows:
-    """Activations in the order of the text: `values[layer][i]` is of character `position[i]` of sample `sample[i]`."""
+    """Activations in the order of the text: `values[layer][i]` belongs to token `position[i]` of sample `sample[i]`."""
 
     values: dict[int, Float[Array, "n d_model"]]
     sample: np.ndarray
@@ -35,10 +35,10 @@ def _write(
 
 
 class Stream(NamedTuple):
-    """A batch of samples on its way through the model."""
+    """A batch of samples and their residual stream."""
 
     samples: np.ndarray
-    """Their numbers, [batch]."""
+    """The numbers of the samples, [batch]."""
     kept: Bool[np.ndarray, "batch position"]
     """The positions that rows are made of."""
     values: dict[int, Float[Array, "batch position d_model"]]
@@ -46,7 +46,7 @@ class Stream(NamedTuple):
 
 
 def stream(model: ResidualModel, samples: Samples, layers: Sequence[int], padding: str = "drop") -> Iterator[Stream]:
-    """The residual stream after each of `layers`, batch by batch; one forward pass, ended after the last layer.
+    """The residual stream after each of `layers`, batch by batch, from one forward pass that ends after the last layer.
 
     With `drop`, padding is masked from attention and each sample runs at a length close to its own; with `keep`, the
     model runs as the original script runs it: no mask, all positions.
@@ -69,16 +69,16 @@ def _batches(samples: Samples, padding: str) -> list[Batch]:
 
 
 def stored(rows: Mapping[int, RowsOnDisk], samples: Samples, padding: str = "drop") -> Iterator[Stream]:
-    """What `stream` gave when `rows` were extracted, read back from them; they may go on after these samples."""
+    """As `stream`, from rows that were extracted before, of these samples and perhaps of more after them."""
     kept, row_of = _numbered(samples, padding)
     for numbers, length in _batches(samples, padding):
-        here = kept[numbers, :length]
+        kept_here = kept[numbers, :length]
         values = {}
-        for layer, of_layer in rows.items():
-            x = np.zeros((*here.shape, of_layer.shape[1]), np.float32)
-            x[here] = of_layer[row_of[numbers, :length][here]]
+        for layer, layer_rows in rows.items():
+            x = np.zeros((*kept_here.shape, layer_rows.shape[1]), np.float32)
+            x[kept_here] = layer_rows[row_of[numbers, :length][kept_here]]
             values[layer] = jnp.asarray(x)
-        yield Stream(numbers, here, values)
+        yield Stream(numbers, kept_here, values)
 
 
 def extract(
@@ -91,7 +91,7 @@ def extract(
 ) -> Rows:
     """The rows that `stream` gives, of every position (`keep`) or every real one (`drop`), in the order of the text.
 
-    They are held once, on the device that computes them.
+    They are in memory once, on the device that computes them.
 
     Args:
       on_rows: called with the number of rows made since the last call.
@@ -116,7 +116,7 @@ def extract_to(
     *,
     on_rows: Callable[[int], None] = lambda rows: None,
 ) -> None:
-    """As `extract`, into arrays of the host (layer -> [n, d_model]), which may be files; holds no more than a batch."""
+    """As `extract`, into arrays on the host (layer -> [n, d_model]) that may be files; only one batch is in memory."""
     _, row_of = _numbered(samples, padding)
     for batch in stream(model, samples, list(out), padding):
         row = row_of[batch.samples, : batch.kept.shape[1]][batch.kept]
@@ -126,7 +126,7 @@ def extract_to(
 
 
 def _numbered(samples: Samples, padding: str) -> tuple[np.ndarray, np.ndarray]:
-    """(the positions that rows are made of, the number of each one's row; the others', one past the last)."""
+    """(the positions that rows are made of, the row number of each; of other positions, the number of rows)."""
     kept = kept_positions(samples, padding)
     numbers = np.where(kept, kept.reshape(-1).cumsum().reshape(kept.shape) - 1, int(kept.sum()))
     return kept, numbers.astype(np.int32)

@@ -3,11 +3,11 @@
     store.json      {"format": "jaxsae-rows", "version": 1, "layers": [8], "rows": n, "d_in": 384, ...}
     layer8.npy      float32 [n, d_in], one such file for each layer
     sample.npy      int32 [n]: which sample a row is of; position.npy: which character of it
-    token.npy       int32 [n]: the character's id; label.npy: the true one where the text is damaged, else -100
+    token.npy       int32 [n]: the character's id; label.npy: the true id where the text is damaged, else -100
     real.npy        int32 [n]: 0 at padding
 
-A bare `.npy` of shape [n, d_in] does as well, of any floating type; or of [n, positions, d_in], with a file of the same
-name and `_mask` beside it ([n, positions], 1 = real), by which padding is left out.
+A bare `.npy` file of rows can be read as well: of shape [n, d_in], of any floating type; or of shape [n, positions,
+d_in], where a file of the same name with `_mask` ([n, positions], 1 = real) says which positions are padding.
 """
 
 import json
@@ -28,8 +28,8 @@ from jaxsae.text.preparation import NO_LABEL, PADDING_ID
 from jaxsae.text.samples import Samples, as_samples, joined, kept_positions
 
 FORMAT, VERSION = "jaxsae-rows", 1
-SPARSEST = 4096
-"""Positions for each that has a row, at most: text is made of the positions, and what is declared may be anything."""
+MOST_POSITIONS_PER_ROW = 4096
+"""The text that rows are of is built with all its positions: a wrong number in a file must not fill the memory."""
 ORIGIN = ("sample", "position", "token", "label", "real")
 
 
@@ -39,11 +39,11 @@ class Store:
 
     layers: dict[int, RowsOnDisk]
     about: dict[str, Any]
-    """What store.json says; of several, what it says in all of them alike."""
+    """What store.json says; of several stores, the entries that are the same in all."""
     folders: list[Path]
-    """Where it is; none for a bare `.npy`."""
+    """The folders of the stores; a bare `.npy` has none."""
     max_samples: int | None = None
-    """The rows are of the first so many samples of each folder alone."""
+    """Only the rows of the first so many samples of each folder; None: all."""
 
     @property
     def d_in(self) -> int:
@@ -51,18 +51,18 @@ class Store:
         return next(iter(self.layers.values())).shape[1]
 
     def only(self, layers: Sequence[int]) -> "Store":
-        """Of these layers, in this order."""
+        """The same with these layers alone, in this order."""
         missing = [layer for layer in layers if layer not in self.layers]
         require(not missing, f"layer must be one of the stored {_listed(self)}, got {', '.join(map(str, missing))}")
         return replace(self, layers={layer: self.layers[layer] for layer in layers})
 
     def samples(self) -> Samples | None:
-        """The text that the rows are of, one row for each of its positions in order; None where it is not said.
+        """The text that the rows are of, each position with a row in order; None where the stores do not have it.
 
         Where only the real positions have rows, the others are padding.
 
         Raises:
-          InputError: what is said of the rows cannot be.
+          InputError: the files that say which characters the rows are of contradict themselves.
         """
         if not self.folders or not all((f / f"{name}.npy").exists() for f in self.folders for name in ORIGIN):
             return None
@@ -94,7 +94,7 @@ def write(
     n = int(kept.sum())
     check_space(path.parent, n * (len(layers) * width + len(ORIGIN)) * 4)
     sample, position = np.nonzero(kept)
-    origin = (sample, position, *(of[kept] for of in (samples.ids, samples.labels, samples.mask)))
+    origin = (sample, position, *(column[kept] for column in (samples.ids, samples.labels, samples.mask)))
     with atomic_path(path) as folder:
         folder.mkdir()
         values = {
@@ -112,7 +112,7 @@ def write(
 
 
 def check_space(folder: Path, needed: int) -> None:
-    """Raise `InputError` where the disk under `folder` has not so many bytes left."""
+    """Raise `InputError` where the disk of `folder` has fewer free bytes than needed."""
     folder = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     free = shutil.disk_usage(folder).free
     require(
@@ -123,17 +123,16 @@ def check_space(folder: Path, needed: int) -> None:
 
 
 def is_store(path: str) -> bool:
-    """Whether rows are to be read from there, rather than text."""
+    """Whether a path is of rows, and not of text."""
     return path.endswith((".npy", ".pt")) or (Path(path) / "store.json").exists()
 
 
 def open_stores(paths: Sequence[str], layer: int, max_samples: int | None = None) -> Store:
-    """Stores and `.npy` files, their rows one after another; `layer` says which a bare `.npy` is of.
-
-    Nothing is read before it is used.
+    """Open stores and `.npy` files, whose rows follow one another; rows are read when they are used.
 
     Args:
-      max_samples: of each, the rows of its first so many samples.
+      layer: the layer of the rows in a bare `.npy`, which does not say it.
+      max_samples: take the rows of the first so many samples of each; None: all.
 
     Raises:
       InputError: not such files, not whole, of another version, or not of one model, width or set of layers; or rows
@@ -162,12 +161,12 @@ def open_stores(paths: Sequence[str], layer: int, max_samples: int | None = None
 
 
 def model_of(about: Mapping[str, Any]) -> str | None:
-    """Which model rows are of, by what their store says: its identity, or, in older stores, the SHA-256 of its file."""
+    """The model that rows are of, as their store says: its identity, or in older stores the SHA-256 of its file."""
     return about.get("model_sha256", about.get("checkpoint_sha256"))
 
 
 def fingerprint(path: str, layers: Sequence[int]) -> str:
-    """SHA-256 of the rows of those layers and of what is said of them."""
+    """SHA-256 of the rows of those layers and of the files that describe them."""
     if not Path(path).is_dir():
         mask = _mask_beside(Path(path))
         return sha256(path) if mask is None else sha256_of((file.name, file) for file in (Path(path), mask))
@@ -238,31 +237,34 @@ def _samples(folder: Path) -> Samples:
     require(ok, f"{folder}: {', '.join(ORIGIN)}.npy must hold a whole number for each of the {n} rows")
     sample, position, token, label, real = columns.values()
     require(about.get("padding") in ("drop", "keep"), f"{folder}: store.json must say the padding, drop or keep")
-    inside = (
+    in_range = (
         type(width) is int
         and 0 < width < 2**31
         and sample.min() >= 0
         and position.min() >= 0
         and position.max() < width
     )
-    place = sample.astype(np.int64) * (width if inside else 0) + position
+    place = sample.astype(np.int64) * (width if in_range else 0) + position
     require(
-        inside and bool((np.diff(place) > 0).all()), f"{folder}: rows must be in the order of the text, and are not"
+        in_range and bool((np.diff(place) > 0).all()), f"{folder}: rows must be in the order of the text, and are not"
     )
     shape = (int(sample.max()) + 1, width)
-    few = shape[0] * width > SPARSEST * n
-    require(not few, f"{folder}: at least one in {SPARSEST} positions must have a row, got {n} rows of {shape}")
+    few = shape[0] * width > MOST_POSITIONS_PER_ROW * n
+    require(
+        not few,
+        f"{folder}: at least one in {MOST_POSITIONS_PER_ROW} positions must have a row, got {n} rows of {shape}",
+    )
     ids, labels, mask = (np.full(shape, fill, np.int32) for fill in (PADDING_ID, NO_LABEL, 0))
-    for whole_array, column in ((ids, token), (labels, label), (mask, real)):
-        whole_array[sample, position] = column
+    ids[sample, position], labels[sample, position], mask[sample, position] = token, label, real
     return as_samples({"input_ids": ids, "labels": labels, "attention_mask": mask}, folder)
 
 
 def text_of(stored: Store, identity: str, sha256: str | None = None) -> Samples:
-    """The text of rows, which must be of that model.
+    """The text of rows, which must be of the given model.
 
     Args:
-      identity: the model's, which the store says; older ones have the `sha256` of its file.
+      identity: the model's.
+      sha256: of the model's file, which older stores have instead.
 
     Raises:
       InputError: rows of another model, or that do not say which characters they are of.
@@ -272,7 +274,7 @@ def text_of(stored: Store, identity: str, sha256: str | None = None) -> Samples:
     require(
         theirs == given,
         f"stored rows must be of the model given ({str(given)[:12]}...), got rows of {str(theirs)[:12]}...; "
-        "give the --checkpoint that they were extracted with",
+        "give the checkpoint that they were extracted with",
     )
     samples = stored.samples()
     require(samples is not None, f"stored rows must say of which characters they are ({', '.join(ORIGIN)}.npy)")

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Key
+from jaxtyping import Array, Bool, Float, Key, Num
 
 from jaxsae.config import ARCHITECTURES, SAEConfig, architecture_rules
 from jaxsae.models.products import total
@@ -65,7 +65,7 @@ def above_threshold(sae: SAE, pre_acts: PreActs) -> Latents:
     return jnp.where(pre_acts > sae.threshold[None, :], jax.nn.relu(pre_acts), 0)
 
 
-def kth_largest(values: Float[Array, "..."], k: int | float | Float[Array, ""]) -> Float[Array, ""]:
+def kth_largest(values: Float[Array, "..."], k: int | float | Num[Array, ""]) -> Float[Array, ""]:
     """The k-th largest of all `values`, 0 where fewer than k are positive. Has no gradient.
 
     The bits of positive numbers are ordered as the numbers are: the answer's bits are found from the highest down, by

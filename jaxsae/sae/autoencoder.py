@@ -10,7 +10,7 @@ members on every array and runs them under `jax.vmap`.
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,11 @@ from jaxtyping import Array, Float
 from jaxsae.config import architecture_rules
 from jaxsae.errors import require
 from jaxsae.models.products import matmul
+
+if TYPE_CHECKING:
+    Leaf = Array
+else:  # while JAX maps over a pytree its leaves may be anything: shapes, specifications, NumPy arrays
+    Leaf = Any
 
 
 @jax.tree_util.register_dataclass
@@ -32,18 +37,18 @@ class SAE:
       InputError: an unknown architecture, or `k` or thresholds that it does not have.
     """
 
-    W_enc: Array
+    W_enc: Leaf
     """[*members, d_in, d_sae]. Shapes are not checked: a training step may hold a matrix transposed, see `Stepper`."""
-    b_enc: Array
+    b_enc: Leaf
     """[*members, d_sae]."""
-    W_dec: Array
+    W_dec: Leaf
     """[*members, d_sae, d_in]."""
-    b_dec: Array
+    b_dec: Leaf
     """[*members, d_in]."""
-    threshold: Array | None = None
+    threshold: Leaf | None = None
     """[*members, d_sae]: a latent fires where its pre-activation is above it. None: the architecture has no thresholds,
     or none yet."""
-    training: dict[str, Array] = field(default_factory=dict)
+    training: dict[str, Leaf] = field(default_factory=dict)
     """Parameters that training alone knows, by name, each [*members, d_sae]; empty once the SAE is trained."""
     architecture: str = field(default="relu", metadata={"static": True})
     """One of `jaxsae.config.ARCHITECTURES`."""

@@ -1,12 +1,13 @@
 """Dataset folders as Hugging Face `datasets` saves them: read as it would read them, and written.
 
-What is read is files and rows by `state.json`, in its order. What a folder has besides is not looked at."""
+`state.json` says which files and rows are read, and in which order. Other files of the folder are ignored.
+"""
 
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -24,22 +25,22 @@ def split_names(path: str | Path) -> list[str]:
     return splits
 
 
-def _is_alone(folder: Path) -> bool:
-    """Whether it is of one split, as `Dataset.save_to_disk` writes it."""
+def is_one_split(folder: Path) -> bool:
+    """Whether a folder is of one split, as `Dataset.save_to_disk` writes it, and not of a dict of splits."""
     return (folder / "state.json").is_file() and not (folder / "dataset_dict.json").exists()
 
 
 def _folder_of(path: Path, split: str) -> Path:
-    """Where a split lies.
+    """The folder of a split.
 
     Raises:
       InputError: there is no such split.
     """
-    if not _is_alone(path):
+    if not is_one_split(path):
         splits = split_names(path)
         require(split in splits, f"split must be one of {listed(splits)}, got {split!r}")
         return path / split
-    # by its own word, or as one of the splits of the folder above
+    # which split it is, its state.json says, or the folder above of which it is a part
     state = _json(path / "state.json")
     name = state.get("_split") if isinstance(state, dict) else None
     above = path.resolve().parent
@@ -51,7 +52,7 @@ def _folder_of(path: Path, split: str) -> Path:
         name = path.resolve().name
     require(
         not isinstance(name, str) or name == split,
-        f"{path} is one split, {name!r}, got a wish for {split!r}; give --split {name}, or the folder of all splits",
+        f"{path} is one split, {name!r}, got a wish for {split!r}; give split {name}, or the folder of all splits",
     )
     return path
 
@@ -65,35 +66,57 @@ def _json(path: Path) -> Any:
 
 STATE = {"_data_files", "_indices_files", "_indices_data_files", "_fingerprint", "_format_columns", "_format_kwargs"}
 STATE |= {"_format_type", "_indexes", "_output_all_columns", "_split", "_info", "_inplace_history"}
-"""What `datasets` of any version writes into a state.json. Which columns it would show, and as what type, does not
-matter here: the ones needed are read."""
-Entry = tuple[str, int, int | None]
-"""(a file, rows of it to skip, rows then to take; None: all)."""
+"""The keys that `datasets` of any version writes into a state.json. Those that say which columns it would show, and as
+what type, are ignored: the columns that are needed are read."""
 
 
-def _named(folder: Path) -> dict[str, list[Entry]]:
-    """The files that a state.json names, in its own folder: of data, and of the rows chosen of these.
+class FilePart(NamedTuple):
+    """Rows of one file."""
+
+    filename: str
+    skip: int
+    """How many rows at the start are left out."""
+    take: int | None
+    """How many rows are used then; None: all that follow."""
+
+
+class SplitFiles(NamedTuple):
+    """The files of a split, in its folder."""
+
+    data: list[FilePart]
+    """The rows of these, one file after another."""
+    indices: list[FilePart]
+    """Numbers of the rows that were chosen; none: all rows, in their order."""
+
+
+def split_files(folder: Path) -> SplitFiles:
+    """The files that the state.json of a split's folder names.
 
     Raises:
-      InputError: something stands there that is not known: it might say that other rows are meant.
+      InputError: it has a key that is not known here, and that may mean that other rows are to be read.
     """
     state = _json(folder / "state.json")
     require(isinstance(state, dict), f"{folder}: state.json must name its _data_files, got none")
     unknown = sorted(map(str, set(state) - STATE))
     require(not unknown, f"{folder}: state.json may have what is known here, got {listed(unknown)}")
-    out: dict[str, list[Entry]] = {"data": [], "indices": []}
-    # `_indices_data_files`: of versions before 1.2
-    for key, kind in (("_data_files", "data"), ("_indices_files", "indices"), ("_indices_data_files", "indices")):
+    out = SplitFiles([], [])
+    # `_indices_data_files` is the key of versions before 1.2
+    for key, parts in (
+        ("_data_files", out.data),
+        ("_indices_files", out.indices),
+        ("_indices_data_files", out.indices),
+    ):
         entries = state.get(key)
         listing = entries if isinstance(entries, list) else []
         ok = isinstance(entries, list | None) and all(map(_is_entry, listing))
         require(ok, f'{folder}: {key} of state.json must be [{{"filename": ...}}, ...], files of that folder')
-        out[kind] += [(one["filename"], one.get("skip") or 0, one.get("take")) for one in listing]
+        parts += [FilePart(one["filename"], one.get("skip") or 0, one.get("take")) for one in listing]
     require(isinstance(state.get("_data_files"), list), f"{folder}: state.json must name its _data_files, got none")
     return out
 
 
 def _is_entry(entry: Any) -> bool:
+    """Whether it names a file of the same folder, and no rows but by whole numbers."""
     if not isinstance(entry, dict) or not set(entry) <= {"filename", "skip", "take"}:
         return False
     name = entry.get("filename")
@@ -109,12 +132,12 @@ def _joined(tables: Sequence[pa.Table], folder: Path) -> pa.Table:
 
 
 def _arrow_table(path: Path, skip: int = 0, take: int | None = None) -> pa.Table:
-    """A memory-mapped Arrow stream: nothing is read before it is used, but what the rest is found by."""
+    """A memory-mapped Arrow stream: apart from its metadata, nothing is read before it is used."""
     try:
         with pa.memory_map(str(path)) as source:
             table = pa.ipc.open_stream(source).read_all()
-        table.validate(full=True)  # else offsets that are wrong would be followed out of the file
-        _ = table.column_names  # decoded here
+        table.validate(full=True)  # without it, wrong offsets would lead out of the file
+        _ = table.column_names  # decoded here, so that wrong bytes are found here
         return table.slice(skip, take)
     except (OSError, pa.ArrowException, UnicodeError) as error:
         raise InputError(f"{path}: must be a whole Arrow stream, got: {' '.join(str(error).split())}") from None
@@ -124,7 +147,7 @@ def _rows(column: pa.ChunkedArray, name: str, path: Path) -> np.ndarray:
     """A list column as [n, width] of the width that its rows must share."""
     parts = []
     for chunk in column.chunks:
-        if len(chunk) == 0:  # as a file of no rows has it, of no width either
+        if len(chunk) == 0:  # of a file without rows, whose lists have no length
             continue
         is_list = (
             pa.types.is_list(chunk.type)
@@ -152,18 +175,18 @@ def load_columns(
 ) -> dict[str, np.ndarray]:
     """Columns of a split of a `save_to_disk` folder, each [n, width]: those in `names`, or all there are."""
     folder = _folder_of(Path(folder), split)
-    named = _named(folder)
-    if not named["data"]:  # of no rows, as newer versions write it
+    files = split_files(folder)
+    if not files.data:  # newer versions write a split without rows so
         return {name: np.zeros((0, 0), np.int8) for name in names or ()}
-    table = _joined([_arrow_table(folder / name, skip, take) for name, skip, take in named["data"]], folder)
+    table = _joined([_arrow_table(folder / name, skip, take) for name, skip, take in files.data], folder)
     names = table.column_names if names is None else names
     missing = [name for name in names if name not in table.column_names]
     require(not missing, f"{folder}: must have columns {listed(names)}, got none named {listed(missing)}")
     twice = [name for name in names if table.column_names.count(name) > 1]
     require(not twice, f"{folder}: columns must differ in name, got several named {listed(twice)}")
     table = table.select(names)
-    if named["indices"]:  # rows were selected or shuffled without being rewritten
-        indices = _joined([_arrow_table(folder / name, skip, take) for name, skip, take in named["indices"]], folder)
+    if files.indices:  # rows were selected or shuffled without being rewritten
+        indices = _joined([_arrow_table(folder / name, skip, take) for name, skip, take in files.indices], folder)
         try:
             table = table.take(indices["indices"].slice(0, max_samples))
         except (pa.ArrowException, KeyError, IndexError) as error:

@@ -1,4 +1,4 @@
-"""Samples that are run together: few lengths to compile for, little padding."""
+"""Batches of samples of similar length: few lengths to compile for, little padding."""
 
 from typing import NamedTuple
 
@@ -23,25 +23,26 @@ def run_lengths(max_position: int) -> list[int]:
     return sorted(n for n in lengths if n >= 32 or n == max_position)
 
 
-WORTH = 3000
-"""Characters of padding that are cheaper than to compile for another length."""
+CHEAP_PADDING = 3000
+"""So many characters of padding cost less time than compiling for another length."""
 
 
 def plan(lengths: np.ndarray, max_position: int, chars: int | None = None) -> list[Batch]:
-    """Full batches of about `chars` characters (max_position), each sample in the smallest length with company enough.
+    """Full batches of about `chars` characters (by default `max_position`), each of the smallest length that fits.
 
-    What does not fill a batch moves up to the next length, so that no batch has empty places and each length has one
-    shape; what is left over at the greatest length is a smaller batch. All move up where that costs little padding.
+    Samples that do not fill a batch are run at the next length, so that no batch has empty places and each length has
+    one shape; those that are left at the greatest length are a smaller batch. Where it costs little padding, all
+    samples of a length are run at the next one.
     """
     todo = np.argsort(lengths, kind="stable")
-    out, usual = [], run_lengths(max_position)
-    for length, longer in zip(usual, [*usual[1:], None], strict=True):
+    out, all_lengths = [], run_lengths(max_position)
+    for length, longer in zip(all_lengths, [*all_lengths[1:], None], strict=True):
         size = max(1, (chars or max_position) // length)
         fits = int(np.searchsorted(lengths[todo], length, side="right"))
         taken = fits - fits % size
         if longer is None:
             taken = fits
-        elif taken * (longer - length) < WORTH:
+        elif taken * (longer - length) < CHEAP_PADDING:
             taken = 0
         out += [Batch(todo[start : min(start + size, taken)], length) for start in range(0, taken, size)]
         todo = todo[taken:]

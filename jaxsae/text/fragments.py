@@ -12,21 +12,22 @@ from jaxsae.files import parse_json, read_text
 from jaxsae.text import preparation
 
 PLACES = (("line_num", "line_number", "line"), ("word_idx", "word_index", "word"))
-"""Columns that say where in its fragment a row stands, where a table has a row for each line or word: the line, and the
-word in the line. Of each, the first that holds numbers counts; `line` and `word` may as well hold text."""
+"""Where a table has a row for each line or word: the columns that give a row's place in its fragment, first the line,
+then the word in the line. Of each group the first column that holds numbers is used; `line` and `word` may also hold
+text."""
 ORDER = tuple(name for names in PLACES for name in names)
 IDS = ("_id", "fragment_id", "id")
 
 
-def read_fragments(path: str | Path, column: str = "atf") -> list[str]:
-    """The cleaned texts of a file of fragments, in file order; those without text are left out.
+def read_fragments(path: str | Path, text_column: str = "atf") -> list[str]:
+    """The cleaned texts of a file of fragments, in file order; fragments without text are left out.
 
-    Where several rows have one id, as in a table with a row for each word, they are one fragment: in the order of
-    `ORDER`, or of the file. In JSON an `_id` alone joins nothing: in the original's format every object is a fragment.
+    Rows with the same id, as in a table with a row for each word, are one fragment: in the order of the columns of
+    `PLACES`, or of the file. In JSON, `_id` alone joins no rows: in the original format every object is a fragment.
 
     Args:
-      path: a JSON list of objects, such a list as JSON lines, or a Parquet table; known by content, not by name.
-      column: where their texts are.
+      path: a JSON list of objects, such a list as JSON lines, or a Parquet table; recognised by its content.
+      text_column: the column, or key, of the texts.
 
     Raises:
       InputError: not such a file, no text in it, or rows of one fragment that cannot be put in order.
@@ -34,57 +35,65 @@ def read_fragments(path: str | Path, column: str = "atf") -> list[str]:
     path = Path(path)
     with path.open("rb") as file:
         is_parquet = file.read(4) == b"PAR1"
-    rows = _parquet_rows(path, column) if is_parquet or path.suffix == ".parquet" else _json_rows(path, column)
-    raw = rows[column]
+    is_parquet = is_parquet or path.suffix == ".parquet"
+    rows = _parquet_rows(path, text_column) if is_parquet else _json_rows(path, text_column)
+    raw = rows[text_column]
     wrong = next((i for i, one in enumerate(raw) if not isinstance(one, str | None)), None)
-    require(wrong is None, f"{path}: {column} must be a string or null, got another type in fragment {wrong}")
-    joins = "_id" not in rows or is_parquet
-    texts = [t for t in (preparation.clean(one) for one in _as_fragments(path, rows, column, joins) if one) if t]
+    require(wrong is None, f"{path}: {text_column} must be a string or null, got another type in fragment {wrong}")
+    id_joins = "_id" not in rows or is_parquet
+    fragments = _as_fragments(path, rows, text_column, id_joins)
+    texts = [text for text in (preparation.clean(fragment) for fragment in fragments if fragment) if text]
     require(
-        bool(texts), f"{path}: must have at least one fragment with text, got none of {len(raw)} in column {column}"
+        bool(texts),
+        f"{path}: must have at least one fragment with text, got none of {len(raw)} in column {text_column}",
     )
     return texts
 
 
-def _as_fragments(path: Path, rows: Mapping[str, list[Any]], column: str, joins: bool) -> list[str | None]:
-    """The texts, rows of one id joined; unless `joins`, only those that say their place in it."""
-    found = [name for name in IDS if name in rows]
+def _as_fragments(path: Path, rows: Mapping[str, list[Any]], text_column: str, id_joins: bool) -> list[str | None]:
+    """The texts, with the rows of one id joined.
+
+    Args:
+      id_joins: whether the same id is enough to join rows; if not, they must also have a place in their fragment.
+    """
+    texts = rows[text_column]
+    keys = [name for name in IDS if name in rows]
     has_places = any(name in rows for name in ORDER)
-    if has_places:  # beside a number of its own, a row of a line may have its fragment's
-        found.sort(key=lambda name: len(set(map(str, rows[name]))) == len(rows[name]))
-    key = next(iter(found), None)
+    if has_places:  # ids that all differ are of the rows: another column may have the ids of the fragments
+        keys.sort(key=lambda name: len(set(map(str, rows[name]))) == len(rows[name]))
+    key = next(iter(keys), None)
     if key is None or None in rows[key]:
-        return rows[column]
+        return texts
     try:
         ids = list(zip(*(rows[name] for name in ("source", key) if name in rows), strict=True))
-        numbers: dict[Any, list[int]] = {}
-        for number, one in enumerate(ids):
-            numbers.setdefault(one, []).append(number)
-    except TypeError:  # of lists and the like, which name nothing
-        return rows[column]
-    if len(numbers) == len(ids):
-        return rows[column]
-    if not has_places and not joins:
-        return rows[column]
-    order = _places(path, rows)
-    out: list[str | None] = []
-    told = bool(order)
-    for one, of_one in numbers.items():
-        ordered = _ordered(of_one, list(order.values()))
+        rows_of_id: dict[Any, list[int]] = {}
+        for row, one_id in enumerate(ids):
+            rows_of_id.setdefault(one_id, []).append(row)
+    except TypeError:  # lists and the like, which cannot be ids
+        return texts
+    if len(rows_of_id) == len(ids):
+        return texts
+    if not has_places and not id_joins:
+        return texts
+    places = _places(path, rows)
+    fragments: list[str | None] = []
+    is_ordered = bool(places)
+    for one_id, its_rows in rows_of_id.items():
+        ordered = _ordered(its_rows, list(places.values()))
         if ordered is None:
-            together = of_one[-1] - of_one[0] == len(of_one) - 1
-            require(together, f"{path}: rows of one fragment must stand together, got those of {one[-1]!r} apart")
-            told = False
-        out.append(" ".join(part for n in ordered or of_one if (part := rows[column][n])))
-    by = f"by {listed(order)}" if told else "as they stand"
-    note(f"{path}: {len(ids):,} rows have {len(numbers):,} different {key}; rows of one are joined, {by}")
-    return out
+            together = its_rows[-1] - its_rows[0] == len(its_rows) - 1
+            require(together, f"{path}: rows of one fragment must stand together, got those of {one_id[-1]!r} apart")
+            is_ordered = False
+        fragments.append(" ".join(part for row in ordered or its_rows if (part := texts[row])))
+    by = f"by {listed(places)}" if is_ordered else "as they stand"
+    note(f"{path}: {len(ids):,} rows have {len(rows_of_id):,} different {key}; rows of one are joined, {by}")
+    return fragments
 
 
 def _places(path: Path, rows: Mapping[str, list[Any]]) -> dict[str, list[float]]:
-    """The columns that rows of one fragment can be put in order by -> their numbers, of 2, 2.0 or "2".
+    """Column -> its numbers (from 2, 2.0 or "2"), of the columns that put the rows of a fragment in order.
 
-    None where the line is said in words alone (`obv. 3'`): numbers of words begin anew with each line.
+    Empty where the line is given in words alone (`obv. 3'`): the words of each line are counted from the start again.
 
     Raises:
       InputError: a column has numbers in some rows, and neither numbers nor text in others.
@@ -94,10 +103,10 @@ def _places(path: Path, rows: Mapping[str, list[Any]]) -> dict[str, list[float]]
         given = {name: rows[name] for name in names if name in rows and any(v is not None for v in rows[name])}
         for name, values in given.items():
             numbers = [float(v) for v in values if _is_number(v)]
-            words = len(numbers) < len(values)
-            ok = not words or not numbers or all(isinstance(v, str) for v in values)
+            has_words = len(numbers) < len(values)
+            ok = not has_words or not numbers or all(isinstance(v, str) for v in values)
             require(ok, f"{path}: rows of one fragment must have places that can be ordered, got others in {name}")
-            if not words:
+            if not has_words:
                 out[name] = numbers
                 break
         else:
@@ -112,19 +121,23 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 2**53
 
 
-def _ordered(rows: Sequence[int], order: Sequence[Sequence[float]]) -> list[int] | None:
-    """Rows of one fragment by their places; None where there are none, or they return: it may have two sides."""
-    if not order:
+def _ordered(rows: Sequence[int], columns: Sequence[Sequence[float]]) -> list[int] | None:
+    """The rows of one fragment in the order of their places.
+
+    None where they have no places, or where rows that do not follow each other have the same one: a tablet has two
+    sides, and lines may be counted on each.
+    """
+    if not columns:
         return None
-    places = {n: tuple(column[n] for column in order) for n in rows}
-    out = sorted(rows, key=places.__getitem__)
-    after = dict(itertools.pairwise(rows))
-    returns = any(places[a] == places[b] and after.get(a) != b for a, b in itertools.pairwise(out))
-    return None if returns else out
+    place_of = {row: tuple(column[row] for column in columns) for row in rows}
+    in_order = sorted(rows, key=place_of.__getitem__)
+    next_row = dict(itertools.pairwise(rows))
+    repeats = any(place_of[a] == place_of[b] and next_row.get(a) != b for a, b in itertools.pairwise(in_order))
+    return None if repeats else in_order
 
 
 def _json_rows(path: Path, column: str) -> dict[str, list[Any]]:
-    """Column -> values, of those that are needed."""
+    """Column -> values, for the columns that are needed."""
     content = read_text(path, "JSON")
     fragments: Any = _json_lines(path, content) if content.lstrip()[:1] in ("{", "") else None
     if fragments is None:
@@ -139,7 +152,7 @@ def _json_rows(path: Path, column: str) -> dict[str, list[Any]]:
 
 
 def _json_lines(path: Path, content: str) -> list[Any] | None:
-    """Their objects; None where the first line is none, so that this is something else."""
+    """The objects of JSON lines; None where the first line is no object, so that the file is something else."""
     out, by_name = [], path.suffix.lower() in (".jsonl", ".ndjson")
     for number, line in enumerate(content.split("\n"), start=1):
         try:
@@ -152,13 +165,13 @@ def _json_lines(path: Path, content: str) -> list[Any] | None:
 
 
 def _parquet_rows(path: Path, column: str) -> dict[str, list[Any]]:
-    """Column -> values, of those that are needed."""
+    """Column -> values, for the columns that are needed."""
     import pyarrow.parquet as pq
 
     try:
         names = pq.read_schema(path).names
         require(
-            column in names, f"{path}: must have a column {column}, got {listed(names, 12)}; name it by --text-column"
+            column in names, f"{path}: must have a column {column}, got {listed(names, 12)}; name it by text_column"
         )
         wanted = [column, *(name for name in (*IDS, "source", *ORDER) if name in names and name != column)]
         table = pq.read_table(path, columns=wanted)

@@ -8,22 +8,22 @@ import numpy as np
 from jaxsae.errors import InputError, listed, require
 from jaxsae.files import sha256, sha256_of
 from jaxsae.text import preparation
-from jaxsae.text.arrow import _is_alone, _named, load_columns, split_names
+from jaxsae.text.arrow import is_one_split, load_columns, split_files, split_names
 from jaxsae.text.fragments import read_fragments
 from jaxsae.text.samples import COLUMNS, Samples, as_samples, joined
 
 DEFAULT_SEED = 42
-"""The original's, for a `fragments.json` given where a dataset is expected."""
+"""The original preprocessing's seed; it prepares a `fragments.json` that is given where a dataset is expected."""
 
 
 def load_samples(path: str | Path, split: str = "validation", max_samples: int | None = None) -> Samples:
     """Read the first `max_samples` samples of a split, in order; all where there are fewer, or with None.
 
     Args:
-      path: a `save_to_disk` folder (of a DatasetDict, or of one split), or a file of `read_fragments`, which is
+      path: a `save_to_disk` folder (of a DatasetDict, or of one split), or a file that `read_fragments` reads; that is
         prepared with seed 42.
-      split: `train`, `validation`, `test`, or what else the folder has. A split that was saved alone and does not say
-        which it is, is taken for any.
+      split: `train`, `validation`, `test`, or another split of the folder. A split that was saved alone and does not
+        say its name is taken for the one asked for.
 
     Raises:
       InputError: no such file or split, no samples in it, or not such data.
@@ -47,39 +47,39 @@ def load_several(paths: Sequence[str | Path], split: str = "validation", max_sam
 
 
 def paths_in(text: str) -> list[str]:
-    """The paths of a list parted by commas; a path that exists as it stands is taken as it stands, commas and all."""
-    out: list[str] = []
+    """The paths in a list with commas between them; where a path with a comma in its name exists, that is one path."""
+    paths: list[str] = []
     rest = text.split(",")
     while rest:
-        ends = [n for n in range(1, len(rest) + 1) if Path(",".join(rest[:n])).exists()]
-        n = ends[-1] if ends else 1
-        out.append(",".join(rest[:n]))
+        existing = [n for n in range(1, len(rest) + 1) if Path(",".join(rest[:n])).exists()]
+        n = existing[-1] if existing else 1
+        paths.append(",".join(rest[:n]))
         rest = rest[n:]
-    return out
+    return paths
 
 
 def has_samples(path: str | Path, split: str) -> bool:
-    """Whether a dataset has that split, with a sample in it. One split that was saved alone has no other."""
+    """Whether a dataset has that split, with a sample in it. A folder of one split has no others."""
     path = Path(path)
     if path.is_file():
         return True
-    if _is_alone(path) or split not in split_names(path):
+    if is_one_split(path) or split not in split_names(path):
         return False
     return len(load_columns(path, split, list(COLUMNS), 1)["input_ids"]) > 0
 
 
 def fingerprint(path: str | Path) -> str:
-    """SHA-256 of a dataset's content: of a file, or of the files that a folder's splits name, wherever links lead."""
+    """SHA-256 of a dataset's content: of a file, or of the files that a folder's splits name. Links are followed."""
     path = Path(path)
     if path.is_file():
         return sha256(path)
     parts = []
-    for split in [""] if _is_alone(path) else split_names(path):
+    for split in [""] if is_one_split(path) else split_names(path):
         if not (path / split / "state.json").exists():
-            continue  # it is missed when it is asked for
-        for key, entries in _named(path / split).items():
-            for name, skip, take in entries:
-                parts.append((f"{split}/{key}/{name}/{skip}/{take}", path / split / name))
+            continue  # whoever asks for that split gets the error
+        for kind, files in split_files(path / split)._asdict().items():
+            for name, skip, take in files:
+                parts.append((f"{split}/{kind}/{name}/{skip}/{take}", path / split / name))
     return sha256_of((name, file) for name, file in parts if file.exists())
 
 

@@ -16,13 +16,13 @@ from jaxsae.text.tokenizer import UNICODE
 MAX_LENGTH = 768
 """Only the first so many characters of a fragment are used."""
 PADDING_ID = ord(" ")
-"""Also an ordinary character: padding is known from the attention mask, never from the id."""
+"""A space, which is an ordinary character too: only the attention mask says what is padding."""
 NO_LABEL = -100
-"""The label of a position that was not masked."""
+"""The label of a position that is not damaged."""
 SPAN, SINGLE = ord("#"), ord("-")
-"""What masked characters become. `-` is also the sign-joining hyphen: damage is known from the labels only."""
+"""What damaged characters become. `-` also joins signs in the text: only the labels say what is damaged."""
 
-_CLEANING = (  # in this order; brackets go from the first opener to the first closer, over line ends too
+_CLEANING = (  # in this order; a bracket reaches from the first opener to the first closer, over line ends too
     (re.compile(r"\[[^\]]*\]"), " "),
     (re.compile(r"\([^\)]*\)"), " "),
     (re.compile(r"\{[^\}]*\}"), " "),
@@ -40,7 +40,7 @@ def clean(atf: str) -> str:
 
 
 def mask_text(n: int, rng: random.Random) -> dict[int, int]:
-    """Damage a text of `n` characters: position -> the id it becomes, for 15-25 % of the positions.
+    """Damage a text of `n` characters: position -> the id that stands there then, for 15-25 % of the positions.
 
     The order and number of draws are the original's, so that a seed gives the same damage.
     """
@@ -79,10 +79,10 @@ def prepare(texts: Iterable[str], seed: int) -> dict[str, np.ndarray]:
     return {"input_ids": input_ids, "labels": labels, "attention_mask": attention_mask}
 
 
-def _part(n: int, seed: int, share: float) -> tuple[np.ndarray, np.ndarray]:
-    """(taken, left): positions of 0..n-1 when ceil(share * n) of them are split off, by a generator of its own."""
-    order, taken = np.random.default_rng(seed).permutation(n), math.ceil(share * n)
-    return order[:taken], order[taken:]
+def _split_off(n: int, seed: int, share: float) -> tuple[np.ndarray, np.ndarray]:
+    """(ceil(share * n) of the numbers 0..n-1, the others), in an order drawn with the seed."""
+    order, size = np.random.default_rng(seed).permutation(n), math.ceil(share * n)
+    return order[:size], order[size:]
 
 
 def split_indices(n: int, seed: int = 42) -> dict[str, np.ndarray]:
@@ -91,6 +91,6 @@ def split_indices(n: int, seed: int = 42) -> dict[str, np.ndarray]:
     The rows that Hugging Face `datasets` gives for shuffle, then train_test_split twice, all with `seed`.
     """
     shuffled = np.random.default_rng(seed).permutation(n)
-    held_out, train = _part(n, seed, 0.2)
-    test, validation = _part(len(held_out), seed, 0.5)
+    held_out, train = _split_off(n, seed, 0.2)
+    test, validation = _split_off(len(held_out), seed, 0.5)
     return {"train": shuffled[train], "validation": shuffled[held_out[validation]], "test": shuffled[held_out[test]]}

@@ -52,7 +52,7 @@ class Samples:
 
     @property
     def lengths(self) -> np.ndarray:
-        """Characters up to and with the last real one, [n]."""
+        """Characters of each sample up to its last real one, [n]."""
         positions = np.arange(1, self.mask.shape[1] + 1)
         return (positions * self.real).max(axis=1, initial=0)
 
@@ -63,10 +63,10 @@ class Samples:
 
 
 def as_samples(columns: Mapping[str, np.ndarray], path: Path) -> Samples:
-    """The columns of a dataset, in the types that they have here.
+    """The columns of a dataset as samples, in the types that these have.
 
     Raises:
-      InputError: not of one shape, or values that cannot be; `path` is named.
+      InputError: they differ in shape, or have impossible values; `path` is named.
     """
     shapes = {name: columns[name].shape for name in COLUMNS}
     require(len(set(shapes.values())) == 1, f"{path}: {', '.join(COLUMNS)} must have one shape, got {shapes}")

@@ -4,12 +4,13 @@ import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from jaxsae.files import to_json
 from jaxsae.train.events import EpochEnd, Event
 
 
+@runtime_checkable
 class Logger(Protocol):
     """Takes the figures of one SAE."""
 

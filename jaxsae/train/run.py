@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 
@@ -27,6 +27,7 @@ from jaxsae.train.sources import SCORED_ROWS, OnRows, Rows, Say, Source
 PACKAGES = ("jaxsae", "jax", "jaxlib", "flax", "optax", "numpy", "torch")
 
 
+@runtime_checkable
 class SaveSAE(Protocol):
     """Writes an SAE file; `convert.save_sae`."""
 

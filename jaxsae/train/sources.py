@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 
@@ -34,6 +34,7 @@ class Rows(NamedTuple):
     """What these are."""
 
 
+@runtime_checkable
 class Source(Protocol):
     """Where a run's rows come from."""
 

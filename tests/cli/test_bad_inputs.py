@@ -40,7 +40,7 @@ FLAGS = {
     "--precision int4": "invalid choice",
     "--architecture gated": "invalid choice",
     "--architecture jumprelu": "target-l0",
-    "--k-sparse 3 --l1-coef 1": "got both",
+    "--k-sparse 3 --l1-coef 1": "--l1-coef goes with architecture relu, got topk",
     "--k-sparse 3 --target-l0 3": "give either",
     "--split dev": "split must be one of",
     "--nonsense": "unrecognized arguments",

@@ -277,7 +277,7 @@ def test_progress_stays_within_its_total(monkeypatch):
 @pytest.fixture
 def shares(monkeypatch):
     """Of a run's progress in training, in percent, one step at a time."""
-    from jaxsae.train import loop
+    from jaxsae.train import plan
 
     found: list[float] = []
 
@@ -288,7 +288,7 @@ def shares(monkeypatch):
                 found.append(100 * self.done / self.total)
 
     monkeypatch.setattr(terminal, "Progress", Watched)
-    monkeypatch.setattr(loop, "members_at_once", lambda config: 2)
+    monkeypatch.setattr(plan, "members_at_once", lambda config: 2)
     return found
 
 

@@ -49,11 +49,15 @@ def test_a_constant_offset_is_penalised():
 
 def test_batching_changes_nothing(monkeypatch):
     rng = np.random.default_rng(3)
-    sae = SAE(*(jnp.asarray(rng.standard_normal(s), jnp.float32) for s in [(5, 30), (30,), (30, 5), (5,)]))
+    sae = SAE(
+        *(jnp.asarray(rng.standard_normal(s), jnp.float32) for s in [(5, 30), (30,), (30, 5), (5,)]),
+        architecture="topk",
+        k=3,
+    )
     rows, whole = rows_of(), None
     for chunk in (700, 64, 7):
         monkeypatch.setattr(metrics, "CHUNK", chunk)
-        result = score(sae, 3, rows)
+        result = score(sae, rows)
         whole = whole or result
         np.testing.assert_allclose(result.fvu, whole.fvu, rtol=1e-6)
         np.testing.assert_array_equal(result.density, whole.density)
