@@ -86,8 +86,8 @@ def layer_data(
     statistics, layer = inspection.statistics, inspection.layer
     scores = inspection.concept_scores
     index = {one.name: i for i, one in enumerate(scores)}
-    assert statistics.levels is not None
-    edges = statistics.levels.edges().tolist()
+    assert statistics.histograms is not None
+    edges = statistics.histograms.edges().tolist()
     features = []
     for latent in range(statistics.d_sae):
         one = inspection.feature(latent, strongest)

@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxsae.activations.extraction import Stream
 from jaxsae.features.concepts import Marks, true_text
 from jaxsae.features.contexts import DRAWN, STRONGEST, Contexts
-from jaxsae.features.levels import Levels
+from jaxsae.features.histograms import Histograms
 from jaxsae.sae.architectures import encode
 from jaxsae.sae.autoencoder import SAE
 from jaxsae.text.samples import Samples
@@ -62,9 +62,9 @@ class LatentStatistics:
     concepts: int
     """Number of concepts that latents are compared with."""
     rows: int = 0
-    levels: Levels | None = None
+    histograms: Histograms | None = None
     """How often each latent has which value; groups of rows: all, then those of each concept."""
-    chance: Levels | None = None
+    chance: Histograms | None = None
     """The same for random directions of the residual stream; None without concepts."""
     strongest: Contexts = field(init=False)
     drawn: Contexts = field(init=False)
@@ -106,8 +106,8 @@ class LatentStatistics:
     def add(self, latents: Float[np.ndarray, "n d_sae"], characters: Characters) -> None:
         """Add the rows of a batch to the counts."""
         self.rows += len(latents)
-        if self.levels is None:
-            self.levels = Levels(1 + self.concepts, self.d_sae)
+        if self.histograms is None:
+            self.histograms = Histograms(1 + self.concepts, self.d_sae)
         flat = np.flatnonzero(latents)
         row, column = np.divmod(flat, self.d_sae)
         values = latents.reshape(-1)[flat]
@@ -116,7 +116,7 @@ class LatentStatistics:
         self.peak = np.maximum(self.peak, latents.max(axis=0))
         groups = np.concatenate([np.ones((1, len(latents)), bool), characters.has])
         half = characters.sample % 2
-        self.levels.add(row, column, values, half, groups)
+        self.histograms.add(row, column, values, half, groups)
         for h in (0, 1):
             self.group_rows[h] += groups[:, half == h].sum(axis=1)
 
@@ -147,7 +147,7 @@ class LatentStatistics:
             self._directions = np.random.default_rng(0).standard_normal((x.shape[1], DIRECTIONS)).astype(np.float32)
         projected = (x - self._centre) @ self._directions
         if self.chance is None:
-            self.chance = Levels(1 + self.concepts, DIRECTIONS, signed=True)
+            self.chance = Histograms(1 + self.concepts, DIRECTIONS, signed=True)
         row, column = np.divmod(np.arange(projected.size), DIRECTIONS)
         groups = np.concatenate([np.ones((1, len(x)), bool), characters.has])
         self.chance.add(row, column, projected.reshape(-1), characters.sample % 2, groups)

@@ -7,7 +7,7 @@ OCTAVES, PER_OCTAVE = 12, 8
 BINS = OCTAVES * PER_OCTAVE
 
 
-class Levels:
+class Histograms:
     """Histograms of the values of columns: eight bins an octave, for each half of the texts and each group of rows.
 
     Bin 0 has the smallest values; values of 0 are in no bin. With `signed`, negative values have as many bins below.
