@@ -52,23 +52,24 @@ RUNS = {
 
 
 class Table:
-    """What was measured: ours and theirs as medians, their ratio, and what else is to be said."""
+    """What was measured: medians of our times and PyTorch's, their ratio, and a note."""
 
     def __init__(self) -> None:
         self.lines: list[dict[str, Any]] = []
         self.shown = 0
+        """So many of the lines are printed."""
         self.peak = 0.0
         """GFLOP/s of the fastest float32 product; 0 where it was not measured."""
 
     def add(self, what: str, unit: str, ours: list[float], theirs: list[float] | None = None, note: str = "") -> None:
-        """Seconds or the like: PyTorch's over ours is how many times faster we are."""
+        """Add one line; the ratio, PyTorch's time over ours, is how many times faster we are."""
         line: dict[str, Any] = {"what": what, "unit": unit, "ours": ours, "theirs": theirs, "note": note}
         if theirs:
             line["ratio"] = statistics.median(theirs) / statistics.median(ours)
         self.lines.append(line)
 
     def show(self) -> None:
-        """Print what was measured since the last time."""
+        """Print the lines that were added since the last time."""
         rows = [
             (
                 f"{line['what']}, {line['unit']}",
@@ -85,7 +86,7 @@ class Table:
 
 
 def main(args: argparse.Namespace) -> None:
-    """The parts asked for, in their order."""
+    """Measure the parts that are asked for, in their order."""
     require(args.rounds >= 1, f"rounds must be at least 1, got {args.rounds}")
     require(args.guide is None or Path(args.guide).is_file(), f"--guide must be a Python file, got {args.guide}")
     with tempfile.TemporaryDirectory() as folder:
@@ -108,10 +109,9 @@ def main(args: argparse.Namespace) -> None:
             "run": lambda: measure_runs(table, args, data, Path(folder)),
             "many": lambda: measure_many(table, args, data, samples, Path(folder)),
         }
-        for part in PARTS:
-            if part in args.part:
-                measure[part]()
-                table.show()
+        for part in sorted(set(args.part), key=PARTS.index):
+            measure[part]()
+            table.show()
     if args.json:
         from jaxsae.files import write_json
 
@@ -166,11 +166,9 @@ def product_rates(n: int, number_type: str) -> dict[str, float]:
     }
     if number_type == "float32":
         ways["NumPy"] = partial(np.matmul, *[np.ones((n, n), np.float32)] * 2)
-    rates = {}
-    for name, way in ways.items():
-        way()
-        rates[name] = 2e-9 * n**3 / min(seconds(way) for _ in range(7))
-    return rates
+    for way in ways.values():
+        way()  # the first call compiles
+    return {name: 2e-9 * n**3 / min(seconds(way) for _ in range(7)) for name, way in ways.items()}
 
 
 def measure_steps(table: Table, args: argparse.Namespace, data: DataConfig, samples: Samples) -> None:

@@ -163,7 +163,7 @@ def latents(path: str, model: ResidualModel, samples: dict[str, Samples], truth:
     def both(what: str) -> tuple[detection.Half, detection.Half]:
         return halves[what]["validation"], halves[what]["test"]
 
-    told = {
+    scores = {
         "probe": detection.linear_probe(*both("rows")),
         "random direction": detection.best_columns(*both("random"), 1),
         "best latent": detection.best_columns(*both("latents"), 1),
@@ -172,10 +172,10 @@ def latents(path: str, model: ResidualModel, samples: dict[str, Samples], truth:
     out, shown = {}, []
     for i, name in enumerate(names):
         share = float(halves["rows"]["test"].properties[i].mean())
-        cells = [f"{told[what][i].auroc:.3f} {told[what][i].f1:.2f}" for what in told]
-        shown.append((name, f"{share:.1%}", *cells, ", ".join(map(str, told["best five"][i].columns))))
-        out[name] = {"share": share, **{what: told[what][i]._asdict() for what in told}}
-    columns = ("characters within words", "share", *told, "latents")
+        cells = [f"{scores[what][i].auroc:.3f} {scores[what][i].f1:.2f}" for what in scores]
+        shown.append((name, f"{share:.1%}", *cells, ", ".join(map(str, scores["best five"][i].columns))))
+        out[name] = {"share": share, **{what: scores[what][i]._asdict() for what in scores}}
+    columns = ("characters within words", "share", *scores, "latents")
     terminal.print_table(f"{path}: AUROC and F1 on the test split", columns, shown)
     return out
 

@@ -112,9 +112,9 @@ def _first_scored(
 
 def _firings_on(inspection: Inspection, concept: str) -> tuple[Float[np.ndarray, " d_sae"], int]:
     """(on how many characters with a concept each latent fires, how many such characters there are)."""
-    assert inspection.statistics.levels is not None
+    assert inspection.statistics.histograms is not None
     group = 1 + [one.name for one in inspection.concepts].index(concept)
-    firings = inspection.statistics.levels.counts[:, group].sum(axis=(0, 2)).astype(float)
+    firings = inspection.statistics.histograms.counts[:, group].sum(axis=(0, 2)).astype(float)
     return firings, int(inspection.statistics.group_rows[:, group].sum())
 
 

@@ -89,14 +89,14 @@ def concept_scores(
 
 
 def _scores(statistics: LatentStatistics, number: int, concept: Concept, count: int) -> ConceptScores:
-    levels, chance, group_rows = statistics.levels, statistics.chance, statistics.group_rows
-    assert levels is not None
+    histograms, chance, group_rows = statistics.histograms, statistics.chance, statistics.group_rows
+    assert histograms is not None
     assert chance is not None
     characters = int(group_rows[:, 1 + number].sum())
-    best, best_f1 = (detection.best_detectors(levels, group_rows, number, count, by) for by in ("auroc", "f1"))
+    best, best_f1 = (detection.best_detectors(histograms, group_rows, number, count, by) for by in ("auroc", "f1"))
     by_auroc, by_f1 = (detection.best_detectors(chance, group_rows, number, 1, by)[0] for by in ("auroc", "f1"))
     f1 = best_f1[0].f1
-    aurocs = detection.binned_counts(levels, group_rows, 1, 1 + number).aurocs()
+    aurocs = detection.binned_counts(histograms, group_rows, 1, 1 + number).aurocs()
     return ConceptScores(
         concept=concept,
         characters=characters,

@@ -1,4 +1,4 @@
-"""Yes-or-no properties of characters that latents are compared with: spellings, labels, and what is known otherwise."""
+"""Concepts: yes-or-no properties of characters, with which latents are compared."""
 
 import re
 import tomllib
@@ -17,25 +17,27 @@ from jaxsae.text.samples import Samples
 BUILT_IN = Path(__file__).with_name("concepts.toml")
 ABOUT = ("damage", "language", "morphology", "writing", "formula")
 LABELS = ("damage", "after damage")
+MAX_PATTERN = 40
+"""Characters of a spelling, at most: each of them is one more concept to count."""
 _KEYS = {"about", "title", "pattern", "unless", "labels"}
 
 
 @dataclass(frozen=True)
 class Concept:
-    """A property of characters; exactly one of `pattern`, `labels` and `truth` says which have it."""
+    """A property of characters; exactly one of `pattern`, `labels` and `truth` decides which characters have it."""
 
     name: str
     about: str
-    """The question it belongs to, of `ABOUT`."""
+    """One of `ABOUT`; `spelling` for those of `spelling_concepts`."""
     title: str
     pattern: re.Pattern[str] | None = None
-    """Every character of a match has it."""
+    """Every character of a match has the property."""
     unless: re.Pattern[str] | None = None
-    """With it, every character of a text in which `pattern` is found more often than this has the property."""
+    """If given, the property is of whole texts: those in which `pattern` is found more often than this."""
     labels: str | None = None
-    """Of `LABELS`."""
+    """One of `LABELS`: the property is read from the labels of the data."""
     truth: Bool[np.ndarray, " characters"] | None = None
-    """Of every character of a split, sample after sample, no padding."""
+    """Whether each character of a split has it, sample after sample, without padding."""
 
     @property
     def is_known(self) -> bool:
@@ -49,8 +51,8 @@ class Concept:
             return "known of the demo" if self.is_known else "label"
         return "text pattern" if self.unless is None else "text pattern, of whole texts"
 
-    def of_text(self, true_text: str, damaged: Bool[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
-        """Which characters of one text have it."""
+    def holds_at(self, true_text: str, damaged: Bool[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
+        """Which characters of one text have the property; `truth` is not asked."""
         if self.labels == "damage":
             return damaged
         if self.labels == "after damage":
@@ -67,7 +69,7 @@ class Concept:
 
 
 def load_concepts(path: str | Path = BUILT_IN) -> list[Concept]:
-    """Read a TOML file of concepts; what may stand in it is said at the top of the built-in one.
+    """Read a TOML file of concepts; the top of the built-in file explains its form.
 
     Raises:
       InputError: not TOML, an unknown key, or a pattern that is no regular expression; the concept is named.
@@ -102,8 +104,14 @@ def _concept(path: Path, name: str, table: Any) -> Concept:
     return Concept(name, table["about"], table.get("title", name), labels=labels, **compiled)
 
 
-def of_spelling(spelling: str) -> list[Concept]:
-    """Concepts of the characters of a spelling wherever it occurs: all of them, and each by itself."""
+def spelling_concepts(spelling: str) -> list[Concept]:
+    """Concepts of the characters of a spelling wherever it occurs: all of them, and each by itself.
+
+    Raises:
+      InputError: the spelling is longer than `MAX_PATTERN`.
+    """
+    n = len(spelling)
+    require(n <= MAX_PATTERN, f"pattern must have at most {MAX_PATTERN} characters, got {n}; give a shorter one")
     out = [Concept(spelling, "spelling", "every character", re.compile(re.escape(spelling)))]
     for i, character in enumerate(spelling if len(spelling) > 1 else ""):
         before, after = re.escape(spelling[:i]), re.escape(spelling[i + 1 :])
@@ -136,14 +144,14 @@ def true_text(samples: Samples, sample: int) -> tuple[str, Bool[np.ndarray, " n"
 
 
 def marks(concepts: Sequence[Concept], samples: Samples) -> Marks:
-    """What says, sample by sample, which characters have which concept."""
+    """A function that gives, for the number of a sample, which of its characters have which concept."""
     ends = samples.real.sum(axis=1).cumsum()
 
     def of_sample(sample: int) -> Bool[np.ndarray, "concepts n"]:
         letters, damaged = true_text(samples, sample)
         start = int(ends[sample]) - len(letters)
         rows = [
-            c.of_text(letters, damaged) if c.truth is None else c.truth[start : start + len(letters)] for c in concepts
+            c.holds_at(letters, damaged) if c.truth is None else c.truth[start : start + len(letters)] for c in concepts
         ]
         return np.stack(rows) if rows else np.zeros((0, len(letters)), bool)
 

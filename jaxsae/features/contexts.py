@@ -1,4 +1,4 @@
-"""Where latents fire: the strongest places and some drawn at random, with the values around them."""
+"""The places where latents fire most strongly, and some places drawn at random, with the values around them."""
 
 from dataclasses import dataclass
 
@@ -6,9 +6,9 @@ import numpy as np
 from jaxtyping import Float
 
 STRONGEST, DRAWN = 8, 12
-"""Contexts kept of each latent; one of a sample at most."""
+"""How many contexts of each latent are kept; at most one in each sample."""
 BEFORE, AFTER = 30, 18
-"""Characters of a context around the one that it is of."""
+"""How many characters before and after its place a context shows."""
 
 
 @dataclass
@@ -21,15 +21,18 @@ class Contexts:
     def __post_init__(self) -> None:
         shape = (self.count, self.d_sae)
         self.score = np.zeros(shape, np.float32)
-        """Above 0 where there is a place."""
+        """By which places are compared; 0 in a slot that has no place yet."""
         self.sample, self.position = np.full(shape, -1, np.int32), np.full(shape, -1, np.int32)
         self.values = np.zeros((*shape, BEFORE + 1 + AFTER), np.float16)
-        """Of the latent, from `BEFORE` characters before the place to `AFTER` after it."""
+        """The latent's values, from `BEFORE` characters before the place to `AFTER` after it."""
 
     def offer(
         self, score: Float[np.ndarray, "n d_sae"], latents: Float[np.ndarray, "n d_sae"], sample: int, first: int
     ) -> None:
-        """Take what is better than the worst kept; rows are positions `first`, `first` + 1, ... of one sample."""
+        """Keep the best new place of each latent, if its score is higher than the lowest that is kept.
+
+        Rows are positions `first`, `first` + 1, ... of one sample.
+        """
         row = score.argmax(axis=0)
         best = score[row, np.arange(self.d_sae)]
         slot = self.score.argmin(axis=0)

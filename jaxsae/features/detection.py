@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from jaxsae.features import probe
-from jaxsae.features.levels import Levels
+from jaxsae.features.histograms import Histograms
 from jaxsae.features.statistics import LatentStatistics
 from jaxsae.models.protocol import ResidualModel
 from jaxsae.sae.autoencoder import SAE
@@ -123,9 +123,11 @@ class BinnedCounts(NamedTuple):
         return hits, hits + self.lacks[:, ::-1].cumsum(axis=1)[:, ::-1]
 
 
-def binned_counts(levels: Levels, group_rows: Int[np.ndarray, "2 groups"], half: int, group: int) -> BinnedCounts:
+def binned_counts(
+    histograms: Histograms, group_rows: Int[np.ndarray, "2 groups"], half: int, group: int
+) -> BinnedCounts:
     """The counts of a group of rows beside all others."""
-    has, every = (levels.counts[half, g].astype(np.float64) for g in (group, 0))
+    has, every = (histograms.counts[half, g].astype(np.float64) for g in (group, 0))
 
     def with_zeros(counts: np.ndarray, rows: int) -> np.ndarray:
         return np.concatenate([rows - counts.sum(axis=1, keepdims=True), counts], axis=1)
@@ -135,18 +137,18 @@ def binned_counts(levels: Levels, group_rows: Int[np.ndarray, "2 groups"], half:
 
 
 def best_detectors(
-    levels: Levels, group_rows: Int[np.ndarray, "2 groups"], concept: int, count: int, by: str = "auroc"
+    histograms: Histograms, group_rows: Int[np.ndarray, "2 groups"], concept: int, count: int, by: str = "auroc"
 ) -> list[DetectionScore]:
     """The `count` columns that detect a concept best.
 
     They and their thresholds are chosen on the texts of even number and scored on those of odd number. Columns of
-    signed `Levels` may detect a concept by being small, latents only by firing.
+    signed `Histograms` may detect a concept by being small, latents only by firing.
 
     Args:
       by: what they are chosen by, `auroc` or `f1`.
     """
-    choose, score = (binned_counts(levels, group_rows, half, 1 + concept) for half in (0, 1))
-    if levels.signed:
+    choose, score = (binned_counts(histograms, group_rows, half, 1 + concept) for half in (0, 1))
+    if histograms.signed:
         down = choose.aurocs() < 0.5
         choose, score = (
             BinnedCounts(*(np.where(down[:, None], counts[:, ::-1], counts) for counts in half))
@@ -158,7 +160,7 @@ def best_detectors(
     from_bin = f1.argmax(axis=1) + 1
     worth = np.nan_to_num(choose.aurocs()) if by == "auroc" else f1.max(axis=1)
     aurocs, (hits, answered_yes) = score.aurocs(), score.cumulative()
-    edges, positives, out = levels.edges(), float(score.has[:1].sum()), []
+    edges, positives, out = histograms.edges(), float(score.has[:1].sum()), []
     for column in np.argsort(-worth, kind="stable")[:count]:
         at = from_bin[column]
         hit, yes = float(hits[column, at]), float(answered_yes[column, at])

@@ -126,13 +126,13 @@ def _dicts(rows: Sequence[Any]) -> list[dict[str, Any]]:
 
 def value_histogram(statistics: LatentStatistics, latent: int) -> tuple[list[float], list[int]]:
     """(lower edges, counts) of a latent's values above 0, eight bins an octave, without the empty bins at the ends."""
-    assert statistics.levels is not None
-    counts = statistics.levels.counts[:, 0, latent].sum(axis=0)
+    assert statistics.histograms is not None
+    counts = statistics.histograms.counts[:, 0, latent].sum(axis=0)
     filled = np.flatnonzero(counts)
     if not len(filled):
         return [], []
     part = slice(filled[0], filled[-1] + 1)
-    return statistics.levels.edges()[part].tolist(), counts[part].tolist()
+    return statistics.histograms.edges()[part].tolist(), counts[part].tolist()
 
 
 def _context(samples: Samples, contexts: Contexts, slot: int, latent: int, level: str) -> Context:

@@ -14,33 +14,34 @@ from jaxsae.train.figures import ACCENT, STYLE, density_histogram
 
 
 def latents_figure(path: str | Path, title: str, statistics: LatentStatistics, chosen: Sequence[int]) -> None:
-    """How strongly latents fire: all at a glance, how often, and each of `chosen` by itself; a PNG.
+    """Draw how strongly latents fire: all of them in one picture, how often, and each of `chosen` by itself; a PNG.
 
-    At a glance: a column a latent, the most frequent first; colour is on how many characters it has such a value.
+    In the picture of all, each latent is a column, the most frequent first; the colour says on how many characters the
+    latent has a value of this size.
     """
-    assert statistics.levels is not None
-    counts, edges = statistics.levels.counts[:, 0].sum(axis=0), statistics.levels.edges()
-    there = np.flatnonzero(counts.sum(axis=0))
-    part = slice(there[0], there[-1] + 1) if len(there) else slice(0, 1)
+    assert statistics.histograms is not None
+    counts, edges = statistics.histograms.counts[:, 0].sum(axis=0), statistics.histograms.edges()
+    filled = np.flatnonzero(counts.sum(axis=0))
+    part = slice(filled[0], filled[-1] + 1) if len(filled) else slice(0, 1)
     edges = np.append(edges[part], 2 * edges[part][-1] - edges[part][-2] if part.stop - part.start > 1 else 1.0)
     chosen = list(chosen)[:24]
-    across = 6
-    rows = -(-len(chosen) // across)
+    columns = 6
+    rows = -(-len(chosen) // columns)
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(13, 4.6 + 1.7 * rows), layout="constrained")
         figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
-        parts: Any = figure.subfigures(2, 1, height_ratios=(4.4, max(1.7 * rows, 0.1)))
-        top, bottom = parts
-        glance, density = top.subplots(1, 2, width_ratios=(2, 1))
+        subfigures: Any = figure.subfigures(2, 1, height_ratios=(4.4, max(1.7 * rows, 0.1)))
+        top, bottom = subfigures
+        overview, density = top.subplots(1, 2, width_ratios=(2, 1))
         order = np.argsort(-statistics.fired, kind="stable")
         image = np.ma.masked_equal(counts[order][:, part].T, 0)
-        mesh = glance.pcolormesh(
+        mesh = overview.pcolormesh(
             np.arange(statistics.d_sae + 1), edges, image, norm=LogNorm(1, max(2, counts.max())), cmap="viridis_r"
         )
-        glance.set(yscale="log", xlabel="features, the most frequent first", ylabel="value")
-        top.colorbar(mesh, ax=glance, label="characters", pad=0.01)
+        overview.set(yscale="log", xlabel="features, the most frequent first", ylabel="value")
+        top.colorbar(mesh, ax=overview, label="characters", pad=0.01)
         density_histogram(density, statistics.rate, f"{statistics.rows:,} characters")
-        axes = np.reshape(bottom.subplots(max(rows, 1), across, squeeze=False), -1)
+        axes = np.reshape(bottom.subplots(max(rows, 1), columns, squeeze=False), -1)
         for ax in axes[len(chosen) :]:
             ax.set_axis_off()
         for ax, latent in zip(axes, chosen, strict=False):

@@ -14,7 +14,7 @@ from jaxsae.errors import require
 from jaxsae.features import causal, concept_scores, detection, feature_summary
 from jaxsae.features.causal import CausalEffect
 from jaxsae.features.concept_scores import ConceptScores, LeftOut
-from jaxsae.features.concepts import Concept, marks, of_spelling, true_text
+from jaxsae.features.concepts import Concept, marks, spelling_concepts, true_text
 from jaxsae.features.detection import DetectionScore
 from jaxsae.features.feature_summary import FeatureSummary
 from jaxsae.features.statistics import DAMAGED, LatentStatistics, LayerSAE, collect_statistics, encode_stream
@@ -22,9 +22,6 @@ from jaxsae.models.protocol import ModelShape, ResidualModel
 from jaxsae.sae.autoencoder import SAE
 from jaxsae.text.samples import Samples
 from jaxsae.train.densities import DECADES, density_counts
-
-MAX_PATTERN = 40
-"""Characters of a spelling, at most: each of them is one more concept to count."""
 
 
 class PatternDetector(NamedTuple):
@@ -106,7 +103,7 @@ class Inspection:
     cofiring_with_next: Float[np.ndarray, "d_sae next_d_sae"] | None = None
     """On how many rows a latent of this SAE and one of the next SAE of the pass both fire; None: it is the last."""
 
-    @property
+    @cached_property
     def character_names(self) -> list[str]:
         """What each row of `statistics.by_character` counts."""
         ids = self.statistics.character_ids
@@ -117,6 +114,11 @@ class Inspection:
     def output_ids(self) -> Int[np.ndarray, " characters"]:
         """The characters that occur in the text before the damage: those whose logits are looked at."""
         return np.unique(self.samples.true_ids[self.samples.real])
+
+    @cached_property
+    def output_names(self) -> list[str]:
+        """What each of `output_ids` stands for."""
+        return list(self.model.tokenizer.pieces(self.output_ids))
 
     @cached_property
     def direct_logits(self) -> Float[np.ndarray, "d_sae characters"]:
@@ -166,7 +168,7 @@ class Inspection:
             latent,
             character_names=self.character_names,
             scores=self.concept_scores,
-            output_names=self.model.tokenizer.pieces(self.output_ids),
+            output_names=self.output_names,
             direct_logits=self.direct_logits,
             nearest=self.nearest,
             strongest=strongest,
@@ -312,13 +314,6 @@ def inspect_all(
         Inspection(model, samples, layer, sae, statistics, chosen, pattern, cofiring)
         for (layer, sae), statistics, cofiring in zip(saes, found.statistics, [*found.cofiring, None], strict=True)
     ]
-
-
-def spelling_concepts(pattern: str) -> list[Concept]:
-    """`of_spelling`, of a pattern that is short enough."""
-    n = len(pattern)
-    require(n <= MAX_PATTERN, f"pattern must have at most {MAX_PATTERN} characters, got {n}; give a shorter one")
-    return of_spelling(pattern)
 
 
 def check_text(letters: str, shape: ModelShape) -> None:

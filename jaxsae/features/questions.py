@@ -80,7 +80,7 @@ _ANSWERS: dict[str, type] = {"characters": Characters, "texts": Texts, "family":
 
 
 def load_questions(path: Path = BUILT_IN) -> Questions:
-    """Read the questions; what may stand in the file is said at its top."""
+    """Read the questions; the top of the file explains its form."""
     content = tomllib.loads(path.read_text(encoding="utf-8"))
     questions = []
     for table in content["question"]:

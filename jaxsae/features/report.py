@@ -86,8 +86,8 @@ def layer_data(
     statistics, layer = inspection.statistics, inspection.layer
     scores = inspection.concept_scores
     index = {one.name: i for i, one in enumerate(scores)}
-    assert statistics.levels is not None
-    edges = statistics.levels.edges().tolist()
+    assert statistics.histograms is not None
+    edges = statistics.histograms.edges().tolist()
     features = []
     for latent in range(statistics.d_sae):
         one = inspection.feature(latent, strongest)
@@ -128,7 +128,7 @@ def _round(value: float) -> float:
 
 
 def _short(values: Sequence[float] | Float[np.ndarray, " n"]) -> list[float]:
-    return [_round(value) for value in values]
+    return [_round(value) for value in np.asarray(values).tolist()]
 
 
 def _context(context: Context) -> list[Any]:

@@ -22,7 +22,7 @@ Change = Callable[[Float[Array, "batch position d_model"]], Float[Array, "batch 
 
 
 class Effect(NamedTuple):
-    """Means over damaged positions."""
+    """Figures of restorations, as means over damaged positions."""
 
     ce: float
     """Cross-entropy of the true character, in nats."""
@@ -35,7 +35,7 @@ class Effect(NamedTuple):
 
 
 class Restored(NamedTuple):
-    """What the model says at each damaged position, in the order of the text."""
+    """What the model predicts at each damaged position, in the order of the text."""
 
     ce: Float[np.ndarray, " positions"]
     """Cross-entropy of the true character, in nats."""
@@ -55,7 +55,7 @@ class Restored(NamedTuple):
         return Effect(*map(float, means), len(ce))  # type: ignore[call-arg, arg-type]
 
     def probability(self, where: Bool[np.ndarray, " positions"] | slice = slice(None)) -> float:
-        """Of the true character, mean."""
+        """Mean probability of the true character."""
         return float(np.exp(-self.ce[where]).mean()) if len(self.ce[where]) else float("nan")
 
 
@@ -76,13 +76,13 @@ def restorations(
     samples: Samples,
     layer: int,
     changes: Mapping[str, Change],
-    read: Callable[[Float[Array, "batch position d_model"]], Float[Array, "batch position m"]] | None = None,
+    observe: Callable[[Float[Array, "batch position d_model"]], Float[Array, "batch position m"]] | None = None,
 ) -> tuple[dict[str, Restored], Float[np.ndarray, "positions m"]]:
-    """What the model says with each change made to its residual stream after block `layer`, and `clean` without.
+    """What the model predicts with each change made to its residual stream after block `layer`, and `clean` without.
 
     Args:
       changes: name -> function of the stream [batch, position, d_model]; what it gives at padding is not used.
-      read: what else to take from the unchanged stream; its values at the damaged positions are the second result.
+      observe: what else to take from the unchanged stream; its values at the damaged positions are the second result.
     """
     model.check_layer(layer)
     check_samples(samples, model.tokenizer, model.max_position)
@@ -91,7 +91,7 @@ def restorations(
     positions = int(damaged.sum())
     number = damaged.reshape(-1).cumsum().reshape(damaged.shape) - 1
     found = {name: [np.zeros(positions) for _ in Restored._fields] for name in ("clean", *changes)}
-    was_read = None
+    observed = None
     for rows, length in plan(samples.lengths, samples.ids.shape[1]):
         ids, mask = (jnp.asarray(a[rows, :length]) for a in (samples.ids, samples.mask))
         x = model.resid_post(ids, mask, layer=layer)
@@ -99,10 +99,10 @@ def restorations(
         if not len(where):
             continue
         here = number[rows, :length].reshape(-1)[where]
-        if read is not None:
-            values = np.asarray(read(x)).reshape(x.shape[0] * x.shape[1], -1)[where]
-            was_read = np.zeros((positions, values.shape[1]), np.float32) if was_read is None else was_read
-            was_read[here] = values
+        if observe is not None:
+            values = np.asarray(observe(x)).reshape(x.shape[0] * x.shape[1], -1)[where]
+            observed = np.zeros((positions, values.shape[1]), np.float32) if observed is None else observed
+            observed[here] = values
         room = -(-len(where) // 64) * 64  # few shapes to compile for
         at = jnp.asarray(np.resize(where, room))
         true_ids = jnp.asarray(samples.labels[rows, :length].reshape(-1)[np.resize(where, room)])
@@ -119,11 +119,11 @@ def restorations(
     out = {
         name: Restored(ce, kl, above.astype(int), guess.astype(int)) for name, (ce, kl, above, guess) in found.items()
     }
-    return out, np.zeros((positions, 0), np.float32) if was_read is None else was_read
+    return out, np.zeros((positions, 0), np.float32) if observed is None else observed
 
 
 def effects(model: ResidualModel, samples: Samples, layer: int, changes: Mapping[str, Change]) -> dict[str, Effect]:
-    """`restorations`, as means over the damaged positions."""
+    """The means of `restorations` over the damaged positions."""
     return {name: one.effect() for name, one in restorations(model, samples, layer, changes)[0].items()}
 
 
@@ -143,7 +143,7 @@ def reconstruct(sae: SAE, x: Float[Array, "batch position d_in"]) -> Float[Array
 def with_latent(
     sae: SAE, x: Float[Array, "batch position d_in"], latent: int | Int[Array, ""], value: float | Array
 ) -> Float[Array, "batch position d_in"]:
-    """A residual stream with one latent set to `value` everywhere, all else kept, the SAE's error too.
+    """A residual stream with one latent set to `value` everywhere; all else is kept, the SAE's error too.
 
     x + (value - latents[latent]) * W_dec[latent]; a value of 0 removes the latent.
     """

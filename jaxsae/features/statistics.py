@@ -17,21 +17,21 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxsae.activations.extraction import Stream
 from jaxsae.features.concepts import Marks, true_text
 from jaxsae.features.contexts import DRAWN, STRONGEST, Contexts
-from jaxsae.features.levels import Levels
+from jaxsae.features.histograms import Histograms
 from jaxsae.sae.architectures import encode
 from jaxsae.sae.autoencoder import SAE
 from jaxsae.text.samples import Samples
 
 DIRECTIONS = 256
-"""Random ones, to compare with."""
+"""Number of random directions of the residual stream that latents are compared with."""
 PLACES = ("between words", "only character", "first", "second", "inner", "last")
-"""Of a character in its word, words being what spaces part."""
+"""The places of a character in its word; words are separated by spaces."""
 DAMAGED = -1
-"""Stands for any damaged character where latents are counted by character."""
+"""Number that stands for every damaged character where firings are counted by character."""
 
 
 class LayerSAE(NamedTuple):
-    """An SAE and where it reads."""
+    """An SAE, and the layer whose residual stream it reads."""
 
     layer: int
     sae: SAE
@@ -43,7 +43,7 @@ class Characters(NamedTuple):
     sample: Int[np.ndarray, " n"]
     position: Int[np.ndarray, " n"]
     real: Bool[np.ndarray, " n"]
-    """Not padding."""
+    """Whether the position is a character, and not padding."""
     character: Int[np.ndarray, " n"]
     """Index of the character in `LatentStatistics.character_ids`; -1 at padding."""
     place: Int[np.ndarray, " n"]
@@ -54,7 +54,7 @@ class Characters(NamedTuple):
 
 @dataclass
 class LatentStatistics:
-    """What one SAE's latents do on the text so far."""
+    """What the latents of one SAE do on the text that was read so far."""
 
     d_sae: int
     character_ids: Int[np.ndarray, " characters"]
@@ -62,9 +62,9 @@ class LatentStatistics:
     concepts: int
     """Number of concepts that latents are compared with."""
     rows: int = 0
-    levels: Levels | None = None
+    histograms: Histograms | None = None
     """How often each latent has which value; groups of rows: all, then those of each concept."""
-    chance: Levels | None = None
+    chance: Histograms | None = None
     """The same for random directions of the residual stream; None without concepts."""
     strongest: Contexts = field(init=False)
     drawn: Contexts = field(init=False)
@@ -73,7 +73,7 @@ class LatentStatistics:
         self.fired, self.total = np.zeros(self.d_sae, np.int64), np.zeros(self.d_sae)
         self.peak = np.zeros(self.d_sae, np.float32)
         self.group_rows = np.zeros((2, 1 + self.concepts), np.int64)
-        """Rows in each half, of all and of each concept."""
+        """Number of rows in each half of the texts: all rows, then those of each concept."""
         self.by_character = np.zeros((len(self.character_ids), self.d_sae), np.float32)
         """How often each latent fires on each of `character_ids`, and, in `by_place`, at each of `PLACES`."""
         self.by_place = np.zeros((len(PLACES), self.d_sae), np.float32)
@@ -82,7 +82,7 @@ class LatentStatistics:
             np.zeros(len(PLACES), np.int64),
         )
         self.cofiring = np.zeros((self.d_sae, self.d_sae), np.float32)
-        """On how many rows both latents fire."""
+        """On how many rows two latents both fire."""
         self.strongest, self.drawn = Contexts(STRONGEST, self.d_sae), Contexts(DRAWN, self.d_sae)
         self._rng = np.random.default_rng(0)
         self._centre: np.ndarray | None = None
@@ -95,19 +95,19 @@ class LatentStatistics:
 
     @property
     def mean(self) -> Float[np.ndarray, " d_sae"]:
-        """Of each latent over all rows."""
+        """Mean value of each latent over all rows."""
         return self.total / self.rows
 
     @property
     def l0(self) -> float:
-        """Latents that fire on a row, mean."""
+        """Mean number of latents that fire on a row."""
         return float(self.fired.sum() / self.rows)
 
     def add(self, latents: Float[np.ndarray, "n d_sae"], characters: Characters) -> None:
-        """Count a batch's rows."""
+        """Add the rows of a batch to the counts."""
         self.rows += len(latents)
-        if self.levels is None:
-            self.levels = Levels(1 + self.concepts, self.d_sae)
+        if self.histograms is None:
+            self.histograms = Histograms(1 + self.concepts, self.d_sae)
         flat = np.flatnonzero(latents)
         row, column = np.divmod(flat, self.d_sae)
         values = latents.reshape(-1)[flat]
@@ -116,7 +116,7 @@ class LatentStatistics:
         self.peak = np.maximum(self.peak, latents.max(axis=0))
         groups = np.concatenate([np.ones((1, len(latents)), bool), characters.has])
         half = characters.sample % 2
-        self.levels.add(row, column, values, half, groups)
+        self.histograms.add(row, column, values, half, groups)
         for h in (0, 1):
             self.group_rows[h] += groups[:, half == h].sum(axis=1)
 
@@ -141,13 +141,13 @@ class LatentStatistics:
                 self.drawn.offer(drawn, here, *where)
 
     def add_chance(self, x: Float[np.ndarray, "n d_in"], characters: Characters) -> None:
-        """Count how large the rows are along random directions."""
+        """Add the projections of a batch's rows on random directions to the counts."""
         if self._centre is None:
             self._centre = x.mean(axis=0)
             self._directions = np.random.default_rng(0).standard_normal((x.shape[1], DIRECTIONS)).astype(np.float32)
         projected = (x - self._centre) @ self._directions
         if self.chance is None:
-            self.chance = Levels(1 + self.concepts, DIRECTIONS, signed=True)
+            self.chance = Histograms(1 + self.concepts, DIRECTIONS, signed=True)
         row, column = np.divmod(np.arange(projected.size), DIRECTIONS)
         groups = np.concatenate([np.ones((1, len(x)), bool), characters.has])
         self.chance.add(row, column, projected.reshape(-1), characters.sample % 2, groups)
@@ -163,7 +163,7 @@ class Collected(NamedTuple):
 
 
 def encode_stream(sae: SAE, x: Float[Array, "batch position d_in"]) -> Float[Array, "rows d_sae"]:
-    """Latents of a residual stream, one row a position."""
+    """The latents of a residual stream: one row for each position."""
     # reshaped on the host: batches of all lengths have about as many rows, so there is less to compile for
     return _encode(sae, np.asarray(x).reshape(-1, x.shape[-1]))
 
@@ -179,7 +179,7 @@ def collect_statistics(
     *,
     on_rows: Callable[[int], None] = lambda rows: None,
 ) -> Collected:
-    """Pass once over the text.
+    """Read the text once and count what the latents of each SAE do.
 
     Args:
       batches: `extraction.stream` of the samples and of the SAEs' layers, or `extraction.stored`. A padded position,

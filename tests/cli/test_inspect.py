@@ -102,7 +102,7 @@ def test_a_pattern_that_begins_with_a_hyphen(inspect, tmp_path):
     pattern = json.loads((tmp_path / "p.json").read_text())["pattern"]
     assert pattern["pattern"] == "-ak"
     assert pattern["occurrences"] > 5
-    assert pattern["features"] == sorted(pattern["features"], key=lambda told: -told["auroc"])
+    assert pattern["features"] == sorted(pattern["features"], key=lambda row: -row["auroc"])
     assert pattern["features"][0]["on"] in ("every character", "[-]ak", "-[a]k", "-a[k]")
     absent = inspect("--pattern", "zzz")
     assert absent.status == 0
@@ -125,10 +125,10 @@ def test_concepts_and_the_picture(inspect, folder, tmp_path):
     assert [row["name"] for row in json.loads((tmp_path / "c.json").read_text())["concepts"]] == ["own"]
 
 
-def test_a_concept_that_cannot_be_told_is_named_with_the_reason(inspect, tmp_path):
+def test_a_concept_that_cannot_be_scored_is_named_with_the_reason(inspect, tmp_path):
     own = tmp_path / "own.toml"
-    told = {"[/]": "a", "rare [x]": "zzz", "all": "(?s)."}
-    own.write_text("".join(f'["{name}"]\nabout = "writing"\npattern = "{p}"\n' for name, p in told.items()))
+    patterns = {"[/]": "a", "rare [x]": "zzz", "all": "(?s)."}
+    own.write_text("".join(f'["{name}"]\nabout = "writing"\npattern = "{p}"\n' for name, p in patterns.items()))
     ran = inspect("--concepts", own, "--json", tmp_path / "c.json")
     assert ran.status == 0, ran
     report = json.loads((tmp_path / "c.json").read_text())

@@ -19,6 +19,8 @@ import re
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import TINY
+from flax import nnx
 from helpers import sample
 
 from jaxsae.activations.extraction import Stream
@@ -30,6 +32,7 @@ from jaxsae.features.detection import DetectionScore
 from jaxsae.features.inspection import Inspection
 from jaxsae.features.questions import load_questions
 from jaxsae.features.statistics import LayerSAE, collect_statistics
+from jaxsae.models.restoration import RestorationModel
 from jaxsae.sae.autoencoder import SAE
 from jaxsae.text.samples import Samples
 
@@ -43,6 +46,7 @@ CONCEPTS = [
     Concept("-um", "morphology", "nominative", re.compile("um")),
     Concept("-i", "morphology", "genitive", re.compile("i")),
 ]
+MODEL = RestorationModel(TINY, rngs=nnx.Rngs(0))  # is asked nothing
 IDENTITY = SAE(jnp.eye(D), jnp.zeros(D), jnp.eye(D), jnp.zeros(D))
 
 
@@ -81,7 +85,7 @@ def inspections(layers: dict[int, np.ndarray], concepts=CONCEPTS, saes=None) -> 
     batch = Stream(np.arange(TEXTS), kept, {layer: jnp.asarray(x) for layer, x in layers.items()})
     found = collect_statistics([batch], samples, saes, marks(concepts, samples) if concepts else None)
     return [
-        Inspection(None, samples, layer, sae, statistics, concepts, None, cofiring)
+        Inspection(MODEL, samples, layer, sae, statistics, concepts, None, cofiring)
         for (layer, sae), statistics, cofiring in zip(saes, found.statistics, [*found.cofiring, None], strict=True)
     ]
 

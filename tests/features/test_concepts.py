@@ -39,7 +39,7 @@ def shown(has: np.ndarray, letters: str) -> str:
     ],
 )
 def test_built_in_patterns(name, letters, expected):
-    has = BUILT_IN[name].of_text(letters, np.zeros(len(letters), bool))
+    has = BUILT_IN[name].holds_at(letters, np.zeros(len(letters), bool))
     assert shown(has, letters) == expected
 
 
@@ -53,8 +53,8 @@ def test_the_language_is_of_the_whole_text():
     akkadian, sumerian = "a-na be-lí-ia qí-bí-ma um-ma", "lugal-ra mu-na-dím nin-a-ni"
     for letters, name, other in ((akkadian, "akkadian", "sumerian"), (sumerian, "sumerian", "akkadian")):
         nowhere = np.zeros(len(letters), bool)
-        assert BUILT_IN[name].of_text(letters, nowhere).all()
-        assert not BUILT_IN[other].of_text(letters, nowhere).any()
+        assert BUILT_IN[name].holds_at(letters, nowhere).all()
+        assert not BUILT_IN[other].holds_at(letters, nowhere).any()
 
 
 def test_damage_is_known_from_labels_not_from_hyphens():
@@ -73,16 +73,16 @@ def test_the_true_text_keeps_its_spaces():
 
 
 def test_a_spelling_and_each_of_its_characters():
-    every, *each = concepts.of_spelling("-ak")
+    every, *each = concepts.spelling_concepts("-ak")
     letters = "ak-ak ma-ak. a-ka"
     nowhere = np.zeros(len(letters), bool)
-    assert shown(every.of_text(letters, nowhere), letters) == "__-ak___-ak______"
+    assert shown(every.holds_at(letters, nowhere), letters) == "__-ak___-ak______"
     assert [c.title for c in each] == ["[-]ak", "-[a]k", "-a[k]"]
     for i, concept in enumerate(each):
-        assert np.flatnonzero(concept.of_text(letters, nowhere)).tolist() == [2 + i, 8 + i]
-    dot = concepts.of_spelling(".")  # no regular expression
+        assert np.flatnonzero(concept.holds_at(letters, nowhere)).tolist() == [2 + i, 8 + i]
+    dot = concepts.spelling_concepts(".")  # no regular expression
     assert [c.title for c in dot] == ["every character"]
-    assert np.flatnonzero(dot[0].of_text(letters, nowhere)).tolist() == [11]
+    assert np.flatnonzero(dot[0].holds_at(letters, nowhere)).tolist() == [11]
 
 
 def test_what_is_known_of_the_demo_is_cut_to_the_samples():

@@ -16,8 +16,8 @@ from jaxsae.activations.extraction import stream
 from jaxsae.config import SAEConfig
 from jaxsae.features import concepts, detection, feature_summary, probe, statistics
 from jaxsae.features.contexts import AFTER, BEFORE
+from jaxsae.features.histograms import BINS, Histograms
 from jaxsae.features.inspection import Inspection, inspect, inspect_all
-from jaxsae.features.levels import BINS, Levels
 from jaxsae.features.statistics import LayerSAE, collect_statistics
 from jaxsae.sae.architectures import encode, init
 from jaxsae.sae.autoencoder import SAE
@@ -150,7 +150,7 @@ def test_sums_are_those_of_the_whole_matrix(tiny_pt, padding, k):
         has[mine] = marks(i)[0]
     for half in (0, 1):
         part = rows.sample % 2 == half
-        binned = detection.binned_counts(got.levels, got.group_rows, half, 1)
+        binned = detection.binned_counts(got.histograms, got.group_rows, half, 1)
         exact = [probe.auroc(column[part], has[part]) for column in latents.T]
         np.testing.assert_allclose(binned.aurocs(), exact, atol=0.03)
         assert got.group_rows[half].tolist() == [part.sum(), (part & has).sum()]
@@ -184,9 +184,9 @@ def test_memory_does_not_grow_with_the_text(read, reader):
     """What is kept of one text and of forty is as large."""
 
     def size(one):
-        levels = one.levels.counts.nbytes
+        histograms = one.histograms.counts.nbytes
         kept = [one.strongest, one.drawn]
-        return levels + one.cofiring.nbytes + one.by_character.nbytes + sum(c.values.nbytes for c in kept)
+        return histograms + one.cofiring.nbytes + one.by_character.nbytes + sum(c.values.nbytes for c in kept)
 
     many = texts()
     many = Samples(*(np.concatenate([getattr(many, f)] * 10) for f in ("ids", "labels", "mask")))
@@ -202,19 +202,19 @@ def test_bins_hold_what_lies_between_their_edges(signed):
         np.where(rng.random(5000) < 0.5, -1, 1) if signed else 1
     )
     values = values.astype(np.float32)
-    levels = Levels(1, 1, signed)
-    levels.add(*np.zeros((2, 5000), int), values, np.zeros(1, int), np.ones((1, 1), bool))
-    edges, of = levels.edges(), levels.of(values)
-    assert 2.0 ** (levels.top - 1) <= np.abs(values).max() < 2.0**levels.top
+    histograms = Histograms(1, 1, signed)
+    histograms.add(*np.zeros((2, 5000), int), values, np.zeros(1, int), np.ones((1, 1), bool))
+    edges, bins = histograms.edges(), histograms.bins_of(values)
+    assert 2.0 ** (histograms.top - 1) <= np.abs(values).max() < 2.0**histograms.top
     assert (np.diff(edges) > 0).all()
     inside = np.abs(values) >= edges[-BINS]
     up = inside & (values > 0)
-    assert (values[up] >= edges[of[up]]).all()
-    assert (of[up] == levels.bins - 1).sum() + (
-        values[up] < edges[np.minimum(of[up] + 1, levels.bins - 1)]
+    assert (values[up] >= edges[bins[up]]).all()
+    assert (bins[up] == histograms.bins - 1).sum() + (
+        values[up] < edges[np.minimum(bins[up] + 1, histograms.bins - 1)]
     ).sum() >= up.sum()
     order = np.argsort(values)
-    assert (np.diff(of[order]) >= 0).all()
+    assert (np.diff(bins[order]) >= 0).all()
 
 
 @pytest.mark.parametrize("signed", [False, True])
@@ -229,10 +229,10 @@ def test_bins_do_not_depend_on_what_comes_first(signed, first):
     groups = np.stack([np.ones(len(values), bool), rng.random(len(values)) < 0.3])
 
     def counted(parts):
-        levels = Levels(2, 4, signed)
+        histograms = Histograms(2, 4, signed)
         for part in parts:
-            levels.add(np.arange(len(part)), column[part], values[part], half[part], groups[:, part])
-        return levels
+            histograms.add(np.arange(len(part)), column[part], values[part], half[part], groups[:, part])
+        return histograms
 
     at_once, order = counted([np.arange(len(values))]), np.argsort(np.abs(values))
     for parts in (np.array_split(order, 7), np.array_split(order[::-1], 5), [order[:0], order]):
@@ -249,14 +249,14 @@ def test_a_planted_detector_is_found_and_scored_on_the_other_half():
     latents = np.where(rng.random((n, 6)) < 0.2, rng.random((n, 6)), 0).astype(np.float32)
     latents[:, 3] = np.where(has, rng.random(n) < 0.9, rng.random(n) < 0.01) * rng.uniform(1, 3, n)
     latents[:, 0] += 0.5
-    levels = Levels(2, 6)
+    histograms = Histograms(2, 6)
     flat = np.flatnonzero(latents)
     row, column = np.divmod(flat, 6)
     groups = np.stack([np.ones(n, bool), has])
-    levels.add(row, column, latents.reshape(-1)[flat], half, groups)
+    histograms.add(row, column, latents.reshape(-1)[flat], half, groups)
     group_rows = np.stack([groups[:, half == h].sum(1) for h in (0, 1)])
     for by in ("auroc", "f1"):
-        best = detection.best_detectors(levels, group_rows, 0, 2, by)[0]
+        best = detection.best_detectors(histograms, group_rows, 0, 2, by)[0]
         assert best.columns == (3,)
         scored = half == 1
         expected = detection.detection_score(latents[scored, 3], has[scored], best.threshold)
@@ -271,12 +271,12 @@ def test_random_directions_may_detect_by_being_small():
     has, half = rng.random(n) < 0.3, np.arange(n) % 2
     values = rng.standard_normal((n, 3)).astype(np.float32)
     values[has, 1] -= 3
-    levels = Levels(2, 3, signed=True)
+    histograms = Histograms(2, 3, signed=True)
     row, column = np.divmod(np.arange(values.size), 3)
     groups = np.stack([np.ones(n, bool), has])
-    levels.add(row, column, values.reshape(-1), half, groups)
+    histograms.add(row, column, values.reshape(-1), half, groups)
     group_rows = np.stack([groups[:, half == h].sum(1) for h in (0, 1)])
-    [best] = detection.best_detectors(levels, group_rows, 0, 1)
+    [best] = detection.best_detectors(histograms, group_rows, 0, 1)
     assert best.columns == (1,)
     scored = half == 1
     np.testing.assert_allclose(best.auroc, probe.auroc(-values[scored, 1], has[scored]), atol=0.01)

@@ -156,12 +156,12 @@ function showFeature(layer, i) {
   });
   const grid = make("div", { class: "columns" });
   grid.append(make("figure", {}, make("h3", {}, "Values"), histogram));
-  const told = f.concepts.map(([number, auroc]) => {
+  const concepts = f.concepts.map(([number, auroc]) => {
     const concept = l.concepts[number];
     return [make("a", { href: "#/concepts", title: concept.title }, concept.name), ` ${figure3(auroc)}`];
   });
   grid.append(make("div", {},
-    make("h3", {}, "Concepts, AUROC"), told.length ? chips(told) : make("p", { class: "soft" }, "None above 0.6."),
+    make("h3", {}, "Concepts, AUROC"), concepts.length ? chips(concepts) : make("p", { class: "soft" }, "None above 0.6."),
     make("h3", {}, "Promotes"), chips(f.promotes.map(([c, v]) => `${visible(c)} ${d3.format("+.2f")(v)}`)),
     make("h3", {}, "Suppresses"), chips(f.suppresses.map(([c, v]) => `${visible(c)} ${d3.format("+.2f")(v)}`)),
     make("h3", {}, "Fires together with"),

@@ -1,4 +1,4 @@
-"""Counts of values by how large they are, from which AUROC, precision and recall follow."""
+"""Histograms of values on a logarithmic scale, from which AUROC, precision and recall follow."""
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -7,12 +7,12 @@ OCTAVES, PER_OCTAVE = 12, 8
 BINS = OCTAVES * PER_OCTAVE
 
 
-class Levels:
-    """Counts of values by how large they are: eight bins an octave, in each half, for each group of rows.
+class Histograms:
+    """Histograms of the values of columns: eight bins an octave, for each half of the texts and each group of rows.
 
-    Bin 0 is of the smallest; values of 0 are in none. With `signed`, negative values have as many bins below. The last
-    bins are of the largest value so far: where a larger one comes the counts move down, and what was in bins that are
-    no longer there is in bin 0. So the counts do not depend on the order in which values come.
+    Bin 0 has the smallest values; values of 0 are in no bin. With `signed`, negative values have as many bins below.
+    The last bins belong to the largest value so far: when a larger one comes, the counts move down, and bin 0 takes
+    what falls off the end. So the counts do not depend on the order in which values come.
     """
 
     def __init__(self, groups: int, columns: int, signed: bool = False) -> None:
@@ -23,7 +23,7 @@ class Levels:
         self.counts = np.zeros((2, groups, columns, self.bins), np.int32)
 
     def _reach(self, largest: float) -> None:
-        """See that the last bin is not below this value."""
+        """Move the bins up, if need be, so that the last one is not below this value."""
         if not largest > 0:
             return
         wanted = max(int(np.frexp(largest)[1]), -140)  # largest < 2 ** wanted; below, float32 has few bits
@@ -45,8 +45,8 @@ class Levels:
         up = 2.0 ** (octave + (self.top or 0) - OCTAVES) * (1 + part / PER_OCTAVE)
         return np.concatenate([-up[::-1], up]) if self.signed else up
 
-    def of(self, values: Float[np.ndarray, " m"]) -> Int[np.ndarray, " m"]:
-        """The bin of each value, which is not 0."""
+    def bins_of(self, values: Float[np.ndarray, " m"]) -> Int[np.ndarray, " m"]:
+        """The bin of each value; a value must not be 0."""
         # a float32's bits, but for the last twenty, count its octave and eighths of it
         number = (np.abs(values).view(np.int32) >> 20) - PER_OCTAVE * (127 + (self.top or 0) - OCTAVES)
         number = np.clip(number, 0, BINS - 1)
@@ -60,13 +60,18 @@ class Levels:
         half: Int[np.ndarray, " n"],
         groups: Bool[np.ndarray, "groups n"],
     ) -> None:
-        """Count entries (row, column) of a matrix with n rows."""
+        """Count entries (row, column) of a matrix with n rows.
+
+        Args:
+          half: of the texts, 0 or 1, in which each row is.
+          groups: whether each row belongs to each group.
+        """
         self._reach(float(np.abs(values).max(initial=0)))
         _, n_groups, columns, bins = self.counts.shape
         size = columns * bins
-        cell = half[row] * size + column * bins + self.of(values)
+        cell = half[row] * size + column * bins + self.bins_of(values)
         for group in range(n_groups):
             rows = groups[group]
             if rows.any():
-                of_group = cell if rows.all() else cell[rows[row]]
-                self.counts[:, group] += np.bincount(of_group, minlength=2 * size).reshape(2, columns, bins)
+                cells_of_group = cell if rows.all() else cell[rows[row]]
+                self.counts[:, group] += np.bincount(cells_of_group, minlength=2 * size).reshape(2, columns, bins)
