@@ -222,7 +222,7 @@ def _characters(
     real = samples.mask[sample, position] != 0
     kind = np.where(real, np.searchsorted(kinds, seen[sample, position]), -1)
     place, has = np.full(len(sample), -1), np.zeros((concepts, len(sample)), bool)
-    for number in numbers:
+    for number in numbers.tolist():
         here = np.flatnonzero((sample == number) & real)
         place[here] = places(true_text(samples, number)[0])
         if marks:

@@ -5,7 +5,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Num
 
 HIGHEST = jax.lax.Precision.HIGHEST  # else a GPU would round the operands to TF32, PyTorch does not
 
@@ -63,7 +63,7 @@ def _matmul_bwd(dtype: str | None, halves: bool, operands: tuple[Array, Array], 
 matmul.defvjp(_matmul_fwd, _matmul_bwd)
 
 
-def total(a: Float[Array, "n ..."]) -> Float[Array, ""]:
+def total(a: Num[Array, "n ..."]) -> Num[Array, ""]:
     """The sum of all elements: over the first axis, then the rest.
 
     XLA on CPU sums over a first axis on its fast path, and to a single number at once in passes that take longer.
@@ -104,7 +104,7 @@ def attention(q: Heads, k: Heads, v: Heads, bias: Bias) -> Heads:
     return _product(weights, v) / weights.sum(axis=-1, keepdims=True)
 
 
-def _attention_fwd(q: Heads, k: Heads, v: Heads, bias: Bias) -> tuple[Heads, tuple[Bias, ...]]:
+def _attention_fwd(q: Heads, k: Heads, v: Heads, bias: Bias) -> tuple[Heads, tuple[Heads, Heads, Heads, Bias, Heads]]:
     out = attention(q, k, v, bias)
     return out, (q, k, v, bias, out)
 
