@@ -5,7 +5,7 @@ import json
 import jax.numpy as jnp
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.numpy import save_file
 
 from convert import load_sae
 from jaxsae import encode
