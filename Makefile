@@ -26,8 +26,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
+# -rs: at its end, what was skipped and why
 test: lint
-	$(RUN) -m pytest --numprocesses 2 --dist loadfile
+	$(RUN) -m pytest --numprocesses 2 --dist loadfile -rs
 
 lint: $(VENV)/.installed
 	$(RUN) -m ruff check .

@@ -5,10 +5,13 @@ from __future__ import annotations
 import ast
 import contextlib
 import dataclasses
+import gc
 import io
 import os
 import runpy
+import shutil
 import sys
+import tempfile
 import warnings
 from pathlib import Path
 
@@ -49,7 +52,10 @@ except ImportError:  # `make test-newest`: what compares with torch is left out,
     torch = None  # type: ignore[assignment]
     collect_ignore = [*importers(Path(__file__).parent, "torch"), "convert/test_verify.py", "test_fuzz.py"]
 
+from jaxsae.cli import process  # noqa: E402
+from jaxsae.errors import InputNote  # noqa: E402
 from jaxsae.models.restoration_config import ModelConfig  # noqa: E402
+from jaxsae.runtime import give_back_memory  # noqa: E402
 
 needs_torch = pytest.mark.skipif(torch is None, reason="needs torch")
 
@@ -57,6 +63,30 @@ jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 if torch:
     torch.set_num_threads(1)  # its threads and JAX's would spin against each other
+
+
+def pytest_configure(config):
+    """All workers of a run share what JAX compiles, in a folder that goes with it.
+
+    Most of the time would be spent on compiling the same programs again: each command that runs in the tests' process
+    makes its functions anew. Processes that tests start compile for themselves.
+    """
+    if not hasattr(config, "workerinput"):
+        os.environ["JAXSAE_TESTS_COMPILED"] = folder = tempfile.mkdtemp(prefix="jaxsae-tests-")
+        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+    jax.config.update("jax_compilation_cache_dir", os.environ["JAXSAE_TESTS_COMPILED"])
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def bounded_memory():
+    """What a file compiled does not stay for those after it."""
+    yield
+    jax.clear_caches()
+    gc.collect()
+    give_back_memory()
+
 
 # A real checkpoint and real texts that may not be redistributed; the README says where to put them.
 SHARED = Path(os.environ.get("JAXSAE_REAL_DATA", ROOT.parent / "shared"))
@@ -151,7 +181,19 @@ class Ran:
 
 @pytest.fixture
 def script(monkeypatch):
-    """Run a script in this process: `script("train", "--layer", 1)` -> status, standard output, standard error."""
+    """Run a script in this process: `script("train", "--layer", 1)` -> status, standard output, standard error.
+
+    What a user does not see is an error here: a command keeps all warnings but notes off the terminal, and with them
+    those of our own mistakes.
+    """
+    quiet_libraries = process.quiet_libraries
+
+    def quiet_but_strict() -> None:
+        quiet_libraries()
+        warnings.filters.remove(("ignore", None, Warning, None, 0))
+        warnings.simplefilter("always", InputNote)  # the first filter already; said again, Python notices the change
+
+    monkeypatch.setattr(process, "quiet_libraries", quiet_but_strict)
 
     def run(name: str, *args: object) -> Ran:
         monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, args)])

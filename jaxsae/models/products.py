@@ -104,7 +104,7 @@ def attention(q: Heads, k: Heads, v: Heads, bias: Bias) -> Heads:
     return _product(weights, v) / weights.sum(axis=-1, keepdims=True)
 
 
-def _attention_fwd(q: Heads, k: Heads, v: Heads, bias: Bias) -> tuple[Heads, tuple[Bias, ...]]:
+def _attention_fwd(q: Heads, k: Heads, v: Heads, bias: Bias) -> tuple[Heads, tuple[Heads, Heads, Heads, Bias, Heads]]:
     out = attention(q, k, v, bias)
     return out, (q, k, v, bias, out)
 

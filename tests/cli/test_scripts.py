@@ -128,7 +128,7 @@ def test_results_of_other_settings_are_not_replaced(script, small, tmp_path):
 def test_train_stops_where_the_replica_is_wrong(script, small, tmp_path, monkeypatch):
     """Status 1, and nothing is written."""
     monkeypatch.setattr(
-        "convert.table.turn",
+        "convert.table.apply_layout",
         lambda array, layout: (
             array.T
             if array.shape[0] == array.shape[-1] == 30
