@@ -26,7 +26,7 @@ def _pieces(a: Array) -> Array:
     return a.reshape(pieces, n // pieces, *a.shape[1:])
 
 
-def fetched(W: Float[Array, "d_sae d_in"], indices: Indices) -> Float[Array, "n k d_in"]:
+def fetched(W: Float[Array, "d_sae d_in"], indices: Int[Array, "*n"]) -> Float[Array, "*n d_in"]:
     """Rows of `W`."""
     return W.at[indices].get(mode="promise_in_bounds")
 
