@@ -249,7 +249,7 @@ def architecture(name: str) -> Architecture:
     return RECORDS[name]
 
 
-def encode(sae: SAE, x: Float[Array, "n d_in"], dtype: str | None = None) -> Float[Array, "n d_sae"]:
+def encode(sae: SAE, x: Float[Array, "n d_in"], *, dtype: str | None = None) -> Float[Array, "n d_sae"]:
     """Latents of rows `x`, as every reader of the SAE's file computes them."""
     return architecture(sae.architecture).activate(sae, pre_activations(sae, x, dtype))
 
