@@ -21,6 +21,7 @@ from jaxsae.config import ARCHITECTURES, SAEConfig, architecture_rules
 from jaxsae.models.products import total
 from jaxsae.sae.autoencoder import SAE, pre_activations, unit_norm
 
+Rows = Float[Array, "n d_in"]
 PreActs = Float[Array, "n d_sae"]
 Latents = Float[Array, "n d_sae"]
 
@@ -41,7 +42,7 @@ def relu(sae: SAE, pre_acts: PreActs) -> Latents:
     return jax.nn.relu(pre_acts)
 
 
-def train_relu(sae: SAE, pre_acts: PreActs, aim: Aim) -> tuple[Latents, Float[Array, ""]]:
+def train_relu(sae: SAE, x: Rows, pre_acts: PreActs, aim: Aim) -> tuple[Latents, Float[Array, ""]]:
     """ReLU, and the penalty on the mean of the latents, which are never negative."""
     latents = jax.nn.relu(pre_acts)
     return latents, aim.penalty * total(latents) / latents.size
@@ -54,7 +55,7 @@ def top_k(sae: SAE, pre_acts: PreActs) -> Latents:
     return jnp.put_along_axis(jnp.zeros_like(pre_acts), indices, jax.nn.relu(values), axis=-1, inplace=False)
 
 
-def train_top_k(sae: SAE, pre_acts: PreActs, aim: Aim) -> tuple[Latents, Float[Array, ""]]:
+def train_top_k(sae: SAE, x: Rows, pre_acts: PreActs, aim: Aim) -> tuple[Latents, Float[Array, ""]]:
     """As `top_k`; the loss has nothing more."""
     return top_k(sae, pre_acts), jnp.zeros((), pre_acts.dtype)
 
@@ -83,7 +84,7 @@ def kth_largest(values: Float[Array, "..."], k: int | float | Num[Array, ""]) ->
     return jax.lax.bitcast_convert_type(found, values.dtype)
 
 
-def train_batch_top_k(sae: SAE, pre_acts: PreActs, aim: Aim) -> tuple[Latents, Float[Array, ""]]:
+def train_batch_top_k(sae: SAE, x: Rows, pre_acts: PreActs, aim: Aim) -> tuple[Latents, Float[Array, ""]]:
     """ReLU of the largest pre-activations of the whole batch, as many as `aim.l0` per row."""
     least = kth_largest(pre_acts, pre_acts.shape[0] * aim.l0)
     return jnp.where(pre_acts >= least, jax.nn.relu(pre_acts), 0), jnp.zeros((), pre_acts.dtype)
@@ -119,7 +120,7 @@ def _jump_bwd(kept: tuple[Array, ...], grads: tuple[Array, Array]) -> tuple[Arra
 jump.defvjp(_jump_fwd, _jump_bwd)
 
 
-def train_jumprelu(sae: SAE, pre_acts: PreActs, aim: Aim) -> tuple[Latents, Float[Array, ""]]:
+def train_jumprelu(sae: SAE, x: Rows, pre_acts: PreActs, aim: Aim) -> tuple[Latents, Float[Array, ""]]:
     """`jump`, and the penalty on the squared relative distance of the L0 from `aim.l0`."""
     latents, fires = jump(pre_acts, sae.threshold, jnp.asarray(aim.bandwidth, pre_acts.dtype))
     return latents, aim.penalty * (fires.sum(axis=1).mean() / aim.l0 - 1) ** 2
@@ -200,8 +201,8 @@ class Architecture(NamedTuple):
 
     activate: Callable[[SAE, PreActs], Latents]
     """The latents, as every reader of the file computes them."""
-    train: Callable[[SAE, PreActs, Aim], tuple[Latents, Float[Array, ""]]]
-    """(the latents of a training step, what is added to the loss)."""
+    train: Callable[[SAE, Rows, PreActs, Aim], tuple[Latents, Float[Array, ""]]]
+    """(SAE, rows, their pre-activations, aim) -> (the latents of a training step, what is added to the loss)."""
     begin: Callable[[SAE], SAE] = lambda sae: sae
     """Adds the parameters that training starts with to the four tensors."""
     constrain: Callable[[SAE], SAE] = lambda sae: sae

@@ -63,7 +63,7 @@ def _densely(
 ) -> tuple[Float[Array, "n d_in"], Float[Array, ""], Float[Array, " d_sae"]]:
     """(x_hat, the loss, on how many rows each latent fires)."""
     record = architecture(sae.architecture)
-    latents, extra = record.train(sae, pre_activations(sae, x, dtype), aim)
+    latents, extra = record.train(sae, x, pre_activations(sae, x, dtype), aim)
     ends = record.prefixes(latents.shape[-1])
     x_hat, squared_error = jnp.broadcast_to(sae.b_dec[None, :], x.shape), jnp.zeros((), x.dtype)
     for start, end in zip([0, *ends], ends, strict=False):
