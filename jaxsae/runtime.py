@@ -11,7 +11,7 @@ from jaxsae.errors import InputError, require
 
 def select_device(name: str) -> None:
     """Have JAX run on `name`; call it before JAX does anything else."""
-    require(name != "mps", "device must be one that JAX supports, got mps, which it does not; use --device cpu")
+    require(name != "mps", "device must be one that JAX supports, got mps, which it does not; use device=cpu")
     import jax
 
     keep_compiled()
@@ -24,7 +24,7 @@ def select_device(name: str) -> None:
         jax.devices()
     except (RuntimeError, AssertionError) as error:  # an assertion where the platform's plugin is not installed
         reason = str(error).split("\n")[0] or "no such device"
-        raise InputError(f"device {name} must be one that this JAX can use, got: {reason}; use --device cpu") from None
+        raise InputError(f"device {name} must be one that this JAX can use, got: {reason}; use device=cpu") from None
     check_compiler(jax.__version__)
 
 

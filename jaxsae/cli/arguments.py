@@ -1,4 +1,4 @@
-"""What the commands share: flags made from the config dataclasses, one-line errors, quiet libraries.
+"""The flags of commands: made from the config dataclasses, with one-line errors that name them.
 
 Imports neither JAX nor torch, so that `--help` is free.
 """
@@ -82,12 +82,14 @@ class Parser(argparse.ArgumentParser):
     def with_flags(self, message: str) -> str:
         """An error of the library as the command line says it: settings, which it names as Python does, by their flags.
 
-        `resume=True` becomes `--resume`, and `k_sparse` becomes `--k-sparse`; a word that may be plain English stays.
+        `resume=True` becomes `--resume`, `device=cpu` `--device cpu`, `k_sparse` `--k-sparse`; a word that may be plain
+        English stays.
         """
         for action in self._actions:
             if flags := [flag for flag in action.option_strings if flag.startswith("--")]:
                 name = re.escape(action.dest)
                 message = re.sub(rf"\b{name}=True\b", flags[0], message)
+                message = re.sub(rf"\b{name}=(?=\w)", f"{flags[0]} ", message)
                 if "_" in action.dest:
                     message = re.sub(rf"(?<![\w./-]){name}(?![\w/-]|\.\w)", flags[0], message)
         return message

@@ -166,3 +166,15 @@ def test_a_flag_of_one_layer_takes_its_hook_too(capsys):
     with pytest.raises(SystemExit):
         parser.parse_args(["--layer", "first"])
     assert "must be a number or a hook such as blocks.8.hook_resid_post, got first" in capsys.readouterr().err
+
+
+def test_settings_that_the_library_names_become_flags():
+    parser = arguments.Parser("")
+    for flag in ("--k-sparse", "--resume", "--device", "--layer"):
+        parser.add_argument(flag)
+    said = (
+        "k_sparse must be 3, layer 4 of a/k_sparse.pt, config.k_sparse; give resume=True or device=cpu, no k_sparse_2"
+    )
+    assert parser.with_flags(said) == (
+        "--k-sparse must be 3, layer 4 of a/k_sparse.pt, config.k_sparse; give --resume or --device cpu, no k_sparse_2"
+    )
