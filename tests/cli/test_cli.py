@@ -170,8 +170,8 @@ def test_a_flag_of_one_layer_takes_its_hook_too(capsys):
 
 def test_settings_that_the_library_names_become_flags():
     parser = arguments.Parser("")
-    for flag in ("--k-sparse", "--resume", "--device", "--layer"):
-        parser.add_argument(flag)
+    for name in ("--k-sparse", "--resume", "--device", "--layer"):
+        parser.add_argument(name)
     said = (
         "k_sparse must be 3, layer 4 of a/k_sparse.pt, config.k_sparse; give resume=True or device=cpu, no k_sparse_2"
     )
