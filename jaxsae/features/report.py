@@ -118,7 +118,7 @@ def _start(edges: list[float], part: list[float]) -> int:
     return edges.index(part[0]) if part else 0
 
 
-def _round(value: float) -> float:
+def _round(value: float | np.floating) -> float:
     return float(f"{value:.4g}")
 
 
