@@ -123,7 +123,7 @@ def layer_data(
     }
 
 
-def _round(value: float) -> float:
+def _round(value: float | np.floating) -> float:
     return float(f"{value:.4g}")
 
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from jaxsae.config import SAEConfig, TrainConfig
 from jaxsae.files import atomic_path, exclusive, sha256, to_json
+from jaxsae.models.hooks import hook_name
 from jaxsae.runtime import give_back_memory, peak_memory
 from jaxsae.sae.autoencoder import SAE
 from jaxsae.sae.metrics import Score, score
@@ -199,7 +200,7 @@ class _Writer:
         title = f"Layer {report['layer']}: {config.architecture}, {size}"
         extra: dict[str, Any] = {
             "layer": report["layer"],
-            "hook_name": f"blocks.{report['layer']}.hook_resid_post",
+            "hook_name": hook_name(report["layer"]),
         }
         extra |= {key: report[key] for key in ("model_sha256", "checkpoint_sha256") if report[key] is not None}
         # all are written before the first takes its name, the SAE the last
