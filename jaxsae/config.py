@@ -269,7 +269,7 @@ class TrainConfig:
             f"architecture {self.architecture} needs recipe {' or '.join(rules.recipes)}, got {self.recipe}",
         )
         needed = given or self.architecture == "relu"
-        require(bool(needed), f"architecture {self.architecture} needs {' or '.join(rules.sparsity)}, got neither")
+        require(bool(needed), f"architecture {self.architecture} needs {' or '.join(rules.sparsity)}, got none")
         for name in ("patience", "decay"):
             read = name in RECIPES[self.recipe] or getattr(self, name) is None
             require(read, f"{name} is not read by recipe {self.recipe}; leave it out")
