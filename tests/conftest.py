@@ -66,15 +66,14 @@ if torch:
 
 
 def pytest_configure(config):
-    """All workers of a run share what JAX compiles, in a folder that goes with it.
+    """What JAX compiles is kept while the tests run: most of the time would be spent on the same programs again.
 
-    Most of the time would be spent on compiling the same programs again: each command that runs in the tests' process
-    makes its functions anew. Processes that tests start compile for themselves.
+    Each command that runs in the tests' process makes its functions anew. The folder is each worker's own, as JAX
+    writes to it without a lock; processes that tests start compile for themselves.
     """
-    if not hasattr(config, "workerinput"):
-        os.environ["JAXSAE_TESTS_COMPILED"] = folder = tempfile.mkdtemp(prefix="jaxsae-tests-")
-        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
-    jax.config.update("jax_compilation_cache_dir", os.environ["JAXSAE_TESTS_COMPILED"])
+    folder = tempfile.mkdtemp(prefix="jaxsae-tests-")
+    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+    jax.config.update("jax_compilation_cache_dir", folder)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
