@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from convert import folders, pt, sae_files, words
+from convert import config_keys, folders, pt, sae_files
 from convert.sae_files import TENSORS, SAEFile
 from jaxsae.errors import require, whole_number
 
@@ -65,10 +65,10 @@ def read(path: Path) -> SAEFile:
         require(same, f"{path}: k must be the same in config.json and {WEIGHTS}, got {k} and {stored_k}")
     io = buffer.take("io", "out")
     require(io == "out", f"{path}: must be of what a module gives, got buffer.io {io!r}, its input")
-    place = sae_files.place(path, trainer.take("layer"), trainer.take("submodule_name"))
+    place = sae_files.layer_and_hook(path, trainer.take("layer"), trainer.take("submodule_name"))
     note = config.take("jaxsae")
     for fields in (trainer, buffer, config):
-        sae_files.pass_over(fields, words.OF_LIBRARIES["dictionary_learning"])
+        sae_files.pass_over(fields, config_keys.IGNORED_KEYS_OF_LIBRARIES["dictionary_learning"])
     return folders.as_file(path, weights, k if topk else None, note, place)
 
 

@@ -1,4 +1,4 @@
-"""Dicts in files, of which every entry must be understood."""
+"""A dict from a file that raises an error where a key was never used."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any

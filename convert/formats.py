@@ -36,7 +36,7 @@ def load_sae(path: str | Path) -> SAEFile:
       InputError: none of these, or one whose features would come out wrong.
     """
     kind, path = recognised(path)
-    return sae_files.load_pt(path) if kind == "pt" else FOLDERS[kind].read(path)
+    return sae_files.read_sae_pt(path) if kind == "pt" else FOLDERS[kind].read(path)
 
 
 def convert_sae(source: str | Path, path: str | Path, to: str) -> SAEFile:

@@ -1,4 +1,4 @@
-"""The restoration model's checkpoint: the original scripts' `.pt`, or the folder convert_weights.py makes of it."""
+"""The restoration model's checkpoint: the original scripts' `.pt`, or a folder that convert-weights made of it."""
 
 import dataclasses
 import functools

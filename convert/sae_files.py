@@ -4,7 +4,7 @@
 
 `features = relu(x @ W_enc + b_enc)`; with `config["k"]`, of the k largest pre-activations only; with
 `config["threshold"]` (one number, or one per latent), only where the pre-activation is above it. Every tensor and word
-of a file is applied, known to say nothing of the features (`convert.words`), or refused.
+of a file is applied, known to say nothing of the features (`convert.config_keys`), or refused.
 """
 
 import contextlib
@@ -19,9 +19,9 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from convert import pt, words
+from convert import config_keys, pt
 from convert.fields import Fields
-from jaxsae.config import ARCHITECTURES, SAEConfig
+from jaxsae.config import ARCHITECTURES, SAEConfig, architecture_rules
 from jaxsae.errors import InputError, listed, note, plain_number, require, whole_number
 from jaxsae.models.hooks import hook_name, layer_of_hook
 from jaxsae.sae.autoencoder import SAE
@@ -42,7 +42,7 @@ class SAEFile:
     """What else its config says, such as `layer`."""
 
 
-def load_pt(path: str | Path) -> SAEFile:
+def read_sae_pt(path: str | Path) -> SAEFile:
     """Read an SAE file of this project or of the original scripts, its older variants included.
 
     Raises:
@@ -59,7 +59,7 @@ def load_pt(path: str | Path) -> SAEFile:
     arrays = [pt.floating(content.take(name), f"{path}: {name}").astype(np.float32) for name in TENSORS]
     config = content.inner("config")
     losses = _losses(path, content)
-    said = {name: _said(str(path), name, (config, content)) for name in words.APPLIED}
+    said = {name: _said(str(path), name, (config, content)) for name in config_keys.APPLIED_KEYS}
     d_in, d_sae = (whole_number(said[name]) for name in ("d_in", "d_sae"))
     require(
         all(type(d) is int for d in (d_in, d_sae)),
@@ -78,7 +78,7 @@ def load_pt(path: str | Path) -> SAEFile:
     architecture = _architecture(str(path), said, numbers["k"], threshold)
     if architecture == "relu":
         threshold = None  # of 0 each
-    extra = place(path, said["layer"], said["hook_name"])
+    extra = layer_and_hook(path, said["layer"], said["hook_name"])
     for fields in (config, content):
         extra |= pass_over(fields)
     tensors: dict[str, Any] = dict(zip(TENSORS, map(jnp.asarray, arrays), strict=True))
@@ -89,10 +89,10 @@ def load_pt(path: str | Path) -> SAEFile:
 
 
 def _said(where: str, name: str, places: Sequence[Fields]) -> Any:
-    """The value of one of `words.APPLIED`, in any place of a file and under any of its words; None: there is none."""
+    """The value of one of `APPLIED_KEYS`, in any place of a file and under any of its words; None: there is none."""
     values = []
     for fields in places:
-        for word in words.APPLIED[name]:
+        for word in config_keys.APPLIED_KEYS[name]:
             if word in fields:
                 value = fields.take(word)
                 values += [] if value is None else [(word, value)]
@@ -130,7 +130,7 @@ def _architecture(where: str, said: Mapping[str, Any], k: int | None, threshold:
     """The architecture that everything in a file says it is; the words must agree."""
     with_thresholds = [name for name, rules in ARCHITECTURES.items() if rules.stores == "threshold"]
     named = {name: said[name] for name in ("architecture", "activation") if said[name] is not None}
-    known = {name: words.ARCHITECTURES.get(str(word).lower()) for name, word in named.items()}
+    known = {name: config_keys.ARCHITECTURE_ALIASES.get(str(word).lower()) for name, word in named.items()}
     if threshold is not None and not threshold.any() and not {*known.values()} & {*with_thresholds}:
         threshold = None  # above 0 every latent fires that fires at all
     if known.get("activation") == "relu" and known.get("architecture", "relu") != "relu":
@@ -162,12 +162,12 @@ def pass_over(fields: Fields, more: Collection[str] = ()) -> dict[str, Any]:
     """
     kept = {}
     for word in fields:
-        if word in words.SILENT or word in more:
+        if word in config_keys.IGNORED_KEYS or word in more:
             with contextlib.suppress(InputError):  # of some class that is not known
                 kept[word] = fields[word]
             fields.drop(word)
-        elif word in words.NEUTRAL:
-            value, neutral = fields.take(word), words.NEUTRAL[word]
+        elif word in config_keys.MUST_BE_OFF:
+            value, neutral = fields.take(word), config_keys.MUST_BE_OFF[word]
             each = value.reshape(-1).tolist() if isinstance(value, np.ndarray) else [value]
             ok = all(any(_same(one, n) for n in neutral) for one in each)
             got = repr(value) if isinstance(value, str | int | float | bool) else "others"
@@ -206,7 +206,7 @@ _INPUT = re.compile(r"blocks\.(\d+)\.hook_resid_pre|resid(?:ual)?_pre(?:_layer)?
 _OF_ANY_LAYER = ("resid_post", "hook_resid_post", "residual", "residual_stream", "resid")
 
 
-def placed(hook: Any) -> dict[str, Any]:
+def parse_hook(hook: Any) -> dict[str, Any]:
     """`hook_name` from a hook's name, and `layer` where that is a block's output or the input of the block after it."""
     if not isinstance(hook, str):
         return {}
@@ -224,13 +224,13 @@ def input_of(hook: Any) -> int | None:
     return int(next(n for n in found.groups() if n)) if found else None
 
 
-def place(path: str | Path, layer: Any, hook: Any) -> dict[str, Any]:
+def layer_and_hook(path: str | Path, layer: Any, hook: Any) -> dict[str, Any]:
     """`layer` and `hook_name`, where a file has them; the two must agree."""
     layer = whole_number(layer)
     layer = int(layer) if isinstance(layer, str) and layer.isdecimal() else layer
     require(layer is None or (type(layer) is int and layer >= 0), f"{path}: layer must be a number, got {layer!r}")
     require(isinstance(hook, str | None), f"{path}: hook_name must be a name, got {hook!r:.60}")
-    by_hook = placed(hook)
+    by_hook = parse_hook(hook)
     require(
         None in (layer, by_hook.get("layer")) or layer == by_hook["layer"],
         f"{path}: layer and hook_name must say the same, got {layer} and {hook!r}",
@@ -248,7 +248,7 @@ def layer_of(path: str | Path, file: SAEFile, given: int | None) -> int:
       InputError: the layer is not known, `given` is another, or the SAE is of something else than a block's output.
     """
     hook = file.extra.get("hook_name")
-    elsewhere = hook is not None and "layer" not in placed(hook) and hook not in _OF_ANY_LAYER
+    elsewhere = hook is not None and "layer" not in parse_hook(hook) and hook not in _OF_ANY_LAYER
     require(
         not elsewhere,
         f"{path} must be of the residual stream after a block (blocks.N.hook_resid_post), got an SAE of {str(hook)[:80]}",
@@ -311,6 +311,10 @@ def save_sae(
     for name in ("d_in", "d_sae", "architecture", "k"):
         ours, said = getattr(sae, name), getattr(config, name)
         require(ours == said, f"{name} of an SAE and of its config must be the same, got {ours} and {said}")
+    trained = (sae.threshold is not None) == (architecture_rules(sae.architecture).stores == "threshold")
+    require(
+        trained and not sae.training, f"an SAE that is written must be trained, got a {sae.architecture} that is not"
+    )
     say: dict[str, Any] = {
         "d_in": config.d_in,
         "d_sae": config.d_sae,

@@ -4,9 +4,10 @@ import math
 from pathlib import Path
 from typing import Any
 
-from convert import folders, sae_files, words
+from convert import config_keys, folders, sae_files
 from convert.fields import Fields
 from convert.sae_files import SAEFile, is_number
+from jaxsae.config import architecture_rules
 from jaxsae.errors import listed, require, whole_number
 
 WEIGHTS, CONFIG = "sae_weights.safetensors", "cfg.json"
@@ -76,8 +77,8 @@ def read(path: Path) -> SAEFile:
         require(same, f"{path}: hook_layer and hook_name must say the same, got {layer!r} and {hook!r}")
         layer = None
     # what else it says of model and text is free, by its own rules
-    sae_files.pass_over(given, words.OF_LIBRARIES["saelens"])
-    return folders.as_file(path, weights, k, note, sae_files.place(path, layer, hook))
+    sae_files.pass_over(given, config_keys.IGNORED_KEYS_OF_LIBRARIES["saelens"])
+    return folders.as_file(path, weights, k, note, sae_files.layer_and_hook(path, layer, hook))
 
 
 def _is_true(fields: Fields, word: str, default: bool) -> bool:
@@ -126,7 +127,8 @@ def _scale(path: Path, normalize: Any) -> float:
 
 def write(path: Path, file: SAEFile) -> None:
     """All that we train, bit for bit: BatchTopK and Matryoshka as the JumpReLU that they are once trained."""
-    architecture = {"relu": "standard", "topk": "topk"}.get(file.config.architecture, "jumprelu")
+    stores = architecture_rules(file.config.architecture).stores
+    architecture = {"": "standard", "k": "topk", "threshold": "jumprelu"}[stores]
     config: dict[str, Any] = {
         "architecture": architecture,
         "d_in": file.config.d_in,

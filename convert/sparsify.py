@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from convert import folders, sae_files, words
+from convert import config_keys, folders, sae_files
 from convert.sae_files import SAEFile
 from jaxsae.errors import require
 
@@ -31,8 +31,8 @@ def read(path: Path) -> SAEFile:
         weights = folders.fold_subtraction(weights)
     by_folder = path.name if HOOKPOINT.fullmatch(path.name) else None
     hook = given.take("hook_name", by_folder)
-    sae_files.pass_over(given, words.OF_LIBRARIES["sparsify"])
-    return folders.as_file(path, weights, k, note, sae_files.place(path, None, hook))
+    sae_files.pass_over(given, config_keys.IGNORED_KEYS_OF_LIBRARIES["sparsify"])
+    return folders.as_file(path, weights, k, note, sae_files.layer_and_hook(path, None, hook))
 
 
 def write(path: Path, file: SAEFile) -> None:

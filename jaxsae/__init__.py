@@ -1,9 +1,13 @@
 """jaxsae: train sparse autoencoders on a PyTorch restoration transformer, and read what it learned.
 
-Reading order is data flow, a room a stage: `text` (text -> token ids), `models` (ids -> residual stream), `activations`
-(residual stream -> rows), `sae` and `train` (rows -> sparse autoencoder, and how good it is), `features` (what its
-latents mean, and the page that shows it). `cli` is the command line, `demo` the corpus of the embedded demo. The
-readers and writers of PyTorch files live in the sibling package `convert`.
+A restoration model predicts the hidden characters of damaged text. Rows are its residual stream after one layer, a
+vector for each character. A sparse autoencoder (SAE) writes each row as a few latents; a latent is also called a
+feature. The original scripts are the PyTorch programs that this project replaces, the guide is the text about them.
+
+Reading order is data flow, with a package for each stage: `text` (text -> token ids), `models` (ids -> residual
+stream), `activations` (residual stream -> rows), `sae` and `train` (rows -> sparse autoencoder, and how good it is),
+`features` (what its latents mean, and the page that shows it). `cli` is the command line, `demo` the corpus of the
+embedded demo. The readers and writers of PyTorch files live in the sibling package `convert`.
 """
 
 import importlib

@@ -48,7 +48,8 @@ class ArchitectureRules(NamedTuple):
     """What an architecture's settings and files may say; what it computes is in `jaxsae.sae.architectures`."""
 
     stores: Literal["", "k", "threshold"]
-    """What its file says besides the four tensors: nothing, `k`, or a threshold for each latent."""
+    """What its file says besides the four tensors: nothing, where latents are relu(pre_acts); `k`; or a threshold for
+    each latent."""
     sparsity: tuple[str, ...]
     """Settings of `TrainConfig` that determine how sparse it is, of which one is given; the first has a default."""
     recipes: tuple[str, ...]
@@ -146,7 +147,7 @@ def sample_count(text: str) -> int | None:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Which rows of which model."""
+    """Which model, and which text or stored rows, a command reads."""
 
     checkpoint: str = flag(
         str(DEMO / "best_model.pt"), "the model: a PyTorch .pt, or the folder that one was converted to"

@@ -61,7 +61,7 @@ def is_special(path: Path) -> bool:
 
 
 def check_output(path: str | Path, what: str, inputs: Iterable[str | Path] = ()) -> None:
-    """See that a file can be written there, before the work that fills it is done.
+    """Check that a file can be written there, before the work that fills it is done.
 
     Args:
       what: what it is called in errors, such as a flag.

@@ -92,7 +92,7 @@ def main(args: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as folder:
         data = arguments.config_from(args, DataConfig)
         if args.synthetic:
-            from convert.guide import write_synthetic
+            from convert.pytorch_baseline import write_synthetic
 
             data = DataConfig(*write_synthetic(Path(folder)))
         runtime.select_device(args.device)
@@ -123,9 +123,9 @@ def theirs(args: argparse.Namespace) -> Any:
     if args.device != "cpu":
         return None
     if args.guide is None:
-        from convert import guide
+        from convert import pytorch_baseline
 
-        return guide
+        return pytorch_baseline
     spec = importlib.util.spec_from_file_location("guide", args.guide)
     require(spec is not None and spec.loader is not None, f"--guide must be a Python file (.py), got {args.guide}")
     module = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
@@ -156,7 +156,7 @@ def product_rates(n: int, number_type: str) -> dict[str, float]:
     import jax.numpy as jnp
     import numpy as np
 
-    from convert.guide import product
+    from convert.pytorch_baseline import product
 
     a = jnp.ones((n, n), number_type)
     ours = jax.jit(lambda a: jnp.matmul(a, a, precision="highest", preferred_element_type=jnp.float32))
@@ -180,23 +180,26 @@ def measure_steps(table: Table, args: argparse.Namespace, data: DataConfig, samp
     from convert import load_restoration_model
     from jaxsae.activations.extraction import extract
     from jaxsae.sae.architectures import init
-    from jaxsae.train.group import batches
-    from jaxsae.train.step import Members, Stepper, optimizer
+    from jaxsae.train.group import batch_indices
+    from jaxsae.train.step import MemberConstants, Stepper, optimizer
 
     rows = extract(load_restoration_model(data.checkpoint), samples, [args.layer], "keep").values[args.layer]
     rival = theirs(args)
     if rival:
-        from convert.guide import tensor
+        from convert.pytorch_baseline import tensor
 
         torch_rows = tensor(np.array(rows))
     for name, how in STEPS.items():
         config, steps = how.sae(rows.shape[1]), len(rows) // how.batch_size
-        stepper, members = Stepper(config, optimizer(how.lr), how.precision), Members.of([config], how.batch_size)
+        stepper, members = (
+            Stepper(config, optimizer(how.lr), how.precision),
+            MemberConstants.of([config], how.batch_size),
+        )
         saes = jax.tree.map(lambda leaf: leaf[None], init(jax.random.key(0), config))
         state, ours, pytorch = stepper.begin(saes, config.l1_coef), [], []
         for epoch in range(args.rounds + 1):
             began = time.perf_counter()
-            for batch in batches(len(rows), how.batch_size, 0, epoch):
+            for batch in batch_indices(len(rows), how.batch_size, 0, epoch):
                 state = stepper.step(state, members, rows, jnp.asarray(batch))
             jax.block_until_ready(state)
             ours.append(1e3 * (time.perf_counter() - began) / steps)

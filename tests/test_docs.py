@@ -47,7 +47,7 @@ def folder(tmp_path_factory):
     (folder / "texts.jsonl").write_text("\n".join(map(json.dumps, renamed)))
     pq.write_table(pa.Table.from_pylist(renamed), folder / "texts.parquet")
     (folder / "restoration_dataset").mkdir()
-    splits = loading.prepare_fragments(read_fragments(folder / "fragments.json"), 42)
+    splits = loading.prepare_splits(read_fragments(folder / "fragments.json"), 42)
     arrow.save_splits(folder / "restoration_dataset", splits)
     (folder / "my_model.py").write_text(USER_FILE.replace("SCALE *", ""))
     return folder

@@ -1,1 +1,1 @@
-"""Model x text -> rows: extraction, rows in memory and on disk."""
+"""Model and text -> rows: extraction, rows in memory and on disk."""

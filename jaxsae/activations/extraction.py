@@ -13,12 +13,12 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxsae.activations.rows import RowsOnDisk
 from jaxsae.errors import require
 from jaxsae.models.protocol import ResidualModel
-from jaxsae.text.batching import Batch, plan
+from jaxsae.text.batching import Batch, plan_batches
 from jaxsae.text.samples import Samples, check_samples, kept_positions
 
 
 @dataclass(frozen=True)
-class Rows:
+class ExtractedRows:
     """Activations in the order of the text: `values[layer][i]` belongs to token `position[i]` of sample `sample[i]`."""
 
     values: dict[int, Float[Array, "n d_model"]]
@@ -34,7 +34,7 @@ def _write(
     return values.at[row.reshape(-1)].set(x.reshape(-1, x.shape[-1]), mode="drop")
 
 
-class Stream(NamedTuple):
+class StreamBatch(NamedTuple):
     """A batch of samples and their residual stream."""
 
     samples: np.ndarray
@@ -45,7 +45,9 @@ class Stream(NamedTuple):
     """Layer -> the residual stream after it."""
 
 
-def stream(model: ResidualModel, samples: Samples, layers: Sequence[int], padding: str = "drop") -> Iterator[Stream]:
+def stream(
+    model: ResidualModel, samples: Samples, layers: Sequence[int], padding: str = "drop"
+) -> Iterator[StreamBatch]:
     """The residual stream after each of `layers`, batch by batch, from one forward pass that ends after the last layer.
 
     With `drop`, padding is masked from attention and each sample runs at a length close to its own; with `keep`, the
@@ -60,15 +62,17 @@ def stream(model: ResidualModel, samples: Samples, layers: Sequence[int], paddin
         ids = jnp.asarray(samples.ids[rows, :length])
         mask = None if padding == "keep" else jnp.asarray(samples.mask[rows, :length])
         after = zip(range(max(layers) + 1), model.stream(ids, mask), strict=False)
-        yield Stream(rows, kept[rows, :length], {layer: x for layer, x in after if layer in layers})
+        yield StreamBatch(rows, kept[rows, :length], {layer: x for layer, x in after if layer in layers})
 
 
 def _batches(samples: Samples, padding: str) -> list[Batch]:
     n, width = samples.ids.shape
-    return [Batch(np.array([i]), width) for i in range(n)] if padding == "keep" else plan(samples.lengths, width)
+    return (
+        [Batch(np.array([i]), width) for i in range(n)] if padding == "keep" else plan_batches(samples.lengths, width)
+    )
 
 
-def stored(rows: Mapping[int, RowsOnDisk], samples: Samples, padding: str = "drop") -> Iterator[Stream]:
+def stream_from_rows(rows: Mapping[int, RowsOnDisk], samples: Samples, padding: str = "drop") -> Iterator[StreamBatch]:
     """As `stream`, from rows that were extracted before, of these samples and perhaps of more after them."""
     kept, row_of = _numbered(samples, padding)
     for numbers, length in _batches(samples, padding):
@@ -78,7 +82,7 @@ def stored(rows: Mapping[int, RowsOnDisk], samples: Samples, padding: str = "dro
             x = np.zeros((*kept_here.shape, layer_rows.shape[1]), np.float32)
             x[kept_here] = layer_rows[row_of[numbers, :length][kept_here]]
             values[layer] = jnp.asarray(x)
-        yield Stream(numbers, kept_here, values)
+        yield StreamBatch(numbers, kept_here, values)
 
 
 def extract(
@@ -88,7 +92,7 @@ def extract(
     padding: str = "drop",
     *,
     on_rows: Callable[[int], None] = lambda rows: None,
-) -> Rows:
+) -> ExtractedRows:
     """The rows that `stream` gives, of every position (`keep`) or every real one (`drop`), in the order of the text.
 
     They are in memory once, on the device that computes them.
@@ -105,7 +109,7 @@ def extract(
         values = {layer: _write(values[layer], x, row) for layer, x in batch.values.items()}
         jax.block_until_ready(values)
         on_rows(int(batch.kept.sum()))
-    return Rows(values, sample.astype(np.int32), position.astype(np.int32))
+    return ExtractedRows(values, sample.astype(np.int32), position.astype(np.int32))
 
 
 def extract_to(

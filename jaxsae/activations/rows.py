@@ -1,4 +1,4 @@
-"""Rows on disk, and the order in which training reads them. Knows arrays, not files."""
+"""Arrays of rows, often memory-mapped files, joined to one, and shuffled on their way to training."""
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -40,7 +40,7 @@ class RowsOnDisk:
         return out
 
 
-def shuffled_batches(rows: RowsOnDisk, batch_size: int, seed: int, epoch: int) -> Iterator[np.ndarray]:
+def batches_from_disk(rows: RowsOnDisk, batch_size: int, seed: int, epoch: int) -> Iterator[np.ndarray]:
     """An epoch's batches [batch_size, d_in], fixed by (seed, epoch); the last partial one is dropped.
 
     Pieces of `PIECE` bytes are read in a random order, as many as fit into `BUFFER`, and their rows are shuffled: the

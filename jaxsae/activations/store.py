@@ -204,7 +204,7 @@ def _open(folder: Path, max_samples: int | None = None) -> Store:
 def _open_array(path: str, layer: int, max_samples: int | None = None) -> Store:
     if path.endswith(".pt"):
         raise InputError(
-            f"{path} is a .pt file, and rows must be a folder of extract_activations.py or a .npy of [n, d_in]; save what "
+            f"{path} is a .pt file, and rows must be a folder that `jaxsae extract` made or a .npy of [n, d_in]; save what "
             "it holds with numpy.save, padding left out"
         )
     require(max_samples is None, f"{path} must say which samples its rows are of to take {max_samples}, and cannot")

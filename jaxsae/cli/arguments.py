@@ -136,7 +136,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def _several(kind: Callable[[str], Any]) -> Callable[[str], list[tuple[str, Any]]]:
-    """A parser of values parted by commas: [(as typed, value), ...]."""
+    """A parser of values separated by commas: [(as typed, value), ...]."""
 
     def parse(text: str) -> list[tuple[str, Any]]:
         values = [(part.strip(), kind(part)) for part in text.split(",")]
@@ -155,12 +155,12 @@ def config_from(args: argparse.Namespace, config: Callable[..., T], **defaults: 
 
 
 def layers_of(text: str, every: Sequence[int]) -> list[int]:
-    """`8` or its hook `blocks.8.hook_resid_post`, several parted by commas, or `all`, which is `every`."""
+    """`8` or its hook `blocks.8.hook_resid_post`, several separated by commas, or `all`, which is `every`."""
     if text == "all":
         return list(every)
     found = [layer_number(part) for part in text.split(",")]
     layers = [layer for layer in found if layer is not None]
-    require(len(layers) == len(found), f"layer must be a number, several parted by commas, or all, got {text}")
+    require(len(layers) == len(found), f"layer must be a number, several separated by commas, or all, got {text}")
     require(min(layers) >= 0, f"layer must be at least 0, got {min(layers)}")
     require(len(set(layers)) == len(layers), f"layers must differ, got {text}")
     return layers

@@ -10,7 +10,7 @@ from jaxsae.cli import arguments
 
 
 def main(args: argparse.Namespace) -> None:
-    """One SAE."""
+    """Convert one SAE."""
     from convert import convert_sae
 
     file = convert_sae(args.input, args.output, args.to)

@@ -1,4 +1,4 @@
-"""Rate SAE files on held-out text: how sparse, how faithful, and what the model restores with the SAE in its place."""
+"""Evaluate SAE files on held-out text: how sparse, how faithful, what the model restores with the SAE in its place."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # heavy: loaded by the functions that use them
     from convert.sae_files import SAEFile
     from jaxsae.features.evaluation import Evaluation
     from jaxsae.models.protocol import ResidualModel
-    from jaxsae.sae.rows import AnyRows
+    from jaxsae.sae.row_types import AnyRows
     from jaxsae.text.samples import Samples
 
 COLUMNS = {
@@ -126,7 +126,7 @@ def from_stores(
     from jaxsae.activations.store import model_of, text_of
 
     needed = sorted(set(layers.values()))
-    stored = inputs.rows(args, data, needed[0], data.max_samples).only(needed)
+    stored = inputs.open_stored_rows(args, data, needed[0], data.max_samples).only(needed)
     check_width(files, stored.d_in, "the width of the rows")
 
     if model_of(stored.about) is None:

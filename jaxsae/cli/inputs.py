@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from jaxsae.text.samples import Samples
 
 
-GUIDE = {"checkpoint": "models/torso_restoration/best_model.pt", "dataset": "data/restoration_dataset"}
+DEFAULT_USER_PATHS = {"checkpoint": "models/torso_restoration/best_model.pt", "dataset": "data/restoration_dataset"}
 """Where the original scripts' guide has the user's model and text, seen from the folder in which it is run."""
 
 
@@ -26,15 +26,15 @@ def data_config(args: argparse.Namespace, **defaults: Any) -> DataConfig:
 
     Which it is, is printed: figures of the demo are not to be taken for the user's.
     """
-    missing = [name for name in GUIDE if not hasattr(args, name)]
-    here = [name for name in missing if Path(GUIDE[name]).exists()]
+    missing = [name for name in DEFAULT_USER_PATHS if not hasattr(args, name)]
+    here = [name for name in missing if Path(DEFAULT_USER_PATHS[name]).exists()]
     say = functools.partial(terminal.print_wrapped, indent=9)
     flags = " and ".join(f"--{name}" for name in missing)
     if missing and here == missing:
-        defaults |= {name: GUIDE[name] for name in here}
-        say(f"note     no {flags} given: {' and '.join(GUIDE[name] for name in here)} of this folder")
+        defaults |= {name: DEFAULT_USER_PATHS[name] for name in here}
+        say(f"note     no {flags} given: {' and '.join(DEFAULT_USER_PATHS[name] for name in here)} of this folder")
     elif len(missing) == 2:
-        only = f" (this folder has {GUIDE[here[0]]} alone)" if here else ""
+        only = f" (this folder has {DEFAULT_USER_PATHS[here[0]]} alone)" if here else ""
         say(f"note     no {flags} given: this is the embedded demo, not your model{only}")
     elif missing == ["dataset"] and not is_demo(args.checkpoint, "best_model.pt"):
         say("note     no --dataset given: the text is the embedded demo's, not that of your model")
@@ -50,7 +50,7 @@ def is_demo(path: str | Path, what: Literal["best_model.pt", "dataset"]) -> bool
 
 
 def paths_of(dataset: str) -> list[str]:
-    """The datasets or stores that `--dataset` names: one, or several parted by commas."""
+    """The datasets or stores that `--dataset` names: one, or several separated by commas."""
     from jaxsae.text.loading import paths_in
 
     return paths_in(dataset)
@@ -77,7 +77,7 @@ def text(data: DataConfig) -> Samples:
     return load_several(paths, data.split, data.max_samples)
 
 
-def rows(args: argparse.Namespace, data: DataConfig, layer: int, usual: int | None = None) -> Store:
+def open_stored_rows(args: argparse.Namespace, data: DataConfig, layer: int, usual: int | None = None) -> Store:
     """The stored rows that `data` names, of which `layer` is one.
 
     Args:

@@ -47,7 +47,11 @@ def main(args: argparse.Namespace) -> None:
     layers = [layer for layer, _ in saes]
     check(args, files, layers, checkpoint)
     needed = sorted(set(layers))
-    rows = inputs.rows(args, data, needed[0], data.max_samples).only(needed) if inputs.is_rows(data.dataset) else None
+    rows = (
+        inputs.open_stored_rows(args, data, needed[0], data.max_samples).only(needed)
+        if inputs.is_rows(data.dataset)
+        else None
+    )
     if rows is None:
         samples = inputs.text(data)
     else:
@@ -80,7 +84,7 @@ def main(args: argparse.Namespace) -> None:
         inspect_tables.show_overview(path, inspection)
         about = {"sae": path, "layer": inspection.layer, "architecture": inspection.sae.architecture}
         about |= {"split": data.split, "samples": len(samples), "padding": data.padding}
-        reports.append(about | inspection.as_json() | answer(args, inspection, path))
+        reports.append(about | inspection.as_json() | print_requested(args, inspection, path))
     if args.html:
         from jaxsae.features.report import page
 
@@ -124,7 +128,7 @@ def find_files(args: argparse.Namespace) -> dict[str, int | None]:
     """SAE file -> the layer that was given for it."""
     found = [arguments.layer_number(part) for part in args.layer.split(",")] if args.layer else []
     given = [layer for layer in found if layer is not None and layer >= 0]
-    require(len(given) == len(found), f"--layer must be numbers parted by commas, got {args.layer}")
+    require(len(given) == len(found), f"--layer must be numbers separated by commas, got {args.layer}")
     if args.sae:
         require(
             len(given) in (0, 1, len(args.sae)), f"--layer must name one layer for each --sae, got {len(given)} layers"
@@ -146,11 +150,11 @@ def concepts_of(args: argparse.Namespace, data: DataConfig, samples: Samples) ->
     if inputs.is_demo(data.dataset, "dataset"):
         properties = dataset.load_truth(DEMO_TEXT, data.split).properties()
         n = int(samples.real.sum())
-        chosen += concepts.known(properties, dataset.properties_about(properties), n)
+        chosen += concepts.concepts_from_truth(properties, dataset.properties_about(properties), n)
     return chosen
 
 
-def answer(args: argparse.Namespace, inspection: Inspection, path: str) -> dict[str, Any]:
+def print_requested(args: argparse.Namespace, inspection: Inspection, path: str) -> dict[str, Any]:
     """What the flags ask of one SAE: printed, and as figures."""
     out: dict[str, Any] = {}
     if args.pattern:
@@ -184,13 +188,13 @@ def answer(args: argparse.Namespace, inspection: Inspection, path: str) -> dict[
 
 def draw(inspection: Inspection, path: str, latents: Sequence[int]) -> Path:
     """A picture beside the SAE file: of the latents given, else of the strongest."""
-    from jaxsae.features.figures import latents_figure
+    from jaxsae.features.plots import latents_plot
     from jaxsae.files import atomic_path
 
     picture = Path(path).with_name(f"{Path(path).stem}_histogram.png")
     title = f"{Path(path).name}, layer {inspection.layer}"
     with atomic_path(picture) as unfinished:
-        latents_figure(unfinished, title, inspection.statistics, latents or inspection.strongest_latents(12))
+        latents_plot(unfinished, title, inspection.statistics, latents or inspection.strongest_latents(12))
     print(f"wrote    {picture}")
     return picture
 

@@ -13,7 +13,7 @@ from jaxsae.errors import InputError
 
 COMMANDS = {
     "train": "train sparse autoencoders on a model's residual stream",
-    "evaluate": "rate SAE files on held-out text",
+    "evaluate": "evaluate SAE files on held-out text",
     "inspect": "what an SAE's features mean: tables, pictures, a page",
     "verify": "compare every layer's activations with PyTorch hooks",
     "extract": "write the rows of one or more layers to disk",

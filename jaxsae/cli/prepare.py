@@ -18,7 +18,7 @@ def main(args: argparse.Namespace) -> None:
     require(Path(args.fragments).is_file(), f"--fragments must be a file, got {args.fragments}, which is none")
     texts = fragments.read_fragments(args.fragments, args.text_column)
     print(f"{args.fragments}: {len(texts):,} fragments with text")
-    splits = loading.prepare_fragments(texts, args.seed)
+    splits = loading.prepare_splits(texts, args.seed)
     with atomic_path(out) as temporary:
         temporary.mkdir()
         arrow.save_splits(temporary, splits)

@@ -95,7 +95,7 @@ def run(main: Callable[[argparse.Namespace], int | None], parser: Parser) -> NoR
 
 @contextlib.contextmanager
 def _outputs(args: argparse.Namespace, names: Sequence[str]) -> Iterator[None]:
-    """See that the files which flags name can be written; `-` is standard output, which then gets nothing else.
+    """Check that the files which flags name can be written; `-` is standard output, which then gets nothing else.
 
     Raises:
       InputError: one cannot be written, or two are the same.

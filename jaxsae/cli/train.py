@@ -1,7 +1,7 @@
 """Train sparse autoencoders on the residual stream of one or more layers; write sae_layer{L}_optimized.pt, .json, .png.
 
 Several layers, penalties, ks, target L0s or seeds: one pass through the model, and one batched step for all of them.
---dataset may name several, parted by commas; or folders of extracted rows and .npy files of rows.
+--dataset may name several, separated by commas; or folders of extracted rows and .npy files of rows.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # heavy: loaded by the functions that use them
     from jaxsae.models.protocol import ResidualModel
     from jaxsae.train.events import Event
     from jaxsae.train.run import RunResult
-    from jaxsae.train.sources import Rows, Say, StoreSource, TextSource
+    from jaxsae.train.sources import RunRows, Say, StoreSource, TextSource
 
 LISTS = {"l1_coef": "l1-", "k_sparse": "k-", "target_l0": "l0-", "seed": "seed"}
 """Flags that take several values; what stands before a value in the names of files, where there are several."""
@@ -34,9 +34,9 @@ HELD_OUT_SAMPLES = 20
 
 
 def main(args: argparse.Namespace) -> int:
-    """Load, cross-check, extract, train, score, write; one pass through the model for all SAEs."""
+    """Train all SAEs in one pass through the model; `train_run` compares it with PyTorch first."""
     began = time.monotonic()
-    configs = configs_of(args)
+    configs = configs_by_file_suffix(args)
     data = inputs.data_config(args)
     check_flags(args)
     runtime.lean_memory()
@@ -87,8 +87,8 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
-def configs_of(args: argparse.Namespace) -> dict[str, TrainConfig]:
-    """What is to be trained on each layer, by what the name of its file says of it."""
+def configs_by_file_suffix(args: argparse.Namespace) -> dict[str, TrainConfig]:
+    """A config for each combination of listed values, by the suffix of its SAE's file name; one alone has none."""
     given = vars(args)
     lists = {name: given[name] for name in LISTS if name in given}
     configs = {}
@@ -165,7 +165,7 @@ def rows_source(args: argparse.Namespace, data: DataConfig) -> StoreSource:
     paths = inputs.paths_of(data.dataset)
     # `all`, or a layer that is not there, is said after what there is
     named = [0] if args.layer == "all" else arguments.layers_of(args.layer, [])
-    found = inputs.rows(args, data, named[0])
+    found = inputs.open_stored_rows(args, data, named[0])
     layers = arguments.layers_of(args.layer, sorted(found.layers))
     checkpoint = read_checkpoint(data.checkpoint) if hasattr(args, "checkpoint") else None
     if checkpoint is not None and checkpoint.config.d_model != found.d_in:
@@ -204,7 +204,7 @@ class Shown:
             self.progress = self._begin("extract ", getattr(self.source, "total", 0), "rows")
         self.progress.advance(rows)
 
-    def loaded(self, rows: Rows) -> None:
+    def loaded(self, rows: RunRows) -> None:
         """All rows are there: training begins, and from now on a signal waits until the state is saved."""
         of = f" of {len(self.source.layers)} layers" if len(self.source.layers) > 1 else ""
         if self.progress is not None:
@@ -214,7 +214,7 @@ class Shown:
         self.stopping = self.stack.enter_context(process.stop_later())
 
     def listen(self, event: Event) -> None:
-        """Training goes on."""
+        """Print a line, or move the progress bar, for an event of training."""
         from jaxsae.train.events import Begin, EpochEnd, PartEnd, Resumed, StepEnd
 
         if isinstance(event, Begin):
@@ -271,7 +271,7 @@ def say_unaware(reports: list[dict[str, Any]]) -> None:
 def say_all(results: list[RunResult], scored_on: str) -> None:
     """The last lines of a run of several: a table, and a picture of error over sparsity."""
     from jaxsae.files import atomic_path
-    from jaxsae.train.figures import pareto_figure
+    from jaxsae.train.plots import pareto_plot
 
     columns = ("SAE", "epochs", "final loss", "L0", "FVU", "dead")
     reports = [result.report for result in results]
@@ -282,7 +282,7 @@ def say_all(results: list[RunResult], scored_on: str) -> None:
     terminal.print_table(f"Scored on: {scored_on}", columns, rows)
     picture = results[0].file.parent / "sae_pareto.png"
     with atomic_path(picture) as png:
-        pareto_figure(png, [(r["layer"], r["l0"], r["fvu"]) for r in reports], scored_on)
+        pareto_plot(png, [(r["layer"], r["l0"], r["fvu"]) for r in reports], scored_on)
     last = next(result.report for result in reversed(results) if result.trained)
     print(f"trained  {len(results)} SAEs, {last['steps_per_second']:,.0f} steps/s")
     print(f"took     {last['seconds']:.1f} s, peak memory {last['peak_memory_bytes'] / 2**20:,.0f} MiB")

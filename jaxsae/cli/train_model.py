@@ -56,7 +56,7 @@ def train(args: argparse.Namespace, recipe: PretrainConfig, dataset: str, output
         "dataset_sha256": fingerprint(dataset),
     }
 
-    characters = pretrain_data.Characters.of(train, validation)
+    characters = pretrain_data.CharacterSet.of(train, validation)
     start, at = None, pretrain.BEGIN
     best = float("inf")
     history: list[dict] = []
@@ -66,7 +66,7 @@ def train(args: argparse.Namespace, recipe: PretrainConfig, dataset: str, output
         found = states.load(lambda position: like(position["layers_of_epoch"]))
         if found is not None:
             position, start = found
-            at = pretrain.Place(*position["at"])
+            at = pretrain.TrainingPlace(*position["at"])
             told = output / "training.json"
             history = json.loads(told.read_text())["epochs"][: at.epoch - 1] if told.exists() else []
             best = min((row["loss"] for row in history), default=best)
@@ -83,7 +83,7 @@ def train(args: argparse.Namespace, recipe: PretrainConfig, dataset: str, output
 
     began = saved = time.monotonic()
 
-    def save(state: pretrain.PretrainState, layers_of_epoch: int, at: pretrain.Place) -> None:
+    def save(state: pretrain.PretrainState, layers_of_epoch: int, at: pretrain.TrainingPlace) -> None:
         nonlocal saved
         states.save(int(state.step), state, {"layers_of_epoch": layers_of_epoch, "at": at})
         states.wait()
@@ -97,7 +97,7 @@ def train(args: argparse.Namespace, recipe: PretrainConfig, dataset: str, output
 
         given = (config, recipe, train, validation, characters, start, at, pause, progress.advance)
         for state, result in pretrain.pretrain(*given):
-            if isinstance(result, pretrain.Place):
+            if isinstance(result, pretrain.TrainingPlace):
                 save(state, result.epoch, result)
             else:
                 # first whose the folder is, last the state: killed in between, the epoch is done again
@@ -109,7 +109,7 @@ def train(args: argparse.Namespace, recipe: PretrainConfig, dataset: str, output
                 if result.loss < best:
                     best = result.loss
                     write_checkpoint(output / "best_model.pt", config, tensors)
-                save(state, result.epoch, pretrain.Place(result.epoch + 1, []))
+                save(state, result.epoch, pretrain.TrainingPlace(result.epoch + 1, []))
                 losses = f"train {result.train_loss:.4f}  validation {result.loss:.4f}"
                 note = f"epoch {result.epoch}  {losses}  top-1 {result.top1:.1%}"
                 progress.advance(0, note)

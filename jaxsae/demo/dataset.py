@@ -1,6 +1,6 @@
 """The embedded demo's text on disk: the generated corpus as a dataset, and beside it the truth about every character.
 
-DIR/dataset/            as `prepare_dataset.py` writes it: damaged text, labels, attention mask
+DIR/dataset/            as `jaxsae prepare` writes it: damaged text, labels, attention mask
 DIR/truth/              the same splits and rows; a column per field of `jaxsae.demo.corpus.LABELS`, and `position`
                         (0-based in the word): int8 [n, 768], -1 where there is no text
 DIR/truth/labels.json   field -> names of its codes; genre and language of each sample, by split
@@ -49,7 +49,7 @@ def write_demo(folder: Path, n_samples: int = N_SAMPLES, seed: int = SEED) -> No
         (temporary / "labels.json").write_text(json.dumps(labels))
     with atomic_path(folder / "dataset") as temporary:
         temporary.mkdir()
-        arrow.save_splits(temporary, loading.prepare_fragments([one.text for one in texts], loading.DEFAULT_SEED))
+        arrow.save_splits(temporary, loading.prepare_splits([one.text for one in texts], loading.DEFAULT_SEED))
 
 
 def ensure_demo(dataset: str | Path) -> None:

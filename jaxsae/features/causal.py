@@ -50,7 +50,7 @@ class CausalEffect(NamedTuple):
     """(guess before, guess after, how often), of the guesses that changed, the most frequent first."""
 
     def as_json(self) -> dict[str, Any]:
-        """As `inspect_sae.py --json` writes it."""
+        """As `jaxsae inspect --json` writes it."""
         return {
             "feature": self.feature,
             "value": self.value,

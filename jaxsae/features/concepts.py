@@ -120,7 +120,7 @@ def spelling_concepts(spelling: str) -> list[Concept]:
     return out
 
 
-def known(
+def concepts_from_truth(
     properties: Mapping[str, Bool[np.ndarray, " characters"]], about: Mapping[str, str], characters: int
 ) -> list[Concept]:
     """Concepts of what is known of each character of a split.
@@ -133,7 +133,7 @@ def known(
     return [Concept(f"={name}", about[name], name, truth=has[:characters]) for name, has in properties.items()]
 
 
-Marks = Callable[[int], Bool[np.ndarray, "concepts n"]]
+ConceptMasks = Callable[[int], Bool[np.ndarray, "concepts n"]]
 """Number of a sample -> which concepts each of its real characters has."""
 
 
@@ -143,7 +143,7 @@ def true_text(samples: Samples, sample: int) -> tuple[str, Bool[np.ndarray, " n"
     return one.text_of(0), one.damaged[one.real]
 
 
-def marks(concepts: Sequence[Concept], samples: Samples) -> Marks:
+def concept_masks(concepts: Sequence[Concept], samples: Samples) -> ConceptMasks:
     """A function that gives, for the number of a sample, which of its characters have which concept."""
     ends = samples.real.sum(axis=1).cumsum()
 

@@ -14,7 +14,7 @@ from jaxsae.features.statistics import LayerSAE
 from jaxsae.models.protocol import ResidualModel
 from jaxsae.sae.autoencoder import SAE
 from jaxsae.sae.metrics import Score, score
-from jaxsae.sae.rows import AnyRows
+from jaxsae.sae.row_types import AnyRows
 from jaxsae.text.samples import Samples
 from jaxsae.train.densities import DECADES, density_counts
 
@@ -56,7 +56,7 @@ class Evaluation:
     """None where the rows' model or text is not known, or the text has no damage."""
 
     def as_json(self) -> dict[str, Any]:
-        """All figures in one flat dict, as `evaluate.py --json` writes them."""
+        """All figures in one flat dict, as `jaxsae evaluate --json` writes them."""
         figures = {
             "layer": self.layer,
             "architecture": self.architecture,

@@ -10,7 +10,7 @@ from jaxsae.features import detection
 from jaxsae.features.concept_scores import ConceptScores
 from jaxsae.features.concepts import true_text
 from jaxsae.features.contexts import AFTER, BEFORE, Contexts
-from jaxsae.features.statistics import PLACES, LatentStatistics
+from jaxsae.features.statistics import WORD_POSITIONS, LatentStatistics
 from jaxsae.text.samples import Samples
 
 LEVELS = (0.75, 0.5, 0.25)
@@ -101,7 +101,7 @@ class FeatureSummary(NamedTuple):
     nearest: list[Neighbour]
 
     def as_json(self) -> dict[str, Any]:
-        """As `inspect_sae.py --json` writes it."""
+        """As `jaxsae inspect --json` writes it."""
         return {
             "feature": self.feature,
             "firing_rate": self.firing_rate,
@@ -234,7 +234,7 @@ def feature_summary(
         bin_counts=counts,
         contexts=contexts(samples, statistics, latent, strongest),
         by_character=shares_of_firings(by_character, statistics.character_rows, character_names, fired, 8),
-        by_place=shares_of_firings(by_place, statistics.place_rows, PLACES, fired, len(PLACES)),
+        by_place=shares_of_firings(by_place, statistics.place_rows, WORD_POSITIONS, fired, len(WORD_POSITIONS)),
         fires_with=[Companion(*one) for one in detection.fires_with(statistics, latent)] if fired else [],
         concepts=concepts_of_latent(scores, latent) if fired else [],
         promotes=promotes,

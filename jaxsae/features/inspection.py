@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from jaxsae.activations.extraction import stored, stream
+from jaxsae.activations.extraction import stream, stream_from_rows
 from jaxsae.activations.rows import RowsOnDisk
 from jaxsae.errors import require
 from jaxsae.features import causal, concept_scores, detection, feature_summary
 from jaxsae.features.causal import CausalEffect
 from jaxsae.features.concept_scores import ConceptScores, LeftOut
-from jaxsae.features.concepts import Concept, marks, spelling_concepts, true_text
+from jaxsae.features.concepts import Concept, concept_masks, spelling_concepts, true_text
 from jaxsae.features.detection import DetectionScore
 from jaxsae.features.feature_summary import FeatureSummary
 from jaxsae.features.statistics import DAMAGED, LatentStatistics, LayerSAE, collect_statistics, encode_stream
@@ -34,7 +34,7 @@ class PatternDetector(NamedTuple):
     """AUROC of the best random direction."""
 
     def as_json(self) -> dict[str, Any]:
-        """As `inspect_sae.py --json` writes it."""
+        """As `jaxsae inspect --json` writes it."""
         return self.score.as_json() | {"on": self.on, "chance": self.chance}
 
 
@@ -51,7 +51,7 @@ class PatternDetectors(NamedTuple):
     """By AUROC, best first; none where the spelling is too rare."""
 
     def as_json(self) -> dict[str, Any]:
-        """As `inspect_sae.py --json` writes it."""
+        """As `jaxsae inspect --json` writes it."""
         return {
             "pattern": self.pattern,
             "readings": [one.as_json() for one in self.readings],
@@ -70,7 +70,7 @@ class CharacterLatents(NamedTuple):
     """(latent, value), strongest first."""
 
     def as_json(self) -> dict[str, Any]:
-        """As `inspect_sae.py --json` writes it."""
+        """As `jaxsae inspect --json` writes it."""
         features = [{"feature": latent, "value": value} for latent, value in self.strongest]
         return {"character": self.character, "l0": self.l0, "features": features}
 
@@ -308,8 +308,10 @@ def inspect_all(
         width = model.d_model
         require(sae.d_in == width, f"d_in of the SAE must be {width} (the model's d_model), got {sae.d_in}")
     chosen = [*(spelling_concepts(pattern) if pattern else ()), *concepts]
-    batches = stream(model, samples, layers, padding) if rows is None else stored(rows, samples, padding)
-    found = collect_statistics(batches, samples, saes, marks(chosen, samples) if chosen else None, on_rows=on_rows)
+    batches = stream(model, samples, layers, padding) if rows is None else stream_from_rows(rows, samples, padding)
+    found = collect_statistics(
+        batches, samples, saes, concept_masks(chosen, samples) if chosen else None, on_rows=on_rows
+    )
     return [
         Inspection(model, samples, layer, sae, statistics, chosen, pattern, cofiring)
         for (layer, sae), statistics, cofiring in zip(saes, found.statistics, [*found.cofiring, None], strict=True)

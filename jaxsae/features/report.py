@@ -1,4 +1,4 @@
-"""The page: what several inspections found, as one HTML file that opens offline."""
+"""The report: one HTML page about several inspections, which opens offline; the model runs again for its answers."""
 
 import importlib.metadata
 import itertools

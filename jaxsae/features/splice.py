@@ -15,7 +15,7 @@ from jaxsae.errors import require
 from jaxsae.models.protocol import ResidualModel
 from jaxsae.sae.architectures import encode
 from jaxsae.sae.autoencoder import SAE, decode
-from jaxsae.text.batching import plan
+from jaxsae.text.batching import plan_batches
 from jaxsae.text.samples import Samples, check_samples
 
 Change = Callable[[Float[Array, "batch position d_model"]], Float[Array, "batch position d_model"]]
@@ -92,7 +92,7 @@ def restorations(
     number = damaged.reshape(-1).cumsum().reshape(damaged.shape) - 1
     found = {name: [np.zeros(positions) for _ in Restored._fields] for name in ("clean", *changes)}
     observed = None
-    for rows, length in plan(samples.lengths, samples.ids.shape[1]):
+    for rows, length in plan_batches(samples.lengths, samples.ids.shape[1]):
         ids, mask = (jnp.asarray(a[rows, :length]) for a in (samples.ids, samples.mask))
         x = model.resid_post(ids, mask, layer=layer)
         where = np.flatnonzero(damaged[rows, :length])

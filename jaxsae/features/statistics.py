@@ -14,8 +14,8 @@ import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxsae.activations.extraction import Stream
-from jaxsae.features.concepts import Marks, true_text
+from jaxsae.activations.extraction import StreamBatch
+from jaxsae.features.concepts import ConceptMasks, true_text
 from jaxsae.features.contexts import DRAWN, STRONGEST, Contexts
 from jaxsae.features.histograms import Histograms
 from jaxsae.sae.architectures import encode
@@ -24,7 +24,7 @@ from jaxsae.text.samples import Samples
 
 DIRECTIONS = 256
 """Number of random directions of the residual stream that latents are compared with."""
-PLACES = ("between words", "only character", "first", "second", "inner", "last")
+WORD_POSITIONS = ("between words", "only character", "first", "second", "inner", "last")
 """The places of a character in its word; words are separated by spaces."""
 DAMAGED = -1
 """Number that stands for every damaged character where firings are counted by character."""
@@ -37,7 +37,7 @@ class LayerSAE(NamedTuple):
     sae: SAE
 
 
-class Characters(NamedTuple):
+class BatchCharacters(NamedTuple):
     """The characters that the rows of a batch are of, in their order: sample after sample."""
 
     sample: Int[np.ndarray, " n"]
@@ -76,10 +76,10 @@ class LatentStatistics:
         """Number of rows in each half of the texts: all rows, then those of each concept."""
         self.by_character = np.zeros((len(self.character_ids), self.d_sae), np.float32)
         """How often each latent fires on each of `character_ids`, and, in `by_place`, at each of `PLACES`."""
-        self.by_place = np.zeros((len(PLACES), self.d_sae), np.float32)
+        self.by_place = np.zeros((len(WORD_POSITIONS), self.d_sae), np.float32)
         self.character_rows, self.place_rows = (
             np.zeros(len(self.character_ids), np.int64),
-            np.zeros(len(PLACES), np.int64),
+            np.zeros(len(WORD_POSITIONS), np.int64),
         )
         self.cofiring = np.zeros((self.d_sae, self.d_sae), np.float32)
         """On how many rows two latents both fire."""
@@ -103,7 +103,7 @@ class LatentStatistics:
         """Mean number of latents that fire on a row."""
         return float(self.fired.sum() / self.rows)
 
-    def add(self, latents: Float[np.ndarray, "n d_sae"], characters: Characters) -> None:
+    def add(self, latents: Float[np.ndarray, "n d_sae"], characters: BatchCharacters) -> None:
         """Add the rows of a batch to the counts."""
         self.rows += len(latents)
         if self.histograms is None:
@@ -140,7 +140,7 @@ class LatentStatistics:
                 drawn = np.where(here > 0, 1 - self._rng.random((end - start, 1), np.float32), 0)
                 self.drawn.offer(drawn, here, *where)
 
-    def add_chance(self, x: Float[np.ndarray, "n d_in"], characters: Characters) -> None:
+    def add_chance(self, x: Float[np.ndarray, "n d_in"], characters: BatchCharacters) -> None:
         """Add the projections of a batch's rows on random directions to the counts."""
         if self._centre is None:
             self._centre = x.mean(axis=0)
@@ -172,10 +172,10 @@ _encode = jax.jit(encode)
 
 
 def collect_statistics(
-    batches: Iterable[Stream],
+    batches: Iterable[StreamBatch],
     samples: Samples,
     saes: Sequence[LayerSAE],
-    marks: Marks | None = None,
+    marks: ConceptMasks | None = None,
     *,
     on_rows: Callable[[int], None] = lambda rows: None,
 ) -> Collected:
@@ -215,9 +215,9 @@ def _characters(
     kept: Bool[np.ndarray, "batch position"],
     seen: np.ndarray,
     character_ids: np.ndarray,
-    marks: Marks | None,
+    marks: ConceptMasks | None,
     concepts: int,
-) -> Characters:
+) -> BatchCharacters:
     """The characters at the kept positions of a batch."""
     where, position = np.nonzero(kept)
     sample = numbers[where]
@@ -226,13 +226,13 @@ def _characters(
     place, has = np.full(len(sample), -1), np.zeros((concepts, len(sample)), bool)
     for number in numbers.tolist():
         here = np.flatnonzero((sample == number) & real)
-        place[here] = places(true_text(samples, number)[0])
+        place[here] = word_positions(true_text(samples, number)[0])
         if marks:
             has[:, here] = marks(number)
-    return Characters(sample, position, real, character, place, has)
+    return BatchCharacters(sample, position, real, character, place, has)
 
 
-def places(letters: str) -> Int[np.ndarray, " n"]:
+def word_positions(letters: str) -> Int[np.ndarray, " n"]:
     """Index into `PLACES` of each character."""
     out = np.zeros(len(letters), int)
     start = 0

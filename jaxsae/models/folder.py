@@ -41,7 +41,7 @@ def load_model(folder: str | Path) -> tuple[ModelConfig, dict[str, np.ndarray], 
         meta = read_json(folder / "config.json")
     except (OSError, InputError):
         raise InputError(
-            f"{folder}: must be a folder made by convert_weights.py, got one without a config.json of its"
+            f"{folder}: must be a folder made by jaxsae convert-weights, got one without a config.json of its"
         ) from None
     version = meta.get("format") if isinstance(meta, dict) else None
     require(version == FORMAT, f"{folder}: its format must be {FORMAT}, got {version!r}; convert the .pt again")

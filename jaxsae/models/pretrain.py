@@ -17,11 +17,11 @@ from jaxtyping import Array, Float, Int, Key
 
 from jaxsae.config import PretrainConfig
 from jaxsae.errors import require
-from jaxsae.models.pretrain_data import Characters, arrays, epoch_plan, redamage, total_steps
+from jaxsae.models.pretrain_data import CharacterSet, arrays, epoch_plan, redamage, total_steps
 from jaxsae.models.restoration import Block, LayerNorm, RestorationModel, params_of, rotary_table
 from jaxsae.models.restoration_config import ModelConfig
 from jaxsae.text import preparation
-from jaxsae.text.batching import plan
+from jaxsae.text.batching import plan_batches
 from jaxsae.text.samples import Samples
 
 
@@ -87,7 +87,7 @@ NEVER = -100.0
 """The head's bias for a character that does not occur in the text: its probability is 0 in float32."""
 
 
-def to_params(parts: Parts, config: ModelConfig, characters: Characters) -> dict[str, np.ndarray]:
+def to_params(parts: Parts, config: ModelConfig, characters: CharacterSet) -> dict[str, np.ndarray]:
     """Dotted path -> parameter, as `restoration.params_of` gives them: all layers, all token ids."""
     parts = grow(parts, config.n_layers)
     model = RestorationModel(dataclasses.replace(config, vocab_size=len(characters.ids)), rngs=nnx.Rngs(0))
@@ -131,7 +131,7 @@ def residual(
     return x
 
 
-class Figures(NamedTuple):
+class LossSums(NamedTuple):
     """Sums over damaged positions."""
 
     loss: Float[Array, ""]
@@ -148,7 +148,7 @@ def figures(
     labels: Int[Array, "batch position"],
     mask: Int[Array, "batch position"],
     key: Key[Array, ""] | None = None,
-) -> Figures:
+) -> LossSums:
     """Loss and hits at the damaged positions, to which alone the head is applied: room for a third of all is kept.
 
     Damage is a quarter of a text at most, and a last span of ten may overshoot. Positions beyond the room are left out.
@@ -163,7 +163,7 @@ def figures(
     logits = parts.head(parts.final_ln(stream[None]))[0]
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, true_ids)
     hits = logits.argmax(axis=-1) == true_ids
-    return Figures((losses * real).sum(), (hits & real).sum().astype(x.dtype), real.sum().astype(x.dtype))
+    return LossSums((losses * real).sum(), (hits & real).sum().astype(x.dtype), real.sum().astype(x.dtype))
 
 
 def optimizer(config: PretrainConfig, total_steps: int) -> optax.GradientTransformation:
@@ -188,7 +188,7 @@ class Result(NamedTuple):
     top1: float
 
 
-class Place(NamedTuple):
+class TrainingPlace(NamedTuple):
     """Where in its training a model is: with its state, all there is to go on from."""
 
     epoch: int
@@ -197,17 +197,17 @@ class Place(NamedTuple):
     """`Figures` of each of its steps so far."""
 
 
-BEGIN = Place(1, [])
+BEGIN = TrainingPlace(1, [])
 
 Evaluate = Callable[[Parts, Samples], tuple[float, float]]
 
 
-def make_evaluate(config: ModelConfig, tokens: int, characters: Characters) -> Evaluate:
+def make_evaluate(config: ModelConfig, tokens: int, characters: CharacterSet) -> Evaluate:
     """`evaluate(parts, samples)` -> (cross-entropy in nats, top-1) over damaged positions."""
     compiled = jax.jit(lambda parts, ids, labels, mask: figures(parts, config, ids, labels, mask))
 
     def evaluate(parts: Parts, samples: Samples) -> tuple[float, float]:
-        batches = plan(samples.lengths, samples.ids.shape[1], tokens)
+        batches = plan_batches(samples.lengths, samples.ids.shape[1], tokens)
         sums = np.array([compiled(parts, *arrays(samples, batch, characters)) for batch in batches], np.float64)
         loss, correct, positions = sums.sum(axis=0).tolist()
         damaged = int(samples.damaged.sum())
@@ -225,12 +225,12 @@ def pretrain(
     recipe: PretrainConfig,
     train: Samples,
     validation: Samples,
-    characters: Characters,
+    characters: CharacterSet,
     state: PretrainState | None = None,
-    at: Place = BEGIN,
+    at: TrainingPlace = BEGIN,
     pause: Callable[[], bool] = lambda: False,
     on_step: Callable[[int], None] = lambda chars: None,
-) -> Iterator[tuple[PretrainState, Result | Place]]:
+) -> Iterator[tuple[PretrainState, Result | TrainingPlace]]:
     """Train; after each epoch gives the state and how it did, so that the caller can save both.
 
     Args:
@@ -244,10 +244,10 @@ def pretrain(
         state = initial_state(config, recipe, train.lengths, characters)
     evaluate = make_evaluate(config, recipe.batch_chars, characters)
 
-    def step(state: PretrainState, ids: Array, labels: Array, mask: Array) -> tuple[PretrainState, Figures]:
+    def step(state: PretrainState, ids: Array, labels: Array, mask: Array) -> tuple[PretrainState, LossSums]:
         key = jax.random.fold_in(state.key, state.step)
 
-        def loss(parts: Parts) -> tuple[Array, Figures]:
+        def loss(parts: Parts) -> tuple[Array, LossSums]:
             sums = figures(parts, config, ids, labels, mask, key)
             return sums.loss / jnp.maximum(sums.positions, 1), sums
 
@@ -266,14 +266,14 @@ def pretrain(
             sums.append(got)  # read when the epoch ends: nothing in it waits for the device
             on_step(int(pieces.lengths[batch.samples].sum()))
             if len(sums) < len(batches) and pause():
-                yield state, Place(epoch, np.array(sums, np.float64).tolist())
+                yield state, TrainingPlace(epoch, np.array(sums, np.float64).tolist())
         loss, top1 = evaluate(state.parts, validation)
         train_loss, _, positions = np.array(sums, np.float64).sum(axis=0).tolist()
         yield state, Result(epoch, train_loss / positions, loss, top1)
 
 
 def initial_state(
-    config: ModelConfig, recipe: PretrainConfig, lengths: np.ndarray, characters: Characters, epoch: int = 1
+    config: ModelConfig, recipe: PretrainConfig, lengths: np.ndarray, characters: CharacterSet, epoch: int = 1
 ) -> PretrainState:
     """Fresh weights and optimizer, for training texts of these lengths; as large as they are in `epoch`."""
     n_layers = recipe.layers_of(1, config.n_layers)

@@ -9,11 +9,11 @@ from jaxtyping import Array
 
 from jaxsae.config import PretrainConfig
 from jaxsae.text import preparation
-from jaxsae.text.batching import Batch, plan, run_lengths
+from jaxsae.text.batching import Batch, plan_batches, run_lengths
 from jaxsae.text.samples import Samples
 
 
-class Characters(NamedTuple):
+class CharacterSet(NamedTuple):
     """The characters that occur, which alone are trained on: a dense stand-in for token ids."""
 
     ids: np.ndarray
@@ -22,7 +22,7 @@ class Characters(NamedTuple):
     """Token id -> place in `ids`; 0 where it does not occur."""
 
     @classmethod
-    def of(cls, *given: Samples) -> "Characters":
+    def of(cls, *given: Samples) -> "CharacterSet":
         """Those of some texts, damage and padding included."""
         marks = [np.array([preparation.SINGLE, preparation.SPAN, preparation.PADDING_ID])]
         ids = np.unique(np.concatenate([*(s.ids.ravel() for s in given), *(s.labels.ravel() for s in given), *marks]))
@@ -85,7 +85,7 @@ def epoch_batches(lengths: np.ndarray, tokens: int, seed: int, epoch: int) -> li
     like = steps[
         np.searchsorted(steps, lengths[order])
     ]  # equal within a batch's length, so that the order stays random
-    batches = [Batch(order[batch.samples], batch.length) for batch in plan(like, width, tokens)]
+    batches = [Batch(order[batch.samples], batch.length) for batch in plan_batches(like, width, tokens)]
     return [batches[i] for i in rng.permutation(len(batches))]
 
 
@@ -100,7 +100,7 @@ def total_steps(lengths: np.ndarray, recipe: PretrainConfig) -> int:
     return sum(len(epoch_plan(lengths, recipe, epoch)[1]) for epoch in range(1, recipe.epochs + 1))
 
 
-def arrays(samples: Samples, batch: Batch, characters: Characters) -> tuple[Array, Array, Array]:
+def arrays(samples: Samples, batch: Batch, characters: CharacterSet) -> tuple[Array, Array, Array]:
     """ids, labels and mask of a batch, each [batch, length]; ids and labels are places in `characters`."""
     ids, labels, mask = (part[batch.samples, : batch.length] for part in (samples.ids, samples.labels, samples.mask))
     places = np.where(labels == preparation.NO_LABEL, preparation.NO_LABEL, characters.place[np.maximum(labels, 0)])

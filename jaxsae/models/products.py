@@ -1,4 +1,4 @@
-"""Matrix products as both models need them: sums that round less, gradients that XLA on CPU has fast products for."""
+"""Matrix products and attention, for transformer and SAE: sums that round less, gradients that are fast on CPU."""
 
 import math
 from functools import partial

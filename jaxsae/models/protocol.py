@@ -74,7 +74,11 @@ class ResidualModel(ModelShape, Protocol):
 
 @runtime_checkable
 class StoredModel(Protocol):
-    """A model on disk, as `convert.read_checkpoint` reads it."""
+    """A model on disk, as `convert.read_checkpoint` reads it.
+
+    Another family of models implements this and `ResidualModel`, and is read by a branch of `read_checkpoint`; with a
+    PyTorch reference in `convert.reference`, `convert.verify` compares the two.
+    """
 
     @property
     def config(self) -> ModelShape:
@@ -82,7 +86,7 @@ class StoredModel(Protocol):
 
     @property
     def sha256(self) -> str:
-        """Of its file."""
+        """SHA-256 of its file."""
 
     @property
     def identity(self) -> str:

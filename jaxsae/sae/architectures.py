@@ -6,8 +6,10 @@
                                                    batchtopk            (Bussmann et al. 2024, arXiv 2412.06410)
                                                    matryoshka batchtopk (Bussmann et al. 2025, arXiv 2503.17547)
 
-In training a BatchTopK has no threshold yet: it keeps the batch_size * k largest of a batch. A new architecture is a
-record here, its rules in `jaxsae.config.ARCHITECTURES`, and its names in the files of others (`convert.words`).
+In training a BatchTopK has no threshold yet: it keeps the batch_size * k largest of a batch.
+
+A new architecture is an entry of `RECORDS` here and of `jaxsae.config.ARCHITECTURES`. Readers and writers of files go
+by what those rules say that it stores: nothing, `k`, or thresholds.
 """
 
 from collections.abc import Callable
@@ -21,7 +23,7 @@ from jaxsae.config import ARCHITECTURES, SAEConfig, architecture_rules
 from jaxsae.models.products import total
 from jaxsae.sae.autoencoder import SAE, pre_activations, unit_norm
 
-Rows = Float[Array, "n d_in"]
+RowBatch = Float[Array, "n d_in"]
 PreActs = Float[Array, "n d_sae"]
 Latents = Float[Array, "n d_sae"]
 
@@ -32,7 +34,7 @@ class Aim(NamedTuple):
     penalty: Float[Array, ""]
     """Weight of what the architecture adds to the loss."""
     l0: Float[Array, ""] | float
-    """Latents per row, in the mean over the batch."""
+    """Latents per row, on average over the batch."""
     bandwidth: Float[Array, ""] | float
     """Width of the kernel that stands for the derivative of a threshold's step, in the units of the rows."""
 
@@ -42,7 +44,7 @@ def relu(sae: SAE, pre_acts: PreActs) -> Latents:
     return jax.nn.relu(pre_acts)
 
 
-def train_relu(sae: SAE, x: Rows, pre_acts: PreActs, aim: Aim) -> tuple[Latents, Float[Array, ""]]:
+def train_relu(sae: SAE, x: RowBatch, pre_acts: PreActs, aim: Aim) -> tuple[Latents, Float[Array, ""]]:
     """ReLU, and the penalty on the mean of the latents, which are never negative."""
     latents = jax.nn.relu(pre_acts)
     return latents, aim.penalty * total(latents) / latents.size
@@ -55,7 +57,7 @@ def top_k(sae: SAE, pre_acts: PreActs) -> Latents:
     return jnp.put_along_axis(jnp.zeros_like(pre_acts), indices, jax.nn.relu(values), axis=-1, inplace=False)
 
 
-def train_top_k(sae: SAE, x: Rows, pre_acts: PreActs, aim: Aim) -> tuple[Latents, Float[Array, ""]]:
+def train_top_k(sae: SAE, x: RowBatch, pre_acts: PreActs, aim: Aim) -> tuple[Latents, Float[Array, ""]]:
     """As `top_k`; the loss has nothing more."""
     return top_k(sae, pre_acts), jnp.zeros((), pre_acts.dtype)
 
@@ -84,7 +86,7 @@ def kth_largest(values: Float[Array, "..."], k: int | float | Num[Array, ""]) ->
     return jax.lax.bitcast_convert_type(found, values.dtype)
 
 
-def train_batch_top_k(sae: SAE, x: Rows, pre_acts: PreActs, aim: Aim) -> tuple[Latents, Float[Array, ""]]:
+def train_batch_top_k(sae: SAE, x: RowBatch, pre_acts: PreActs, aim: Aim) -> tuple[Latents, Float[Array, ""]]:
     """ReLU of the largest pre-activations of the whole batch, as many as `aim.l0` per row."""
     least = kth_largest(pre_acts, pre_acts.shape[0] * aim.l0)
     return jnp.where(pre_acts >= least, jax.nn.relu(pre_acts), 0), jnp.zeros((), pre_acts.dtype)
@@ -120,7 +122,7 @@ def _jump_bwd(kept: tuple[Array, ...], grads: tuple[Array, Array]) -> tuple[Arra
 jump.defvjp(_jump_fwd, _jump_bwd)
 
 
-def train_jumprelu(sae: SAE, x: Rows, pre_acts: PreActs, aim: Aim) -> tuple[Latents, Float[Array, ""]]:
+def train_jumprelu(sae: SAE, x: RowBatch, pre_acts: PreActs, aim: Aim) -> tuple[Latents, Float[Array, ""]]:
     """`jump`, and the penalty on the squared relative distance of the L0 from `aim.l0`."""
     latents, fires = jump(pre_acts, sae.threshold, jnp.asarray(aim.bandwidth, pre_acts.dtype))
     return latents, aim.penalty * (fires.sum(axis=1).mean() / aim.l0 - 1) ** 2
@@ -151,7 +153,7 @@ def positive_threshold(sae: SAE) -> SAE:
 
 
 def scale_threshold(sae: SAE, x: Float[Array, "n d_in"], target_l0: int) -> SAE:
-    """The trained SAE with thresholds above which `target_l0` pre-activations per row of `x` are, in the mean.
+    """The trained SAE with thresholds above which `target_l0` pre-activations per row of `x` are, on average.
 
     One threshold for all latents; or, where the SAE has thresholds, those multiplied by one factor.
     """
@@ -201,7 +203,7 @@ class Architecture(NamedTuple):
 
     activate: Callable[[SAE, PreActs], Latents]
     """The latents, as every reader of the file computes them."""
-    train: Callable[[SAE, Rows, PreActs, Aim], tuple[Latents, Float[Array, ""]]]
+    train: Callable[[SAE, RowBatch, PreActs, Aim], tuple[Latents, Float[Array, ""]]]
     """(SAE, rows, their pre-activations, aim) -> (the latents of a training step, what is added to the loss)."""
     begin: Callable[[SAE], SAE] = lambda sae: sae
     """Adds the parameters that training starts with to the four tensors."""

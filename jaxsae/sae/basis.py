@@ -1,4 +1,4 @@
-"""Coordinates to train in, and the way back."""
+"""The coordinates that the modern recipe trains in: rows rotated to their principal directions and scaled; and back."""
 
 import math
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from jaxsae.errors import require
 from jaxsae.models.products import matmul
 from jaxsae.sae.autoencoder import SAE
-from jaxsae.sae.rows import AnyRows
+from jaxsae.sae.row_types import AnyRows
 
 
 class Basis(NamedTuple):

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from jaxsae.models.products import matmul, total
-from jaxsae.sae import sparse as sparse_lib
+from jaxsae.sae import sparse_topk as sparse_lib
 from jaxsae.sae.architectures import Aim, architecture
 from jaxsae.sae.autoencoder import SAE, pre_activations
 
@@ -15,7 +15,7 @@ AUX_COEF = 1 / 32
 """Weight of AuxK, as in its paper."""
 
 
-class StepFigures(NamedTuple):
+class StepMetrics(NamedTuple):
     """What a training step sees besides the gradient."""
 
     loss: Float[Array, ""]
@@ -34,7 +34,7 @@ def loss(
     dead: Bool[Array, " d_sae"] | None = None,
     sparse: bool = False,
     dtype: str | None = None,
-) -> tuple[Float[Array, ""], StepFigures]:
+) -> tuple[Float[Array, ""], StepMetrics]:
     """The loss of a batch: mean((x_hat - x)^2) over all elements, plus what the architecture adds.
 
     Args:
@@ -52,7 +52,7 @@ def loss(
         firings = jnp.zeros_like(sae.b_enc).at[indices].add(above, mode="promise_in_bounds")
     else:
         x_hat, value, firings = _densely(sae, x, aim, dtype)
-    figures = StepFigures(value, firings.sum() / x.shape[0], firings > 0)
+    figures = StepMetrics(value, firings.sum() / x.shape[0], firings > 0)
     if dead is not None:
         value += AUX_COEF * aux_k(sae, x, jax.lax.stop_gradient(x - x_hat), dead, dtype)
     return value, figures

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from jaxsae.errors import require
 from jaxsae.sae.architectures import encode
 from jaxsae.sae.autoencoder import SAE, decode
-from jaxsae.sae.rows import AnyRows
+from jaxsae.sae.row_types import AnyRows
 
 CHUNK = 1024
 """Rows encoded at once: the full rows x latents matrix never exists."""

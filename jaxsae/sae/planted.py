@@ -1,4 +1,4 @@
-"""Rows made from known directions, and how well an SAE finds them again: the yardstick whose truth is certain."""
+"""Synthetic rows with known directions, to measure whether an SAE finds them."""
 
 from typing import NamedTuple
 
@@ -39,7 +39,7 @@ class Planted(NamedTuple):
 
 
 def plant(features: int, d_in: int, active: float, *, power: float = 0.0, noise: float = 0.0, seed: int = 0) -> Planted:
-    """Random directions of which `active` take part in a row in the mean; the i-th as often as i^-power says."""
+    """Random directions of which `active` take part in a row on average; the i-th as often as i^-power says."""
     directions = np.random.default_rng((seed, 0)).standard_normal((features, d_in))
     weight = np.arange(1, features + 1) ** -power
     frequency = np.minimum(active * weight / weight.sum(), 1)

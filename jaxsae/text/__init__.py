@@ -1,1 +1,1 @@
-"""Text -> token ids: cleaning, damage, readers of datasets, batches."""
+"""Text -> token ids. Read in this order: fragments, preparation, tokenizer, arrow, loading, samples, batching."""

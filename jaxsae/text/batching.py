@@ -27,7 +27,7 @@ CHEAP_PADDING = 3000
 """So many characters of padding cost less time than compiling for another length."""
 
 
-def plan(lengths: np.ndarray, max_position: int, chars: int | None = None) -> list[Batch]:
+def plan_batches(lengths: np.ndarray, max_position: int, chars: int | None = None) -> list[Batch]:
     """Full batches of about `chars` characters (by default `max_position`), each of the smallest length that fits.
 
     Samples that do not fill a batch are run at the next length, so that no batch has empty places and each length has

@@ -11,11 +11,11 @@ from jaxsae.errors import InputError, listed, note, require
 from jaxsae.files import parse_json, read_text
 from jaxsae.text import preparation
 
-PLACES = (("line_num", "line_number", "line"), ("word_idx", "word_index", "word"))
+ORDER_COLUMNS = (("line_num", "line_number", "line"), ("word_idx", "word_index", "word"))
 """Where a table has a row for each line or word: the columns that give a row's place in its fragment, first the line,
 then the word in the line. Of each group the first column that holds numbers is used; `line` and `word` may also hold
 text."""
-ORDER = tuple(name for names in PLACES for name in names)
+ORDER = tuple(name for names in ORDER_COLUMNS for name in names)
 IDS = ("_id", "fragment_id", "id")
 
 
@@ -99,7 +99,7 @@ def _places(path: Path, rows: Mapping[str, list[Any]]) -> dict[str, list[float]]
       InputError: a column has numbers in some rows, and neither numbers nor text in others.
     """
     out: dict[str, list[float]] = {}
-    for names in PLACES:
+    for names in ORDER_COLUMNS:
         given = {name: rows[name] for name in names if name in rows and any(v is not None for v in rows[name])}
         for name, values in given.items():
             numbers = [float(v) for v in values if _is_number(v)]
@@ -110,7 +110,7 @@ def _places(path: Path, rows: Mapping[str, list[Any]]) -> dict[str, list[float]]
                 out[name] = numbers
                 break
         else:
-            if given and names is PLACES[0]:
+            if given and names is ORDER_COLUMNS[0]:
                 return {}
     return out
 

@@ -32,7 +32,7 @@ def load_samples(path: str | Path, split: str = "validation", max_samples: int |
     if path.is_dir():
         columns = load_columns(path, split, list(COLUMNS), max_samples)
     elif path.is_file():
-        splits = prepare_fragments(read_fragments(path), DEFAULT_SEED)
+        splits = prepare_splits(read_fragments(path), DEFAULT_SEED)
         require(split in splits, f"split must be one of {listed(splits)}, got {split!r}")
         columns = {name: column[:max_samples] for name, column in splits[split].items()}
     else:
@@ -83,7 +83,7 @@ def fingerprint(path: str | Path) -> str:
     return sha256_of((name, file) for name, file in parts if file.exists())
 
 
-def prepare_fragments(texts: Iterable[str], seed: int) -> dict[str, dict[str, np.ndarray]]:
+def prepare_splits(texts: Iterable[str], seed: int) -> dict[str, dict[str, np.ndarray]]:
     """Split name -> column name -> array [n, 768], as the original preprocessing makes them with `seed`."""
     columns = preparation.prepare(texts, seed)
     rows_of = preparation.split_indices(len(columns["input_ids"]), seed)

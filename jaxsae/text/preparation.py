@@ -1,4 +1,4 @@
-"""Transliterated text: cleaning, token ids, damage, and the split into train, validation and test.
+"""Cleaned text -> token ids with damage, and the split into train, validation and test; `clean` is here as well.
 
 Everything here reproduces the original preprocessing exactly, draw for draw: a text that the model was trained on must
 not turn up as held-out.

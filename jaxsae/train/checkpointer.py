@@ -15,7 +15,7 @@ LONG = 60.0
 
 
 def state_folder(target: Path) -> Path:
-    """Of a part whose first member is to become `target`."""
+    """The folder of the saved states of one part, named after its first SAE file."""
     return target.with_suffix(".state")
 
 

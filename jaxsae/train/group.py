@@ -1,4 +1,4 @@
-"""Members that share a compiled step: what they start from, are fed, and become."""
+"""The parts of a run that share a compiled step: their start states, their batches, and the SAEs that they become."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,14 +9,14 @@ import numpy as np
 import optax
 from jaxtyping import Array
 
-from jaxsae.activations.rows import RowsOnDisk, shuffled_batches
+from jaxsae.activations.rows import RowsOnDisk, batches_from_disk
 from jaxsae.errors import InputError
 from jaxsae.sae.architectures import architecture, init, init_tied
 from jaxsae.sae.basis import fold_basis, principal_basis, to_basis
-from jaxsae.sae.rows import AnyRows
+from jaxsae.sae.row_types import AnyRows
 from jaxsae.train.events import Epoch, Position, Trained
 from jaxsae.train.plan import Member
-from jaxsae.train.step import Members, Rows, Stepper, TrainState, has_target_by_penalty, optimizer
+from jaxsae.train.step import MemberConstants, RowsPerMember, Stepper, TrainState, has_target_by_penalty, optimizer
 
 L1_REACH = 32.0
 """How far a penalty that moves can move in a whole run: by this over the steps, times log(L0 / the L0 aimed at), each
@@ -25,7 +25,7 @@ CALIBRATION_ELEMENTS = 2**25
 """Pre-activations that thresholds are calibrated on."""
 
 
-def batches(n: int, batch_size: int, seed: int, epoch: int) -> Iterator[np.ndarray]:
+def batch_indices(n: int, batch_size: int, seed: int, epoch: int) -> Iterator[np.ndarray]:
     """Row indices of an epoch's batches: a permutation fixed by (seed, epoch), its last partial batch dropped."""
     order = np.random.default_rng((seed, epoch)).permutation(n).astype(np.int32)
     for start in range(0, n - batch_size + 1, batch_size):
@@ -98,15 +98,15 @@ class Group:
         self.check_finite(state, epoch, done)
         return self.stepper.to_saved(jax.tree.map(np.asarray, state))
 
-    def constants(self, alive: Sequence[str]) -> tuple[Members, bool]:
+    def constants(self, alive: Sequence[str]) -> tuple[MemberConstants, bool]:
         """(what the step is given of those members, whether all see the same batches of the same rows)."""
         some = [self.members[key] for key in alive]
         shared = len({(m.layer, m.config.seed) for m in some}) == 1
         bases = [self.bases[m.layer] for m in some] if self.modern else []
         decay = np.array([self._sparsity(key)[2] for key in alive])
-        return Members.of([self.configs[key] for key in alive], self.config.batch_size, decay, bases), shared
+        return MemberConstants.of([self.configs[key] for key in alive], self.config.batch_size, decay, bases), shared
 
-    def feed(self, alive: Sequence[str], shared: bool, epoch: int) -> Iterator[tuple[Rows, Array]]:
+    def feed(self, alive: Sequence[str], shared: bool, epoch: int) -> Iterator[tuple[RowsPerMember, Array]]:
         """(rows, which of them are the batch) for each step; rows on disk come batch by batch."""
         size = self.config.batch_size
         some = [self.members[key] for key in (alive[:1] if shared else alive)]
@@ -114,7 +114,7 @@ class Group:
         if isinstance(rows[0], RowsOnDisk):
             every = jnp.broadcast_to(jnp.arange(size), (size,) if shared else (len(some), size))
             streams = [
-                shuffled_batches(of, size, m.config.seed, epoch)
+                batches_from_disk(of, size, m.config.seed, epoch)
                 for of, m in zip(rows, some, strict=True)
                 if isinstance(of, RowsOnDisk)
             ]
@@ -122,8 +122,8 @@ class Group:
                 taken = tuple(jnp.array(x) for x in batch)
                 yield taken[0] if shared else taken, every
             return
-        held: Rows = rows[0] if shared else tuple(rows)  # type: ignore[arg-type, assignment]
-        orders = [batches(len(rows[0]), size, m.config.seed, epoch) for m in some]
+        held: RowsPerMember = rows[0] if shared else tuple(rows)  # type: ignore[arg-type, assignment]
+        orders = [batch_indices(len(rows[0]), size, m.config.seed, epoch) for m in some]
         for numbers in zip(*orders, strict=True):
             yield held, jnp.asarray(numbers[0] if shared else np.stack(numbers))
 

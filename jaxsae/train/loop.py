@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsae.config import SAEConfig, TrainConfig
-from jaxsae.sae.rows import AnyRows
+from jaxsae.sae.row_types import AnyRows
 from jaxsae.train.events import (
     Begin,
     Epoch,

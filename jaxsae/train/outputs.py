@@ -41,7 +41,7 @@ def finished(settings: Mapping[Path, Mapping[str, Any]]) -> set[Path]:
 
 
 def check_replaceable(settings: Mapping[Path, Mapping[str, Any]], *, resume: bool) -> None:
-    """See that a run may write its files, before it is worked on.
+    """Check that a run may write its files, before it is worked on.
 
     Another model or another text is another project's: an SAE of these is not replaced. A run that is resumed goes on
     with the same settings or not at all.

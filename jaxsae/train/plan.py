@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from jaxsae.config import SAEConfig, TrainConfig
 from jaxsae.errors import require
-from jaxsae.sae.rows import AnyRows
+from jaxsae.sae.row_types import AnyRows
 from jaxsae.train.step import members_at_once
 
 

@@ -16,14 +16,14 @@ from jaxsae.models.hooks import hook_name
 from jaxsae.runtime import give_back_memory, peak_memory
 from jaxsae.sae.autoencoder import SAE
 from jaxsae.sae.metrics import Score, score
-from jaxsae.sae.rows import AnyRows
+from jaxsae.sae.row_types import AnyRows
 from jaxsae.train.checkpointer import Checkpointer
 from jaxsae.train.events import Event, Finished, PartEnd, Resumable, StepEnd, Trained
 from jaxsae.train.loop import train
 from jaxsae.train.metrics_log import MetricsLog
 from jaxsae.train.outputs import check_replaceable, drop_unfinished, finished, keep_older
 from jaxsae.train.plan import Member
-from jaxsae.train.sources import SCORED_ROWS, OnRows, Rows, Say, Source
+from jaxsae.train.sources import SCORED_ROWS, OnRows, RunRows, Say, Source
 
 PACKAGES = ("jaxsae", "jax", "jaxlib", "flax", "optax", "numpy", "torch")
 
@@ -75,7 +75,7 @@ def train_run(
     stopping: Callable[[], bool] = lambda: False,
     say: Say = lambda line: None,
     on_rows: OnRows = lambda rows: None,
-    on_loaded: Callable[[Rows], None] = lambda rows: None,
+    on_loaded: Callable[[RunRows], None] = lambda rows: None,
     listen: Callable[[Event], None] = lambda event: None,
     command: Sequence[str] = (),
     began: float | None = None,
@@ -171,7 +171,7 @@ class _Writer:
         members: Mapping[str, Member],
         files: Mapping[str, Path],
         settings: Mapping[str, Mapping[str, Any]],
-        rows: Rows,
+        rows: RunRows,
         save: SaveSAE,
         *,
         keep: bool,
@@ -187,7 +187,7 @@ class _Writer:
 
     def write(self, name: str, trained: Trained, took: Mapping[str, float]) -> RunResult:
         """The SAE, its figures and its picture, all or none."""
-        from jaxsae.train.figures import training_figure
+        from jaxsae.train.plots import training_plot
 
         give_back_memory()  # the training's, then the scoring's
         scored = self.rows.scored[self.members[name].layer]
@@ -210,7 +210,7 @@ class _Writer:
             atomic_path(file.with_suffix(".png")) as png,
         ):
             self.save(pt, trained.sae, config, report["losses"], extra)
-            training_figure(png, title, report["losses"], result.density, self.rows.scored_on)
+            training_plot(png, title, report["losses"], result.density, self.rows.scored_on)
             # by its fingerprint the figures are known to be of this very SAE
             text.write_text(to_json(report | {"sae_sha256": sha256(pt)}, indent=2))
             # only now that nothing more can fail: until then the older one stays as it was

@@ -14,7 +14,7 @@ from jaxsae.errors import require
 from jaxsae.files import temporary_beside
 from jaxsae.models.protocol import ResidualModel, StoredModel
 from jaxsae.runtime import give_back_memory, memory_of_machine
-from jaxsae.sae.rows import AnyRows
+from jaxsae.sae.row_types import AnyRows
 from jaxsae.text.samples import Samples, check_samples, kept_positions
 
 SCORED_ROWS = 2**15
@@ -24,12 +24,12 @@ Say = Callable[[str], None]
 OnRows = Callable[[int], None]
 
 
-class Rows(NamedTuple):
+class RunRows(NamedTuple):
     """The rows of a run, by layer."""
 
     train: Mapping[int, AnyRows]
     scored: Mapping[int, AnyRows]
-    """Those that figures are measured on."""
+    """The rows that the SAEs are scored on."""
     scored_on: str
     """What these are."""
 
@@ -44,7 +44,7 @@ class Source(Protocol):
     """What identifies the rows, with the settings that made them."""
     checkpoint_sha256: str | None
 
-    def load(self, folder: Path, cleanup: contextlib.ExitStack, say: Say, on_rows: OnRows) -> Rows:
+    def load(self, folder: Path, cleanup: contextlib.ExitStack, say: Say, on_rows: OnRows) -> RunRows:
         """The rows, in memory or on disk.
 
         Args:
@@ -107,7 +107,7 @@ class TextSource:
             "streamed": self.size > self.limit,
         }
 
-    def load(self, folder: Path, cleanup: contextlib.ExitStack, say: Say, on_rows: OnRows) -> Rows:
+    def load(self, folder: Path, cleanup: contextlib.ExitStack, say: Say, on_rows: OnRows) -> RunRows:
         """Check the model, and extract; the model is let go of."""
         assert self.checkpoint is not None
         model = self.checkpoint.model(n_layers=max(self.layers) + 1)
@@ -124,9 +124,9 @@ class TextSource:
             store.write(path, model, self.samples, self.layers, self.padding, {}, on_rows=on_rows)
             rows = store.open_stores([str(path)], self.layers[0]).layers
         if self.held_out is None:
-            return Rows(rows, rows, "training rows")
+            return RunRows(rows, rows, "training rows")
         scored = extract(model, self.held_out, self.layers, self.padding).values
-        return Rows(rows, scored, f"test split, first {len(self.held_out)} samples")
+        return RunRows(rows, scored, f"test split, first {len(self.held_out)} samples")
 
 
 class StoreSource:
@@ -170,7 +170,7 @@ class StoreSource:
             self.origin["model_sha256"], self.checkpoint_sha256 = checkpoint.identity, checkpoint.sha256
         self.origin |= {"dataset_sha256": dataset_sha256, "streamed": self.size > self.limit}
 
-    def load(self, folder: Path, cleanup: contextlib.ExitStack, say: Say, on_rows: OnRows) -> Rows:
+    def load(self, folder: Path, cleanup: contextlib.ExitStack, say: Say, on_rows: OnRows) -> RunRows:
         """Into memory where they fit."""
         n = len(self.found[self.layers[0]])
         of = f" of {len(self.layers)} layers" if len(self.layers) > 1 else ""
@@ -182,9 +182,9 @@ class StoreSource:
             size, limit = in_words(self.size), in_words(self.limit)
             say(f"rows     {size} is above the memory limit of {limit}: they are read as they are used")
         if n <= SCORED_ROWS:
-            return Rows(rows, rows, "training rows")
+            return RunRows(rows, rows, "training rows")
         scored = {layer: jnp.asarray(of_layer[:SCORED_ROWS]) for layer, of_layer in self.found.items()}
-        return Rows(rows, scored, f"first {SCORED_ROWS:,} training rows")
+        return RunRows(rows, scored, f"first {SCORED_ROWS:,} training rows")
 
 
 def in_words(size: float) -> str:

@@ -21,7 +21,7 @@ from jaxsae.sae import loss as loss_lib
 from jaxsae.sae.architectures import Aim, architecture
 from jaxsae.sae.autoencoder import SAE, unit_norm
 from jaxsae.sae.basis import Basis
-from jaxsae.sae.loss import StepFigures
+from jaxsae.sae.loss import StepMetrics
 
 BANDWIDTH = 0.5
 """Of JumpReLU's straight-through gradients, where the rows' elements have variance 1."""
@@ -29,8 +29,8 @@ DEAD_AFTER = 25
 """Steps without firing after which a latent is to be revived, at least."""
 
 
-Rows = Float[Array, "n d_in"] | tuple[Float[Array, "n d_in"], ...]
-Step = Callable[["TrainState", "Members", Rows, Int[Array, "*members batch"]], "TrainState"]
+RowsPerMember = Float[Array, "n d_in"] | tuple[Float[Array, "n d_in"], ...]
+Step = Callable[["TrainState", "MemberConstants", RowsPerMember, Int[Array, "*members batch"]], "TrainState"]
 
 
 def clip_by_global_norm(max_norm: float) -> optax.GradientTransformation:
@@ -100,7 +100,7 @@ def sparse_pays(config: SAEConfig) -> bool:
     return few and jax.default_backend() == "cpu" and members_at_once(config) == 1
 
 
-class Members(NamedTuple):
+class MemberConstants(NamedTuple):
     """What differs between members and no step changes; an axis of members on each."""
 
     target: Float[Array, " members"]
@@ -115,8 +115,8 @@ class Members(NamedTuple):
     @classmethod
     def of(
         cls, configs: Sequence[SAEConfig], batch_size: int, target_decay: ArrayLike = 1.0, bases: Sequence[Basis] = ()
-    ) -> "Members":
-        """Of these; `bases` one for each, or none."""
+    ) -> "MemberConstants":
+        """The constants of these members; `bases` has one for each, or none."""
         return cls(
             jnp.array([float(c.target_l0 or 0) for c in configs]),
             jnp.broadcast_to(jnp.asarray(target_decay, float), len(configs)),
@@ -199,7 +199,9 @@ class Stepper:
         """
         return jax.jit(self._step, donate_argnums=0)
 
-    def _step(self, state: TrainState, members: Members, rows: Rows, batch: Int[Array, "*members batch"]) -> TrainState:
+    def _step(
+        self, state: TrainState, members: MemberConstants, rows: RowsPerMember, batch: Int[Array, "*members batch"]
+    ) -> TrainState:
         of_each = isinstance(rows, tuple)
         if isinstance(rows, tuple):
             x = jnp.stack([r.at[b].get(mode="promise_in_bounds") for r, b in zip(rows, batch, strict=True)])
@@ -226,8 +228,8 @@ class Stepper:
         penalty: Float[Array, ""],
         aim: Float[Array, ""],
         dead: Bool[Array, " d_sae"],
-    ) -> tuple[SAE, StepFigures]:
-        def loss(weights: SAE) -> tuple[Array, StepFigures]:
+    ) -> tuple[SAE, StepMetrics]:
+        def loss(weights: SAE) -> tuple[Array, StepMetrics]:
             return loss_lib.loss(
                 self._layout(weights),
                 x,
@@ -240,7 +242,7 @@ class Stepper:
         return jax.grad(loss, has_aux=True)(weights)
 
     def _update(
-        self, state: TrainState, members: Members, dead: Bool[Array, " d_sae"], grads: SAE, seen: StepFigures
+        self, state: TrainState, members: MemberConstants, dead: Bool[Array, " d_sae"], grads: SAE, seen: StepMetrics
     ) -> TrainState:
         updates, opt_state = self.transform.update(grads, state.opt_state, state.sae)
         sae = optax.apply_updates(state.sae, updates)

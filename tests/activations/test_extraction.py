@@ -8,7 +8,7 @@ from jaxsae import load_samples
 from jaxsae.activations import extraction
 from jaxsae.activations.extraction import extract
 from jaxsae.errors import InputError
-from jaxsae.text.batching import plan, run_lengths
+from jaxsae.text.batching import plan_batches, run_lengths
 from jaxsae.text.samples import Samples
 
 
@@ -35,7 +35,7 @@ def test_run_lengths_are_few_and_close():
 @pytest.mark.parametrize("seed", range(5))
 def test_plan_runs_each_sample_once_whole_in_full_batches(seed, chars):
     lengths = np.random.default_rng(seed).integers(0, 769, 157)
-    batches = plan(lengths, 768, chars)
+    batches = plan_batches(lengths, 768, chars)
     assert sorted(np.concatenate([b.samples for b in batches]).tolist()) == list(range(157))
     for batch in batches:
         assert (lengths[batch.samples] <= batch.length).all()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxsae.activations import rows as rows_lib
-from jaxsae.activations.rows import RowsOnDisk, shuffled_batches
+from jaxsae.activations.rows import RowsOnDisk, batches_from_disk
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def test_slices_and_numbers_are_those_of_one_array(numbered):
 
 @pytest.mark.parametrize("size", [32, 24], ids=["fills a buffer", "goes on into the next"])
 def test_an_epoch_has_every_row_once(numbered, size):
-    batches = list(shuffled_batches(numbered, size, seed=0, epoch=1))
+    batches = list(batches_from_disk(numbered, size, seed=0, epoch=1))
     assert {batch.shape for batch in batches} == {(size, 2)}
     seen = np.concatenate(batches)[:, 0]
     assert len(seen) == len(set(seen)) == 1000 - 1000 % size
@@ -38,7 +38,7 @@ def test_an_epoch_has_every_row_once(numbered, size):
 
 def test_a_batch_comes_from_all_over(numbered):
     """As far apart as if drawn from the whole; and few neighbours meet, though they are read together."""
-    batches = [batch[:, 0] for batch in shuffled_batches(numbered, 32, seed=0, epoch=1)]
+    batches = [batch[:, 0] for batch in batches_from_disk(numbered, 32, seed=0, epoch=1)]
     spreads = np.array([batch.std() for batch in batches])
     assert 0.7 < spreads.min() / (1000 / np.sqrt(12)) < spreads.max() / (1000 / np.sqrt(12)) < 1.3
     of_one_piece = [np.unique(batch // 4, return_counts=True)[1].max() for batch in batches]
@@ -49,7 +49,7 @@ def test_a_batch_comes_from_all_over(numbered):
 
 def test_the_order_is_fixed_by_seed_and_epoch(numbered):
     def order(seed, epoch):
-        return np.concatenate(list(shuffled_batches(numbered, 10, seed, epoch)))[:, 0].tolist()
+        return np.concatenate(list(batches_from_disk(numbered, 10, seed, epoch)))[:, 0].tolist()
 
     assert order(0, 1) == order(0, 1)
     assert len({tuple(order(*key)) for key in ((0, 1), (0, 2), (1, 1))}) == 3
@@ -57,4 +57,4 @@ def test_the_order_is_fixed_by_seed_and_epoch(numbered):
 
 def test_fewer_rows_than_a_piece(monkeypatch):
     few = RowsOnDisk([np.ones((5, 3), np.float32)])
-    assert [batch.shape for batch in shuffled_batches(few, 2, 0, 1)] == [(2, 3)] * 2
+    assert [batch.shape for batch in batches_from_disk(few, 2, 0, 1)] == [(2, 3)] * 2

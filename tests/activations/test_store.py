@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxsae.activations import store
-from jaxsae.activations.extraction import extract, stored, stream
+from jaxsae.activations.extraction import extract, stream, stream_from_rows
 from jaxsae.config import TrainConfig
 from jaxsae.errors import InputError
 from jaxsae.text.loading import load_samples
@@ -51,7 +51,7 @@ def test_rows_and_their_origin(tmp_path, tiny_pt, samples, padding):
     text = found.samples()
     for name in ("ids", "labels", "mask"):
         np.testing.assert_array_equal(getattr(text, name), getattr(samples, name))
-    again = stored(found.only([2]).layers, samples, padding)
+    again = stream_from_rows(found.only([2]).layers, samples, padding)
     for batch, as_read in zip(stream(model, samples, [2], padding), again, strict=True):
         np.testing.assert_array_equal(batch.samples, as_read.samples)
         np.testing.assert_array_equal(batch.values[2][batch.kept], as_read.values[2][as_read.kept])

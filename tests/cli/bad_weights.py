@@ -104,7 +104,7 @@ CHECKPOINTS = {
         "must have the length that is declared, got 8 bytes",
     ),
     "no such file": (lambda p: p, "got no such file"),
-    "a folder of something else": (lambda p: p.mkdir() or p, "a folder made by convert_weights.py"),
+    "a folder of something else": (lambda p: p.mkdir() or p, "a folder made by jaxsae convert-weights"),
     "a list": (lambda p: saved(p, [1, 2]), "must hold a dict, got list"),
     "no weights": (lambda p: saved(p, {"config": {}}), "must have model_state_dict and config, got config"),
     "no config": (lambda p: saved(p, {"model_state_dict": {}}), "must have model_state_dict and config"),

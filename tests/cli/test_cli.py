@@ -146,7 +146,10 @@ def test_a_layer_is_named_by_its_number_or_its_hook(text, layers):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("blocks.8.hook_resid_pre", "must be a number, several parted by commas, or all, got blocks.8.hook_resid_pre"),
+        (
+            "blocks.8.hook_resid_pre",
+            "must be a number, several separated by commas, or all, got blocks.8.hook_resid_pre",
+        ),
         ("8,", "must be a number"),
         ("²", "must be a number"),
         ("1,-2", "must be at least 0, got -2"),

@@ -181,7 +181,7 @@ def test_a_run_that_fails_leaves_the_older_file_its_name(script, inputs, tmp_pat
     def fail(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("jaxsae.train.figures.training_figure", fail)
+    monkeypatch.setattr("jaxsae.train.plots.training_figure", fail)
     assert_one_line_error(script("train", *inputs, "--l1-coef", "1e-4"), "must find room on the disk")
     left = {path.name: path.read_bytes() for path in (tmp_path / "out").glob("sae_*.[pj]*")}
     assert left == before

@@ -27,7 +27,7 @@ def folder(tmp_path_factory, tiny_pt):
         save_sae(folder / f"sae_layer{layer}_optimized.pt", sae, config, extra={"layer": layer})
     texts = [f"a-na be-lí-ia šar-ra-ak <b>&{n}"[: TINY.max_position] for n in range(60)] * 2
     (folder / "fragments.json").write_text(json.dumps([{"_id": "x", "atf": t} for t in texts]))
-    columns = loading.prepare_fragments(fragments.read_fragments(folder / "fragments.json"), 42)
+    columns = loading.prepare_splits(fragments.read_fragments(folder / "fragments.json"), 42)
     cut = {split: {name: c[:, : TINY.max_position] for name, c in cs.items()} for split, cs in columns.items()}
     (folder / "dataset").mkdir()
     arrow.save_splits(folder / "dataset", cut)
@@ -147,7 +147,7 @@ def test_what_is_wrong_is_one_line(inspect, script, folder, tiny_pt, tmp_path):
     assert_one_line_error(inspect("--feature", 1, layer="0,1"), "--feature takes one SAE, got 2")
     assert_one_line_error(inspect("--concepts", tmp_path / "no.toml"), "must be a TOML file of concepts")
     assert_one_line_error(inspect("--clamp", "x"), "--clamp")
-    assert_one_line_error(inspect(layer="x"), "--layer must be numbers parted by commas, got x")
+    assert_one_line_error(inspect(layer="x"), "--layer must be numbers separated by commas, got x")
     unnamed = tmp_path / "unnamed.pt"
     file = load_sae(folder / "sae_layer1_optimized.pt")
     save_sae(unnamed, file.sae, file.config)

@@ -69,7 +69,7 @@ def test_convert_there_and_back(script, tiny_pt, tmp_path):
     assert all(torch.equal(old[name], new[name]) for name in old)
     assert_one_line_error(script("convert_weights", tiny_pt, tmp_path / "folder"), "must not exist yet")
     assert_one_line_error(
-        script("convert_weights", tmp_path, tmp_path / "x.pt"), "must be a folder made by convert_weights.py"
+        script("convert_weights", tmp_path, tmp_path / "x.pt"), "must be a folder made by jaxsae convert-weights"
     )
 
 

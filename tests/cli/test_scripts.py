@@ -217,7 +217,7 @@ def test_all_layers_and_several_ks(script, tiny_pt, tiny_dataset, tmp_path):
     ("flags", "says"),
     [
         (["--layer", "2,2"], "layers must differ, got 2,2"),
-        (["--layer", "1,x"], "layer must be a number, several parted by commas, or all, got 1,x"),
+        (["--layer", "1,x"], "layer must be a number, several separated by commas, or all, got 1,x"),
         (["--seed", "1,1"], "values must differ, got 1,1"),
         (["--l1-coef", "1,x"], "--l1-coef"),
         (["--k-sparse", "2,3", "--target-l0", "4"], "give either --k-sparse or --target-l0"),

@@ -229,10 +229,14 @@ def made_there(kind, name, rows, folder):
 
 def test_the_words_of_saelens_s_own_configs_are_known():
     """Those of its runner and of the kinds that are read: what a folder of its may have is not refused for its name."""
-    from convert import words
+    from convert import config_keys
 
-    known = {word for of in words.APPLIED.values() for word in of} | set(words.SILENT) | set(words.NEUTRAL)
-    known |= words.OF_LIBRARIES["saelens"] | {"metadata", "sae"}
+    known = (
+        {word for of in config_keys.APPLIED_KEYS.values() for word in of}
+        | set(config_keys.IGNORED_KEYS)
+        | set(config_keys.MUST_BE_OFF)
+    )
+    known |= config_keys.IGNORED_KEYS_OF_LIBRARIES["saelens"] | {"metadata", "sae"}
     kinds = ("Standard", "TopK", "BatchTopK", "MatryoshkaBatchTopK", "JumpReLU", "Gated")
     configs = [getattr(sae_lens, f"{kind}TrainingSAEConfig") for kind in kinds]
     for config in (*configs, sae_lens.LanguageModelSAERunnerConfig):

@@ -23,11 +23,11 @@ from conftest import TINY
 from flax import nnx
 from helpers import sample
 
-from jaxsae.activations.extraction import Stream
+from jaxsae.activations.extraction import StreamBatch
 from jaxsae.features import answers
 from jaxsae.features.answers import Feature
 from jaxsae.features.concept_scores import ConceptScores
-from jaxsae.features.concepts import Concept, known, marks
+from jaxsae.features.concepts import Concept, concept_masks, concepts_from_truth
 from jaxsae.features.detection import DetectionScore
 from jaxsae.features.inspection import Inspection
 from jaxsae.features.questions import load_questions
@@ -82,8 +82,8 @@ def inspections(layers: dict[int, np.ndarray], concepts=CONCEPTS, saes=None) -> 
     samples = texts()
     saes = [LayerSAE(layer, sae) for layer, sae in zip(layers, saes or [IDENTITY] * len(layers), strict=True)]
     kept = np.ones((TEXTS, LENGTH), bool)
-    batch = Stream(np.arange(TEXTS), kept, {layer: jnp.asarray(x) for layer, x in layers.items()})
-    found = collect_statistics([batch], samples, saes, marks(concepts, samples) if concepts else None)
+    batch = StreamBatch(np.arange(TEXTS), kept, {layer: jnp.asarray(x) for layer, x in layers.items()})
+    found = collect_statistics([batch], samples, saes, concept_masks(concepts, samples) if concepts else None)
     return [
         Inspection(MODEL, samples, layer, sae, statistics, concepts, None, cofiring)
         for (layer, sae), statistics, cofiring in zip(saes, found.statistics, [*found.cofiring, None], strict=True)
@@ -140,7 +140,9 @@ def test_language_by_what_spellings_show(one_layer):
 
 
 def test_what_is_known_of_the_language_comes_before_spellings():
-    truth = known({"language Sumerian": np.repeat(SUMERIAN, LENGTH)}, {"language Sumerian": "language"}, 800)
+    truth = concepts_from_truth(
+        {"language Sumerian": np.repeat(SUMERIAN, LENGTH)}, {"language Sumerian": "language"}, 800
+    )
     answer = answers.about_texts(inspections({1: planted()}, [*CONCEPTS, *truth]), LANGUAGE)
     assert len(answer.sentences) == 2  # nothing of common words
     assert answer.sentences[1].startswith("50% of the characters stand in Sumerian texts.")
@@ -169,7 +171,7 @@ def test_a_family_without_a_clear_feature():
 def test_what_is_known_of_a_family_comes_before_spellings():
     at = np.zeros((TEXTS, LENGTH), bool)
     at[:, 18] = True
-    truth = known({"case ending": at.reshape(-1)}, {"case ending": "morphology"}, 800)
+    truth = concepts_from_truth({"case ending": at.reshape(-1)}, {"case ending": "morphology"}, 800)
     answer = answers.about_family(inspections({1: planted()}, [*CONCEPTS, *truth]), MORPHOLOGY)
     assert answer.sentences[0] == "No clear feature for any of 1 endings and prefixes."
     assert [row[0] for row in answer.chart["rows"]] == ["=case ending"]

@@ -60,7 +60,7 @@ def test_the_language_is_of_the_whole_text():
 def test_damage_is_known_from_labels_not_from_hyphens():
     samples = sample("a-na be-li", {2: "#", 3: "-", 7: "#"})
     damaged, after, hyphen = (BUILT_IN[name] for name in ("damaged", "after-damage", "hyphen"))
-    marks = concepts.marks([damaged, after, hyphen], samples)(0)
+    marks = concepts.concept_masks([damaged, after, hyphen], samples)(0)
     assert np.flatnonzero(marks[0]).tolist() == [2, 3, 7]
     assert np.flatnonzero(marks[1]).tolist() == [4, 8]
     assert np.flatnonzero(marks[2]).tolist() == [1, 7]  # of the text as it was: the sign-joining ones, one damaged
@@ -87,10 +87,10 @@ def test_a_spelling_and_each_of_its_characters():
 
 def test_what_is_known_of_the_demo_is_cut_to_the_samples():
     has = {"verb": np.array([True, False, False, True, True])}
-    [concept] = concepts.known(has, {"verb": "formula"}, 5)
+    [concept] = concepts.concepts_from_truth(has, {"verb": "formula"}, 5)
     two = [sample("ab"), sample("cde")]
     samples = Samples(*(np.concatenate([getattr(s, f) for s in two]) for f in ("ids", "labels", "mask")))
-    marks = concepts.marks([concept], samples)
+    marks = concepts.concept_masks([concept], samples)
     assert marks(0).tolist() == [[True, False]]
     assert marks(1).tolist() == [[False, True, True]]
     assert concept.source == "known of the demo"

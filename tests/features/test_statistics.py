@@ -111,7 +111,7 @@ def test_firing_by_character_and_by_place(reader, read):
 
 def test_places():
     letters = "a  na šar-ri x"
-    named = [statistics.PLACES[i] for i in statistics.places(letters)]
+    named = [statistics.WORD_POSITIONS[i] for i in statistics.word_positions(letters)]
     assert named[0] == named[-1] == "only character"
     assert named[1:3] == ["between words"] * 2
     assert named[3:5] == ["first", "last"]
@@ -129,7 +129,7 @@ def test_sums_are_those_of_the_whole_matrix(tiny_pt, padding, k):
     rows = extract(model, samples, [2], padding)
     latents = np.asarray(encode(sae, rows.values[2]))
     half_letters = [concepts.Concept("low", "writing", "", concepts.re.compile("[\\x00-\\u0fa0]"))]
-    marks = concepts.marks(half_letters, samples)
+    marks = concepts.concept_masks(half_letters, samples)
     got = collect_statistics(stream(model, samples, [2], padding), samples, [LayerSAE(2, sae)], marks).statistics[0]
     np.testing.assert_array_equal(got.fired, (latents > 0).sum(0))
     np.testing.assert_allclose(got.mean, latents.mean(0), rtol=1e-5, atol=1e-7)

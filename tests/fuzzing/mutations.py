@@ -96,7 +96,7 @@ def read(kind: str, path: Path) -> None:
         for number in range(len(samples)):
             concepts.true_text(samples, number)
     elif kind in ("fragments", "json lines", "parquet"):
-        loading.prepare_fragments(fragments.read_fragments(path), 42)
+        loading.prepare_splits(fragments.read_fragments(path), 42)
     elif kind == "concepts":
         concepts.load_concepts(path)
     else:

@@ -24,7 +24,7 @@ from jaxsae.text import arrow, preparation
 from jaxsae.text.samples import Samples
 
 CONFIG = ModelConfig(vocab_size=8000, max_position=45, d_model=16, n_heads=2, d_ff=24, n_layers=3, dropout=0.1)
-EVERY = pretrain_data.Characters(np.arange(8000), np.arange(8000))
+EVERY = pretrain_data.CharacterSet(np.arange(8000), np.arange(8000))
 """As if every token id occurred."""
 
 
@@ -157,7 +157,7 @@ def test_growing_keeps_the_function(parts, samples):
 def test_characters_that_do_not_occur_have_no_probability(samples):
     """Trained on those that occur; in the whole vocabulary the cross-entropy is the same."""
     few = Samples(33 + samples.ids % 50, np.where(samples.labels == -100, -100, 33 + samples.labels % 50), samples.mask)
-    characters = pretrain_data.Characters.of(few)
+    characters = pretrain_data.CharacterSet.of(few)
     assert len(characters.ids) < 60
     parts = pretrain.init_parts(dataclasses.replace(CONFIG, vocab_size=len(characters.ids)), seed=0)
     loss, _ = pretrain.make_evaluate(CONFIG, 100, characters)(parts, few)
@@ -183,7 +183,7 @@ def test_it_learns_a_text_by_heart():
     short = Samples(*(columns[name][:, :45] for name in ("input_ids", "labels", "attention_mask")))
     config = dataclasses.replace(CONFIG, vocab_size=200, dropout=0.0, d_model=32, d_ff=64)
     recipe = PretrainConfig(epochs=500, batch_chars=180, lr=3e-3, warmup=20)
-    *_, (_, last) = pretrain.pretrain(config, recipe, short, short, pretrain_data.Characters.of(short))
+    *_, (_, last) = pretrain.pretrain(config, recipe, short, short, pretrain_data.CharacterSet.of(short))
     assert last.loss < 0.5
     assert last.top1 > 0.85
 

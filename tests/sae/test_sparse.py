@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsae.sae import sparse
+from jaxsae.sae import sparse_topk
 from jaxsae.sae.architectures import Aim
 from jaxsae.sae.autoencoder import SAE
 from jaxsae.sae.loss import loss
@@ -13,7 +13,7 @@ from jaxsae.sae.loss import loss
 D_IN, D_SAE, K = 7, 60, 4
 
 
-@pytest.mark.parametrize("n", [sparse.PIECES * 2, sparse.PIECES + 1], ids=["even pieces", "one piece"])
+@pytest.mark.parametrize("n", [sparse_topk.PIECES * 2, sparse_topk.PIECES + 1], ids=["even pieces", "one piece"])
 def test_loss_figures_and_gradients_are_the_dense_ones(n):
     with jax.enable_x64(True):
         rng = np.random.default_rng(0)
@@ -44,7 +44,7 @@ def test_a_selection_is_no_sort(n):
     x, W, b = jnp.ones((n, 128)), jnp.ones((512, 128)), jnp.zeros(512)
 
     def reconstruct(W):
-        return sparse.decode(*sparse.encode(x, W, b, 8), W)
+        return sparse_topk.decode(*sparse_topk.encode(x, W, b, 8), W)
 
     text = jax.jit(reconstruct).lower(W).compile().as_text()
     assert "TopK" in text

@@ -102,7 +102,7 @@ def test_fragments_become_the_same_samples_as_a_prepared_folder(tmp_path):
             ]
         )
     )
-    splits = loading.prepare_fragments([preparation.clean(a) for a in atfs], 42)
+    splits = loading.prepare_splits([preparation.clean(a) for a in atfs], 42)
     folder = tmp_path / "folder"
     folder.mkdir()
     arrow.save_splits(folder, splits)
@@ -190,7 +190,7 @@ def test_the_real_preprocessing_is_reproduced(real):
     expected = list(cleaned.values()) if isinstance(cleaned, dict) else cleaned
     assert texts == [t for t in expected if t]
     stored = np.load(real / "data" / "fragments_prepared_seed42.npz")
-    for split, columns in loading.prepare_fragments(texts, 42).items():
+    for split, columns in loading.prepare_splits(texts, 42).items():
         for name, column in columns.items():
             np.testing.assert_array_equal(column, stored[f"{split}_{name}"])
 
@@ -208,7 +208,7 @@ def test_what_is_prepared_opens_like_the_originals_dataset(real, tmp_path):
 
     with atomic_path(tmp_path / "dataset") as aside:
         aside.mkdir()
-        arrow.save_splits(aside, loading.prepare_fragments([f"a-na {n * 'x'}" for n in range(30)], 42))
+        arrow.save_splits(aside, loading.prepare_splits([f"a-na {n * 'x'}" for n in range(30)], 42))
     ours, theirs = (load_from_disk(str(path)) for path in (tmp_path / "dataset", real / "data/restoration_dataset"))
     assert list(ours) == list(theirs)
     for split in ours:
@@ -236,7 +236,7 @@ def test_json_lines_and_parquet_give_the_same_samples(script, tmp_path):
     (tmp_path / "atf.jsonl").write_text("\n".join(json.dumps(row) for row in renamed))
     assert_same(
         loading.load_samples(tmp_path / "atf.jsonl", "train"),
-        loading.prepare_fragments([preparation.clean(one) for one in texts if one], 42)["train"],
+        loading.prepare_splits([preparation.clean(one) for one in texts if one], 42)["train"],
     )
 
 

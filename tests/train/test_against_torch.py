@@ -10,8 +10,8 @@ from training import BATCH, LR, config_of, ensemble_of_one, some_rows
 
 from jaxsae.config import SAEConfig
 from jaxsae.sae.autoencoder import SAE
-from jaxsae.train.group import batches
-from jaxsae.train.step import Members, Stepper, TrainState, optimizer
+from jaxsae.train.group import batch_indices
+from jaxsae.train.step import MemberConstants, Stepper, TrainState, optimizer
 
 nn = torch and torch.nn
 
@@ -83,9 +83,9 @@ def test_float64_training_is_pytorchs_after_300_steps(l1_coef, k, sparse):
         saes = ensemble_of_one(config, dtype=jnp.float64)
         torch_side = TorchTrainer(jax.tree.map(lambda a: a[0], saes), l1_coef, k)
         stepper = Stepper(config, optimizer(LR), sparse=sparse)
-        state, members, norms = stepper.begin(saes, l1_coef), Members.of([config], BATCH), []
+        state, members, norms = stepper.begin(saes, l1_coef), MemberConstants.of([config], BATCH), []
         for epoch in range(15):
-            for batch in batches(len(rows), BATCH, seed=0, epoch=epoch):
+            for batch in batch_indices(len(rows), BATCH, seed=0, epoch=epoch):
                 norms.append(torch_side.step(np.asarray(rows)[batch]))
                 state = stepper.step(state, members, rows, jnp.asarray(batch))
         assert len(norms) == 300
@@ -113,9 +113,9 @@ def test_each_float32_step_is_pytorchs_from_the_same_state(l1_coef, k, sparse):
     saes = ensemble_of_one(config)
     torch_side = TorchTrainer(jax.tree.map(lambda a: a[0], saes), l1_coef, k, lr)
     stepper = Stepper(config, optimizer(lr), sparse=sparse)
-    state, members, norms = stepper.begin(saes, l1_coef), Members.of([config], BATCH), []
+    state, members, norms = stepper.begin(saes, l1_coef), MemberConstants.of([config], BATCH), []
     for epoch in range(15):
-        for batch in batches(len(rows), BATCH, seed=0, epoch=epoch):
+        for batch in batch_indices(len(rows), BATCH, seed=0, epoch=epoch):
             if norms:  # PyTorch's Adam has no state to replace before its first step
                 torch_side.take(stepper, state)
             before = torch_side.arrays()

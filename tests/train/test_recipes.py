@@ -14,9 +14,9 @@ from jaxsae.sae import basis as basis_lib
 from jaxsae.sae.architectures import encode, scale_threshold
 from jaxsae.sae.metrics import score
 from jaxsae.sae.planted import plant
-from jaxsae.train.group import batches, schedule
+from jaxsae.train.group import batch_indices, schedule
 from jaxsae.train.loop import train_sae
-from jaxsae.train.step import Members, Stepper, optimizer
+from jaxsae.train.step import MemberConstants, Stepper, optimizer
 
 
 @pytest.mark.parametrize(
@@ -109,9 +109,13 @@ def test_silent_latents_are_revived(architecture):
         # further from firing than any row brings them
         saes = saes.replace(W_enc=jnp.where(silent[None, None, :], 0.01, 1.0) * saes.W_enc)
         stepper = Stepper(config, optimizer(1e-3), revive=revive)
-        state, members, fired = stepper.begin(saes, 1e-3, 6.0), Members.of([config], BATCH), np.zeros(D_SAE, bool)
+        state, members, fired = (
+            stepper.begin(saes, 1e-3, 6.0),
+            MemberConstants.of([config], BATCH),
+            np.zeros(D_SAE, bool),
+        )
         for epoch in range(8):
-            for batch in batches(len(rows), BATCH, seed=0, epoch=epoch):
+            for batch in batch_indices(len(rows), BATCH, seed=0, epoch=epoch):
                 state = stepper.step(state, members, rows, jnp.asarray(batch))
                 fired |= np.asarray(state.idle[0] == 0)
         return fired[silent].mean()

@@ -15,10 +15,10 @@ from jaxsae.sae.architectures import Aim
 from jaxsae.sae.loss import loss
 from jaxsae.sae.metrics import score
 from jaxsae.train.events import EpochEnd, Finished
-from jaxsae.train.group import batches
+from jaxsae.train.group import batch_indices
 from jaxsae.train.loop import train, train_sae, train_saes
 from jaxsae.train.plan import Member
-from jaxsae.train.step import Members, Stepper, optimizer
+from jaxsae.train.step import MemberConstants, Stepper, optimizer
 
 
 @pytest.fixture(scope="module")
@@ -45,10 +45,10 @@ def test_epoch_figures_are_means_over_the_batches(rows):
     [trained] = [event.trained for event in events if isinstance(event, Finished)]
     assert seen == trained.epochs
     sae_config = CONFIG.sae(D_IN)
-    stepper, members = Stepper(sae_config, optimizer(LR)), Members.of([sae_config], BATCH)
+    stepper, members = Stepper(sae_config, optimizer(LR)), MemberConstants.of([sae_config], BATCH)
     state = stepper.begin(ensemble_of_one(sae_config), 1e-3)
     losses, l0s = [], []
-    for batch in batches(len(rows), BATCH, seed=0, epoch=1):
+    for batch in batch_indices(len(rows), BATCH, seed=0, epoch=1):
         sae, x = jax.tree.map(lambda a: a[0], stepper.saes(state.sae)), rows[jnp.asarray(batch)]
         value, step_figures = loss(sae, x, Aim(jnp.float32(1e-3), 0.0, 1.0))
         losses.append(float(value))
@@ -68,14 +68,14 @@ def test_same_seed_same_bits_other_seed_other_bits(rows):
 
 
 def test_batches_are_a_permutation_of_whole_batches():
-    epoch = np.concatenate(list(batches(103, 10, seed=0, epoch=1)))
+    epoch = np.concatenate(list(batch_indices(103, 10, seed=0, epoch=1)))
     assert len(epoch) == 100
     assert len(set(epoch.tolist())) == 100
     assert (epoch != np.arange(100)).any()
-    again = np.concatenate(list(batches(103, 10, seed=0, epoch=1)))
+    again = np.concatenate(list(batch_indices(103, 10, seed=0, epoch=1)))
     np.testing.assert_array_equal(epoch, again)
     for seed, number in ((0, 2), (1, 1)):
-        assert (np.concatenate(list(batches(103, 10, seed=seed, epoch=number))) != epoch).any()
+        assert (np.concatenate(list(batch_indices(103, 10, seed=seed, epoch=number))) != epoch).any()
 
 
 def test_it_stops_after_patience_epochs_without_a_new_lowest_loss(rows):
@@ -110,7 +110,7 @@ def test_an_ensemble_is_its_members_side_by_side(architecture):
             return state._replace(penalty=numbers[0], aim=numbers[1])
 
         def stepped(saes, configs):
-            return steppers(configs).step(begun(saes, configs), Members.of(configs, BATCH), rows, batch)
+            return steppers(configs).step(begun(saes, configs), MemberConstants.of(configs, BATCH), rows, batch)
 
         after = stepped(together, configs)
         for i, config in enumerate(configs):
@@ -135,7 +135,7 @@ def test_a_member_of_other_rows_and_batches_moves_as_it_does_alone(modern):
             saes = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *(alone[i] for i in numbers))
             stepper, some = Stepper(configs[0], optimizer(LR)), [configs[i] for i in numbers]
             state = stepper.begin(saes, np.array([c.l1_coef for c in some]))
-            return stepper.step(state, Members.of(some, BATCH, bases=basis if modern else ()), rows, batch)
+            return stepper.step(state, MemberConstants.of(some, BATCH, bases=basis if modern else ()), rows, batch)
 
         after = step(range(3), tuple(layers), jnp.asarray(orders), bases)
         for i in range(3):
@@ -186,7 +186,7 @@ def test_the_state_is_donated(rows):
     config = CONFIG.sae(D_IN)
     stepper = Stepper(config, optimizer(LR))
     state = stepper.begin(ensemble_of_one(config))
-    stepper.step(state, Members.of([config], BATCH), rows, jnp.arange(BATCH))
+    stepper.step(state, MemberConstants.of([config], BATCH), rows, jnp.arange(BATCH))
     assert state.sae.W_enc.is_deleted()
 
 

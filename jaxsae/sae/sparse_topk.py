@@ -1,4 +1,4 @@
-"""A TopK's products where few latents fire: rows of single latents are fetched and added to, the others not touched.
+"""A TopK's products on a CPU: only the latents that fire on a row are computed with, where they are few.
 
 Of the three products of encoder and decoder beside `x @ W_enc`, and of all five of the gradient, what is left is k rows
 of d_in for each row of the batch. XLA's gather is fast on CPU; its scatter is where it adds few rows at once.

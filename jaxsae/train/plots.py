@@ -22,9 +22,7 @@ STYLE: Any = {
 }
 
 
-def training_figure(
-    path: str | Path, title: str, losses: Sequence[float], density: np.ndarray, rows_scored: str
-) -> None:
+def training_plot(path: str | Path, title: str, losses: Sequence[float], density: np.ndarray, rows_scored: str) -> None:
     """Loss over epochs, and how many latents fire on which share of rows; a PNG.
 
     Args:
@@ -55,7 +53,7 @@ def density_histogram(axes: Axes, density: np.ndarray, rows_scored: str) -> None
     axes.set_title(f"{dead:,} of {len(density):,} never fire", loc="left", fontsize=9)
 
 
-def pareto_figure(path: str | Path, points: Sequence[tuple[int, float, float]], rows_scored: str) -> None:
+def pareto_plot(path: str | Path, points: Sequence[tuple[int, float, float]], rows_scored: str) -> None:
     """Error over sparsity, a line for each layer; a PNG.
 
     Args:

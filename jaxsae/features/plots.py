@@ -10,10 +10,10 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure  # without pyplot, which keeps every figure and looks for a screen
 
 from jaxsae.features.statistics import LatentStatistics
-from jaxsae.train.figures import ACCENT, STYLE, density_histogram
+from jaxsae.train.plots import ACCENT, STYLE, density_histogram
 
 
-def latents_figure(path: str | Path, title: str, statistics: LatentStatistics, chosen: Sequence[int]) -> None:
+def latents_plot(path: str | Path, title: str, statistics: LatentStatistics, chosen: Sequence[int]) -> None:
     """Draw how strongly latents fire: all of them in one picture, how often, and each of `chosen` by itself; a PNG.
 
     In the picture of all, each latent is a column, the most frequent first; the colour says on how many characters the
