@@ -23,6 +23,7 @@ from jaxsae.files import atomic_path, exclusive
 from jaxsae.train import loop
 from jaxsae.train.checkpointer import FolderCheckpointer, state_folder
 from jaxsae.train.loop import Member, training
+from jaxsae.train.step import TrainState
 
 GUIDE = TrainConfig(epochs=6, batch_size=32, lr=1e-3, patience=2)
 MODERN = TrainConfig.modern(epochs=4, batch_size=32)
@@ -143,8 +144,9 @@ def test_the_newest_whole_state_is_taken(tmp_path):
 def test_a_save_that_fails_is_told(tmp_path):
     keeper = FolderCheckpointer({tmp_path / "0.pt": {"lr": 1}}, done=(), every=0)
     state_folder(tmp_path / "0.pt").write_text("in the way")
+    state = TrainState(*(np.zeros(3) for _ in TrainState._fields))
     with pytest.raises(OSError, match=r"the state could not be saved in .*0.state"):
-        keeper.save([0], 1, loop.Position(1, 1, (0,), {0: []}), {"a": np.zeros(3)})
+        keeper.save([0], 1, loop.Position(1, 1, (0,), {0: []}), state)
 
 
 def test_a_state_is_of_the_moment_that_it_is_saved(tmp_path):
