@@ -107,7 +107,7 @@ def check_flags(args: argparse.Namespace) -> None:
     require(args.verify >= 0, f"verify must be at least 0, got {args.verify}")
     require(0 <= args.save_every < float("inf"), f"save_every must be at least 0 seconds, got {args.save_every:g}")
     output = Path(args.output)
-    require(not output.exists() or output.is_dir(), f"output must be a folder, got the file {output}")
+    require(not output.exists() or output.is_dir(), f"--output must be a folder, got the file {output}")
     if args.log:
         package = LOGGERS[args.log]
         installed = importlib.util.find_spec(package) is not None

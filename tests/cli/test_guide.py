@@ -111,7 +111,7 @@ def test_another_model_or_text_is_another_folder_s_business(script, inputs, tmp_
     arrow.save_splits(other, tiny_splits(seed=5))
     for more in ([], ["--resume"]):
         ran = script("train", *inputs, "--dataset", other, *more)
-        assert_one_line_error(ran, "made with another dataset; give --overwrite or another --output")
+        assert_one_line_error(ran, "made with another dataset; give --overwrite or another output")
         assert (tmp_path / "out" / "sae_layer1_optimized.pt").read_bytes() == before
     assert script("train", *inputs, "--dataset", other, "--overwrite").status == 0
 
@@ -181,7 +181,7 @@ def test_a_run_that_fails_leaves_the_older_file_its_name(script, inputs, tmp_pat
     def fail(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("jaxsae.train.plots.training_figure", fail)
+    monkeypatch.setattr("jaxsae.train.plots.training_plot", fail)
     assert_one_line_error(script("train", *inputs, "--l1-coef", "1e-4"), "must find room on the disk")
     left = {path.name: path.read_bytes() for path in (tmp_path / "out").glob("sae_*.[pj]*")}
     assert left == before
