@@ -172,7 +172,7 @@ def test_an_sae_of_few_latents_is_read(script, rated, tmp_path, d_sae):
         (["--text", ""], "--text must have at least one character"),
         (["--pattern", ""], "--pattern must have at least one character"),
         (["--text", "a-na \U00012000 šar"], "text must have characters of the model's vocabulary"),
-        (["--text", "a" * (TINY.max_position + 1)], f"--text must have at most {TINY.max_position} characters"),
+        (["--text", "a" * (TINY.max_position + 1)], f"text must have at most {TINY.max_position} characters"),
         (["--feature", "12"], "feature must be in 0..11, got 12"),
         (["--text", "a", "--layer", "1,2"], "--layer must name one layer for each --sae"),
     ],

@@ -12,9 +12,9 @@ import torch
 from some_sae import D_IN, D_SAE, LIMITS, PRE, SHAPE, K, W, dictionary, latents, relu, sae_pt, saelens, sparsify, top
 
 from convert import (
+    config_keys,
     layer_of,
     load_sae,
-    words,
 )
 from convert.fields import Fields
 from jaxsae.errors import InputError, InputNote
@@ -114,9 +114,11 @@ def test_an_sae_file_that_means_something_else_is_refused(tmp_path, name):
 def test_reading_an_sae_consumes_its_keys(tmp_path):
     """Whatever key is added, and whatever it holds, reading fails; but for those that are known to say nothing."""
     known = (
-        {word for of in words.APPLIED_KEYS.values() for word in of} | set(words.IGNORED_KEYS) | set(words.MUST_BE_OFF)
+        {word for of in config_keys.APPLIED_KEYS.values() for word in of}
+        | set(config_keys.IGNORED_KEYS)
+        | set(config_keys.MUST_BE_OFF)
     )
-    assert all(words.IGNORED_KEYS.values())  # a reason for each
+    assert all(config_keys.IGNORED_KEYS.values())  # a reason for each
     for key in ("anything", "K", "thresh", "W_skip", "config2", "b_enc2"):
         assert key not in known
         for places in (({key: 1}, {}), ({}, {key: 1}), ({}, {key: torch.ones(2)}), ({}, {key: argparse.Namespace()})):

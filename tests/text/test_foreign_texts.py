@@ -120,5 +120,5 @@ def test_rows_of_positions_want_their_mask(tmp_path):
     np.save(tmp_path / "h_mask.npy", mask[:, :-1])
     with pytest.raises(InputError, match=r"must hold 0 or 1 for each of \[5, 7\]"):
         store.open_stores([path], 3)
-    with pytest.raises(InputError, match=r"is a \.pt file, and rows must be a folder of extract_activations\.py"):
+    with pytest.raises(InputError, match=r"is a \.pt file, and rows must be a folder that `jaxsae extract` made"):
         store.open_stores([str(tmp_path / "h.pt")], 3)
