@@ -97,7 +97,8 @@ class Checkpointer:
             self._states(event.part).save(event.step, event.state(), stored)  # in the background
             self.saved = time.monotonic()
         elif isinstance(event, PartEnd) and self._folder(event.part).exists():
-            self._states(event.part).check()
+            if self._open is None or self._open[0] != event.part:  # left by an earlier command: must be of the same run
+                self._states(event.part).check()
             self._states(event.part).discard()
 
     def _is_due(self, position: Position) -> bool:

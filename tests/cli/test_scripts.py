@@ -254,7 +254,7 @@ def test_rows_that_were_stored_train_as_those_of_text(script, inputs, small, tmp
 def test_rows_beyond_the_memory_limit_go_to_disk_and_are_gone_at_the_end(script, small, tmp_path):
     ran = script("train", *small, "--memory-limit", "0.01MB")
     assert ran.status == 0, ran
-    assert "above --memory-limit 0 MB: they go to disk" in ran.out
+    assert "above the memory limit of 0 MB: they go to disk" in ran.out
     assert {p.name for p in (tmp_path / "out").iterdir()} == {
         "metrics.jsonl",
         *(f"sae_layer2_optimized.{kind}" for kind in ("json", "png", "pt")),
