@@ -61,7 +61,7 @@ def main(args: argparse.Namespace) -> int:
             overwrite=args.overwrite,
             save_every=args.save_every,
             log=args.log,
-            stopping=shown.stopping,
+            stopping=lambda: shown.stopping(),  # replaced when training begins
             say=say,
             on_rows=shown.rows_made,
             on_loaded=shown.loaded,
