@@ -28,7 +28,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 # -rs: at its end, what was skipped and why
 test: lint
-	$(RUN) -m pytest --numprocesses 2 --dist loadfile -rs
+	$(RUN) -m pytest --numprocesses 2 --dist loadfile
 
 lint: $(VENV)/.installed
 	$(RUN) -m ruff check .

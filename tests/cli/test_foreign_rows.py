@@ -79,7 +79,7 @@ def test_a_checkpoint_given_with_stored_rows_is_theirs(script, stored, tmp_path,
     torch.save(checkpoint_content(seed=1), other)
     flags = [*TRAIN, "--output", tmp_path / "out"]
     ran = script("train", *flags, "--dataset", stored, "--checkpoint", other)
-    assert_one_line_error(ran, "--checkpoint must be the one that the rows are of")
+    assert_one_line_error(ran, "the checkpoint must be the one that the rows are of")
     assert script("train", *flags, "--dataset", stored, "--checkpoint", tiny_pt).status == 0
     np.save(tmp_path / "bare.npy", np.load(stored / "layer1.npy"))
     flags = [*TRAIN, "--output", tmp_path / "bare_out", "--dataset", tmp_path / "bare.npy"]

@@ -85,6 +85,7 @@ def read(kind: str, path: Path) -> None:
     from jaxsae.features import concepts
     from jaxsae.text import fragments, loading
     from jaxsae.text.samples import check_samples
+    from jaxsae.text.tokenizer import CharacterTokenizer
 
     if kind == "checkpoint":
         read_checkpoint(path)
@@ -92,7 +93,7 @@ def read(kind: str, path: Path) -> None:
         layer_of(path, load_sae(path), None)
     elif kind in ("arrow", "dataset json"):
         samples = loading.load_samples(path, "train", 5)
-        check_samples(samples, 7800, samples.ids.shape[1])
+        check_samples(samples, CharacterTokenizer(7800), samples.ids.shape[1])
         for number in range(len(samples)):
             concepts.true_text(samples, number)
     elif kind in ("fragments", "json lines", "parquet"):

@@ -7,7 +7,7 @@ import struct
 import pytest
 from conftest import assert_one_line_error
 
-from jaxsae.train.loop import Epoch
+from jaxsae.train.events import Epoch, EpochEnd
 from jaxsae.train.metrics_log import MetricsLog
 
 
@@ -34,11 +34,10 @@ def test_every_epoch_is_a_line(script, tiny_pt, tiny_dataset, tmp_path):
 def test_tensorboard_is_told_the_same(tmp_path):
     from tensorboardX.proto.event_pb2 import Event
 
-    target = tmp_path / "sae.pt"
-    journal = MetricsLog(tmp_path, "tensorboard", {target: {"lr": 0.5}})
-    journal.epoch(target, Epoch(1, 0.25, 7.0), step=10)
-    journal.scored(target, {"scored_fvu": 0.125}, step=20)
-    journal.close()
+    log = MetricsLog(tmp_path, "tensorboard", {"sae.pt": {"lr": 0.5}}, steps=10)
+    log.listen(EpochEnd("sae.pt", Epoch(1, 0.25, 7.0)))
+    log.scored("sae.pt", {"l0": 6.0, "fvu": 0.125, "dead": 0.5, "epochs": 2})
+    log.close()
     [path] = (tmp_path / "tensorboard" / "sae").iterdir()
     content, events = path.read_bytes(), []
     while content:  # length, its checksum, the event, its checksum
@@ -46,23 +45,26 @@ def test_tensorboard_is_told_the_same(tmp_path):
         events.append(Event.FromString(content[12 : 12 + n]))
         content = content[16 + n :]
     scalars = {(v.tag, e.step): v.simple_value for e in events for v in e.summary.value if v.HasField("simple_value")}
-    assert scalars == {("epoch", 10): 1, ("loss", 10): 0.25, ("l0", 10): 7, ("scored_fvu", 20): 0.125}
+    assert scalars == {("epoch", 10): 1, ("loss", 10): 0.25, ("l0", 10): 7, ("scored_fvu", 20): 0.125} | {
+        ("scored_l0", 20): 6,
+        ("scored_dead", 20): 0.5,
+    }
 
 
 def test_wandb_takes_several_saes_at_a_time(tmp_path, monkeypatch):
     """Offline: a run for each SAE, with its settings."""
     pytest.importorskip("wandb", reason="needs wandb; make test-rivals has it")
     monkeypatch.setenv("WANDB_MODE", "offline")
-    targets = [tmp_path / f"sae_layer{layer}.pt" for layer in (1, 2)]
-    journal = MetricsLog(tmp_path, "wandb", {target: {"layer": n} for n, target in enumerate(targets)})
+    names = [f"sae_layer{layer}.pt" for layer in (1, 2)]
+    log = MetricsLog(tmp_path, "wandb", {name: {"layer": n} for n, name in enumerate(names)}, steps=1)
     for number in (1, 2):
-        for target in targets:
-            journal.epoch(target, Epoch(number, 1 / number, 3.0), step=number)
-    runs = [logger.run for logger in journal.loggers.values()]
+        for name in names:
+            log.listen(EpochEnd(name, Epoch(number, 1 / number, 3.0)))
+    runs = [logger.run for logger in log.loggers.values()]
     assert [run.name for run in runs] == ["sae_layer1", "sae_layer2"]
     assert [run.config["layer"] for run in runs] == [0, 1]
-    journal.scored(targets[0], {"scored_fvu": 0.5}, step=3)
-    journal.close()
+    log.scored(names[0], {"l0": 3.0, "fvu": 0.5, "dead": 0.0, "epochs": 3})
+    log.close()
     told = sorted(history(path) for path in (tmp_path / "wandb").glob("offline-run-*/*.wandb"))
     assert told == [[(1, 1.0), (2, 0.5)]] * 2
 
