@@ -13,7 +13,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, assert_one_line_error
+from conftest import ROOT, assert_one_line_error, needs_torch
 from conftest import Ran as Done
 
 # root may write anywhere, unless it gives that up
@@ -74,6 +74,7 @@ def test_it_holds_the_two_packages_and_nothing_else(site, tmp_path):
     assert done.out.count(str(site)) == 2
 
 
+@needs_torch  # which writes the .pt
 def test_the_command_works_on_the_demo_from_any_folder(site, tmp_path):
     before = content_of(site)
     here, home = tmp_path / "here", tmp_path / "home"
