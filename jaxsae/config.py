@@ -171,6 +171,19 @@ class DataConfig:
 LOGGERS = {"tensorboard": "tensorboardX", "wandb": "wandb"}
 """What takes a run's metrics besides `metrics.jsonl` -> the package that it needs."""
 
+FILE_TAGS = {
+    "l1_coef": "l1-",
+    "k_sparse": "k-",
+    "target_l0": "l0-",
+    "seed": "seed",
+    "max_samples": "samples-",
+    "batch_size": "batch-",
+    "architecture": "",
+    "recipe": "",
+    "precision": "",
+}
+"""Setting -> what stands before its value in the name of an SAE file that differs in it."""
+
 RECIPES: dict[str, dict[str, Any]] = {
     "guide": {"epochs": 50, "patience": 5, "batch_size": 256, "lr": 1e-4},
     "modern": {"epochs": 10, "decay": 1 / 3, "batch_size": 256, "lr": 8e-3},

@@ -169,6 +169,17 @@ def tiny_dataset(tmp_path_factory):
     return folder
 
 
+@pytest.fixture
+def folder(tmp_path):
+    """A dataset of the tiny model's to be changed."""
+    from jaxsae.text.arrow import save_splits
+
+    path = tmp_path / "ds"
+    path.mkdir()
+    save_splits(path, tiny_splits())
+    return path
+
+
 @dataclasses.dataclass
 class Ran:
     """What a script did."""

@@ -1,5 +1,7 @@
 """What several tests share and is no fixture."""
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,14 @@ from jaxsae.text.tokenizer import UNICODE
 
 THRESHOLDED = [name for name, rules in ARCHITECTURES.items() if rules.stores == "threshold"]
 """Architectures whose files hold thresholds."""
+
+
+def changed_state(folder: Path, change: Callable[[dict], object], split: str = "validation") -> None:
+    """Change the state.json of a split of a dataset."""
+    file = folder / split / "state.json"
+    state = json.loads(file.read_text())
+    change(state)
+    file.write_text(json.dumps(state))
 
 
 def sample(true: str, damage: dict[int, str] | None = None, width: int = 40) -> Samples:

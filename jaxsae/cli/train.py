@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from jaxsae import runtime
 from jaxsae.cli import arguments, inputs, process, terminal
-from jaxsae.config import ARCHITECTURES, LOGGERS, DataConfig, TrainConfig
+from jaxsae.config import ARCHITECTURES, FILE_TAGS, LOGGERS, DataConfig, TrainConfig
 from jaxsae.errors import require
 
 if TYPE_CHECKING:  # heavy: loaded by the functions that use them
@@ -27,8 +27,8 @@ if TYPE_CHECKING:  # heavy: loaded by the functions that use them
     from jaxsae.train.run import RunResult
     from jaxsae.train.sources import RunRows, Say, StoreSource, TextSource
 
-LISTS = {"l1_coef": "l1-", "k_sparse": "k-", "target_l0": "l0-", "seed": "seed"}
-"""Flags that take several values; what stands before a value in the names of files, where there are several."""
+LISTS = ("l1_coef", "k_sparse", "target_l0", "seed")
+"""Settings whose flags take several values."""
 HELD_OUT_SAMPLES = 20
 """Samples of the test split that the printed figures are measured on."""
 
@@ -94,7 +94,7 @@ def configs_by_file_suffix(args: argparse.Namespace) -> dict[str, TrainConfig]:
     configs = {}
     for chosen in itertools.product(*lists.values()):
         values = dict(zip(lists, chosen, strict=True))
-        tag = "".join(f"_{LISTS[name]}{typed}" for name, (typed, _) in values.items() if len(lists[name]) > 1)
+        tag = "".join(f"_{FILE_TAGS[name]}{typed}" for name, (typed, _) in values.items() if len(lists[name]) > 1)
         flags = argparse.Namespace(**given | {name: value for name, (_, value) in values.items()})
         configs[tag] = arguments.config_from(flags, TrainConfig)
     return configs
@@ -308,7 +308,7 @@ def add_flags(parser: arguments.Parser) -> None:
         help="0-based: the residual stream after this block (blocks.L.hook_resid_post); several, or all",
     )
     parser.add_config(DataConfig)
-    parser.add_config(TrainConfig, lists=tuple(LISTS))
+    parser.add_config(TrainConfig, lists=LISTS)
     parser.add_argument(
         "--memory-limit",
         type=size,

@@ -6,24 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from jaxsae.config import FILE_TAGS
 from jaxsae.errors import require
 from jaxsae.files import remove_folder, sha256
 from jaxsae.train.checkpointer import state_folder
 
 SUFFIXES = (".png", ".json", ".pt")
 """Of the files of an SAE; it comes last, for with it the others are known to be its own."""
-SHORT = {
-    "l1_coef": "l1-",
-    "k_sparse": "k-",
-    "target_l0": "l0-",
-    "seed": "seed",
-    "max_samples": "samples-",
-    "batch_size": "batch-",
-    "architecture": "",
-    "recipe": "",
-    "precision": "",
-}
-"""What stands before a setting's value in a file's name."""
 
 
 def made_of(file: Path) -> dict[str, Any] | None:
@@ -87,7 +76,7 @@ def keep_older(file: Path, settings: Mapping[str, Any]) -> Path | None:
         return None
     differ = [] if older is None else [name for name in settings if older.get(name) != settings[name]]
     words = [
-        f"{SHORT.get(name, name.replace('_', '-') + '-')}{older[name]}"
+        f"{FILE_TAGS.get(name, name.replace('_', '-') + '-')}{older[name]}"
         for name in differ
         if older and older.get(name) is not None
     ]

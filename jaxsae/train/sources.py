@@ -82,7 +82,7 @@ class TextSource:
         padding: str = "drop",
         split: str | None = None,
         dataset_sha256: str | None = None,
-        check: Callable[[ResidualModel, Sequence[int]], None] = lambda model, layers: None,
+        check: Callable[[ResidualModel, Sequence[int]], None] | None = None,
         memory_limit: int | None = None,
     ) -> None:
         shape = checkpoint.config
@@ -111,8 +111,9 @@ class TextSource:
         """Check the model, and extract; the model is let go of."""
         assert self.checkpoint is not None
         model = self.checkpoint.model(n_layers=max(self.layers) + 1)
-        self.check(model, self.layers)
-        self.checkpoint = None
+        if self.check is not None:
+            self.check(model, self.layers)
+        self.checkpoint = self.check = None  # the check may hold the checkpoint too
         give_back_memory()  # the checkpoint's and the check's
         if not self.origin["streamed"]:
             rows: Mapping[int, AnyRows] = extract(

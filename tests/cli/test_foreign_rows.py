@@ -7,26 +7,11 @@ import json
 import numpy as np
 import pytest
 from conftest import TINY, assert_one_line_error, needs_torch, tiny_splits
+from helpers import changed_state
 
 from jaxsae.text import arrow
 
 SPLITS = tiny_splits()
-
-
-@pytest.fixture
-def folder(tmp_path):
-    """A dataset to be changed."""
-    path = tmp_path / "ds"
-    path.mkdir()
-    arrow.save_splits(path, SPLITS)
-    return path
-
-
-def changed_state(folder, change, split="validation"):
-    file = folder / split / "state.json"
-    state = json.loads(file.read_text())
-    change(state)
-    file.write_text(json.dumps(state))
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from conftest import tiny_splits
+from helpers import changed_state
 
 from jaxsae.errors import InputError
 from jaxsae.text import arrow, loading
@@ -16,22 +17,6 @@ from jaxsae.text.loading import load_samples
 
 SPLITS = tiny_splits()
 IDS = SPLITS["validation"]["input_ids"]
-
-
-@pytest.fixture
-def folder(tmp_path):
-    """A dataset to be changed."""
-    path = tmp_path / "ds"
-    path.mkdir()
-    arrow.save_splits(path, SPLITS)
-    return path
-
-
-def changed_state(folder, change, split="validation"):
-    file = folder / split / "state.json"
-    state = json.loads(file.read_text())
-    change(state)
-    file.write_text(json.dumps(state))
 
 
 def arrow_file(path, column, name="indices"):

@@ -161,14 +161,19 @@ def test_several_saes_are_those_trained_alone():
     configs += [TrainConfig(**modern, target_l0=n, seed=n) for n in (4, 8)]
     configs += [TrainConfig(**guide, architecture="topk", k_sparse=k) for k in (3, 4)]
     members = [Member(layer, config) for config in configs for layer in (2, 5)]
-    together = train_saes(rows, members)
+    events = list(train(rows, {str(number): member for number, member in enumerate(members)}))
+    ended = [(event.member, event.epoch.number) for event in events if isinstance(event, EpochEnd)]
+    finished = {event.member: event.trained for event in events if isinstance(event, Finished)}
+    together = [finished[str(number)] for number in range(len(members))]
     lengths = [len(t.epochs) for t in together[:6]]
     assert len(set(lengths)) > 1  # they did not all stop at once
+    assert {name for name, _ in ended} == set(finished)
     for number, (member, trained) in enumerate(zip(members, together, strict=True)):
         if number % 4 not in (0, 3):  # of each kind one, on the one layer or the other
             continue
         alone = train_sae(rows[member.layer], member.config)
-        assert [e.number for e in trained.epochs] == [e.number for e in alone.epochs]
+        numbers = [e.number for e in alone.epochs]
+        assert [n for name, n in ended if name == str(number)] == [e.number for e in trained.epochs] == numbers
         np.testing.assert_allclose([e.loss for e in trained.epochs], [e.loss for e in alone.epochs], rtol=2e-3)
         one, other = (score(t.sae, rows[member.layer]) for t in (trained, alone))
         np.testing.assert_allclose(one.fvu, other.fvu, rtol=5e-3)
