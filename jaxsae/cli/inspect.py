@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import glob
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -74,6 +75,8 @@ def main(args: argparse.Namespace) -> None:
             pattern=args.pattern,
             padding=data.padding,
             rows=rows.layers if rows else None,
+            other_seeds=[[load_sae(other).sae for other in other_seeds(path)] for path in files],
+            compare=args.concepts is not None or bool(args.html or args.pattern),
             on_rows=progress.advance,
         )
 
@@ -139,14 +142,24 @@ def find_files(args: argparse.Namespace) -> dict[str, int | None]:
     return {str(Path(args.output) / f"sae_layer{layer}_optimized.pt"): layer for layer in given or [8]}
 
 
+def other_seeds(path: str) -> list[Path]:
+    """The files beside an SAE file that differ from it in the seed alone, as training names them."""
+    stem, mark, seed = Path(path).stem.rpartition("_seed")
+    if not mark or not seed.isdigit():
+        return []
+    named = Path(path).parent.glob(f"{glob.escape(stem)}_seed*{Path(path).suffix}")
+    beside = {other: other.stem.rpartition("_seed")[2] for other in named if other != Path(path)}
+    return sorted((other for other, seed in beside.items() if seed.isdigit()), key=lambda other: int(beside[other]))
+
+
 def concepts_of(args: argparse.Namespace, data: DataConfig, samples: Samples) -> Sequence[Concept]:
     """The concepts that latents are compared with: those of a file, and what is known of the demo's characters."""
     from jaxsae.demo import dataset
     from jaxsae.features import concepts
 
-    if args.concepts is None and not args.html:
-        return []
     chosen = concepts.load_concepts(args.concepts or concepts.BUILT_IN)
+    if not args.concepts:
+        chosen += concepts.sign_concepts(samples)
     if inputs.is_demo(data.dataset, "dataset"):
         properties = dataset.load_truth(DEMO_TEXT, data.split).properties()
         n = int(samples.real.sum())
@@ -163,10 +176,10 @@ def print_requested(args: argparse.Namespace, inspection: Inspection, path: str)
         out["pattern"] = found.as_json()
     if args.concepts is not None:
         inspect_tables.show_concepts(inspection)
-    if inspection.concepts:
+    if args.concepts is not None or args.html:
         out["concepts_left_out"] = [one.as_json() for one in inspection.left_out]
-    if inspection.concept_scores:
         out["concepts"] = [one.as_json() for one in inspection.concept_scores]
+        out["discoveries"] = [one.as_json() for one in inspection.discoveries]
     if args.feature:
         summaries = [inspection.feature(latent) for latent in args.feature]
         for summary in summaries:

@@ -11,9 +11,9 @@ if TYPE_CHECKING:  # heavy: loaded by the functions that use them
     from collections.abc import Callable, Sequence
 
     from jaxsae.features.causal import CausalEffect
-    from jaxsae.features.detection import DetectionScore
     from jaxsae.features.feature_summary import Context, FeatureSummary
     from jaxsae.features.inspection import CharacterLatents, Inspection, PatternDetectors
+    from jaxsae.features.judge import DetectionScore
 
 
 def show_overview(path: str, inspection: Inspection) -> None:
@@ -32,63 +32,76 @@ def show_overview(path: str, inspection: Inspection) -> None:
         for edge, count in zip(edges[1:], counts, strict=True)
     ]
     terminal.print_table("Features by firing rate", ("a feature fires on", "features", ""), bars)
-    rows: list[Sequence[object]] = [
-        (
-            latent,
-            f"{statistics.rate[latent]:.2%}",
-            f"{statistics.mean[latent]:.4g}",
-            f"{statistics.peak[latent]:.4g}",
-        )
-        for latent in inspection.strongest_latents(10)
-    ]
-    title = "Largest mean among those that fire on at most a tenth"
-    terminal.print_table(title, ("feature", "fires on", "mean", "max"), rows)
+    named, stability = sum(one.clear for one in inspection.captions), inspection.stability
+    line = f"captions {named:,} features have one that predicts where they fire on held-out texts (F1 of 0.5 or more)"
+    if stability is not None:
+        both = int((stability.found == 1).sum())
+        line += f"; {both:,} are found again in all {stability.seeds} other seeds (PW-MCC {stability.pw_mcc:.2f})"
+    terminal.print_wrapped(line, indent=9)
+    rows: list[Sequence[object]] = []
+    for latent in inspection.reading_order[:10]:
+        sizes = f"{statistics.rate[latent]:.2%}", f"{statistics.mean[latent]:.4g}", f"{statistics.peak[latent]:.4g}"
+        seeds = () if stability is None else (f"{stability.found[latent]:.0%}",)
+        rows.append((latent, inspection.captions[latent], *seeds, *sizes))
+    columns = ("feature", "caption", *(() if stability is None else ("in other seeds",)), "fires on", "mean", "max")
+    terminal.print_table("Best predicted by their captions", columns, rows)
 
 
-def score_cells(score: DetectionScore, names: Sequence[str], digits: int) -> list[str]:
+def score_cells(score: DetectionScore, names: Sequence[str]) -> list[str]:
     """Figures of a score as cells of a table."""
-    return [f"{getattr(score, name):.{digits}f}" for name in names]
+    return [f"{getattr(score, name):.2f}" for name in names]
+
+
+def figure(value: float | None) -> str:
+    """A score; a dash where there is none."""
+    return "-" if value is None else f"{value:.2f}"
 
 
 def show_concepts(inspection: Inspection) -> None:
-    """Concept by concept the best latent and chance; then the concepts that cannot be scored, and why."""
-    columns = ["concept", "of the text", "best by AUROC", "AUROC", "chance AUROC"]
-    columns += ["best by F1", "F1", "chance F1", "precision", "recall"]
+    """Concept by concept the best latent and what no SAE made; then the concepts that cannot be scored, and why."""
+    columns = ["concept", "of the text", "n", "best", "run", "95 %", "random", "windows", "neurons"]
+    columns += ["precision", "recall", "char", "word", "AUROC", "caption"]
     rows = []
     for one in inspection.concept_scores:
         if one.concept.about == "spelling":
             continue
-        by_auroc, by_f1 = one.best[0], one.best_f1[0]
-        row: list[object] = [one.name, f"{one.share:.2%}"]
-        row += [by_auroc.latent, *score_cells(by_auroc, ["auroc"], 3), f"{one.chance_auroc:.3f}"]
-        row += [f"{'*' if one.clear else ''}{by_f1.latent}", *score_cells(by_f1, ["f1"], 2), f"{one.chance_f1:.2f}"]
-        rows.append([*row, *score_cells(by_f1, ["precision", "recall"], 2)])
+        best = one.best[0]
+        row: list[object] = [one.name, f"{one.share:.2%}", f"{one.instances:,}"]
+        row += [f"{'*' if one.clear else ''}{best.latent}", f"{best.run:.2f}", f"{best.low:.2f}-{best.high:.2f}"]
+        row += map(figure, (one.random, one.windows, one.neurons))
+        row += score_cells(best, ["precision", "recall", "character", "word", "auroc"])
+        rows.append([*row, inspection.captions[best.latent]])
     terminal.print_table("Chosen on texts of even number, scored on those of odd number", columns, rows)
     for concept, reason in inspection.left_out:
         if concept.about != "spelling":
             terminal.print_wrapped(f"left out  {concept.name}: {reason}", indent=10)
     terminal.print_wrapped(
-        "chance: the best of 256 random directions, chosen and scored alike. *: clearly better by F1. Concepts are "
-        "spellings, not a scholar's labels, but for damage, which the data knows, and those with =, known of the demo."
+        "run: F1 of the precision of characters and the recall of instances, of which there are n. random, windows, "
+        "neurons: the best of as many random directions as features, of windows of three characters, of feed-forward "
+        "neurons, chosen and scored alike. *: clearly better than random directions. Concepts are spellings, not a "
+        "scholar's labels, but for damage, which the data knows, and those with =, known of the demo."
     )
 
 
 def show_pattern(found: PatternDetectors, inspection: Inspection) -> None:
-    """How often the pattern occurs, and the latents that detect it or one of its characters best."""
+    """How often the pattern occurs, and the latents that find it or one of its characters best."""
     n = len(inspection.samples)
     print(f"pattern  {found.pattern!r}: {found.occurrences} times in {found.texts} of {n} texts")
     if not found.detectors:
         print("         too few to choose features on half of the texts and score them on the other half")
         return
-    columns = ("feature", "on", "AUROC", "chance", "precision", "recall", "F1", "fires on")
+    columns = ("feature", "on", "n", "run", "95 %", "random", "windows", "precision", "recall", "fires on", "caption")
     rows: list[Sequence[object]] = []
-    for score, on, chance in found.detectors:
-        figures = [*score_cells(score, ["auroc"], 3), f"{chance:.3f}"]
-        figures += score_cells(score, ["precision", "recall", "f1"], 3)
-        rows.append((score.latent, on, *figures, f"{inspection.statistics.rate[score.latent]:.2%} of all"))
+    for one in found.detectors:
+        score = one.score
+        figures = [f"{score.run:.2f}", f"{score.low:.2f}-{score.high:.2f}", *map(figure, (one.random, one.windows))]
+        figures += score_cells(score, ["precision", "recall"])
+        rate = f"{inspection.statistics.rate[score.latent]:.2%} of all"
+        rows.append((score.latent, one.on, f"{one.instances:,}", *figures, rate, one.caption))
     terminal.print_table("On held-out texts", columns, rows, key=2)
     terminal.print_wrapped(
-        "chosen on texts of even number, scored on those of odd number; chance: the best of 256 random directions"
+        "run: F1 of the precision of characters and the recall of the n occurrences; chosen on texts of even number, "
+        "scored on those of odd number, as are the best random direction and window of three characters"
     )
 
 
@@ -103,10 +116,15 @@ def marked(context: Context) -> tuple[str, str]:
 
 def show_feature(summary: FeatureSummary) -> None:
     """One latent."""
+    print(f"\nfeature {summary.feature}: {summary.caption}")
     print(
-        f"\nfeature {summary.feature}: fires on {summary.fired:,} characters ({summary.firing_rate:.3%}), "
-        f"mean {summary.mean:.4g}, largest {summary.max:.4g}"
+        f"  fires on {summary.fired:,} characters ({summary.firing_rate:.3%}), mean {summary.mean:.4g}, largest "
+        f"{summary.max:.4g}"
     )
+    if found := summary.found_again:
+        times = round(found.share * found.seeds)
+        told = f"found in {times} of {found.seeds} other seeds" if times else "of this seed alone"
+        print(f"  {told} (cosine of the most alike decoder row {found.cosine:.2f}, Jaccard {found.jaccard:.2f})")
     if not summary.fired:
         print("  it never fires on this text")
         return
@@ -128,7 +146,7 @@ def show_feature(summary: FeatureSummary) -> None:
     print_row("in words", summary.by_place, lambda r: f"{r.name} {r.of_firings:.0%}")
     print_row("promotes", summary.promotes, lambda r: f"{r.character!r} {r.effect:+.2f}")
     print_row("suppresses", summary.suppresses, lambda r: f"{r.character!r} {r.effect:+.2f}")
-    print_row("concepts", summary.concepts, lambda r: f"{r.name} {r.auroc:.3f}")
+    print_row("finds", summary.concepts, lambda r: f"{r.name} {r.run:.2f}")
     print_row("fires with", summary.fires_with, lambda r: f"{r.feature} ({r.share:.0%}, {r.lift:.1f} x chance)")
     print_row("nearest", summary.nearest, lambda r: f"{r.feature} ({r.cosine:.2f})")
 

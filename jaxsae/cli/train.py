@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import importlib.util
 import itertools
+import re
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -283,11 +284,28 @@ def say_all(results: list[RunResult], scored_on: str) -> None:
     picture = results[0].file.parent / "sae_pareto.png"
     with atomic_path(picture) as png:
         pareto_plot(png, [(r["layer"], r["l0"], r["fvu"]) for r in reports], scored_on)
+    for line in consistency(results):
+        print(line)
     last = next(result.report for result in reversed(results) if result.trained)
     print(f"trained  {len(results)} SAEs, {last['steps_per_second']:,.0f} steps/s")
     print(f"took     {last['seconds']:.1f} s, peak memory {last['peak_memory_bytes'] / 2**20:,.0f} MiB")
     print(f"wrote    {len(results)} x .pt, .json, .png in {picture.parent}, and {picture.name}")
     say_unaware(reports)
+
+
+def consistency(results: list[RunResult]) -> list[str]:
+    """How alike the SAEs are that differ in their seed alone."""
+    from convert import load_sae
+    from jaxsae.sae.consistency import pw_mcc
+
+    alike: dict[str, list[Path]] = {}
+    for result in results:
+        alike.setdefault(re.sub(r"_seed\d+$", "", result.file.stem), []).append(result.file)
+    return [
+        f"seeds    {stem}: PW-MCC {pw_mcc([load_sae(file).sae for file in files]):.3f} over {len(files)} seeds"
+        for stem, files in alike.items()
+        if len(files) > 1
+    ]
 
 
 def size(text: str) -> int:

@@ -8,18 +8,22 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Int
 
+from jaxsae.features.captions import CLEAR
 from jaxsae.features.causal import CausalEffect
 from jaxsae.features.concept_scores import ConceptScores
 from jaxsae.features.inspection import Inspection, MatchedLatent
-from jaxsae.features.questions import Characters, Family, Layers, Question, Texts
+from jaxsae.features.questions import Characters, Discoveries, Family, Layers, Question, Texts
+from jaxsae.features.stability import SAME_FIRING
 from jaxsae.train.densities import density_counts, edges_spanning
 
 FEW = 20
 """Latents that fire on fewer characters are not counted."""
 NAMED = 3
 """Features that an answer names to look at more closely, at most."""
+SHOWN = 10
+"""Discoveries that are told, at most."""
 SPECIFIC = 0.9
 """A latent is specific to some texts if at least this share of its firings is there."""
 
@@ -47,6 +51,8 @@ class Answer(NamedTuple):
     """The picture's data, as page.js draws them; None: no picture."""
     causal: list[dict[str, Any]] = []  # noqa: RUF012
     """What is restored without each of the features."""
+    points: list[str] = []  # noqa: RUF012
+    """A sentence for each feature."""
 
     def as_json(self) -> dict[str, Any]:
         """As page.js reads it."""
@@ -56,8 +62,11 @@ class Answer(NamedTuple):
 def answers(inspections: Sequence[Inspection], asked: Sequence[Question], matches: Matches) -> list[Answer]:
     """Answer each question; of several layers, a concept is answered for the layer that detects it best."""
     found = [answer(inspections, question, matches) for question in asked]
-    effects = _effects_of_removal(inspections, [feature for one in found for feature in one.features])
-    return [one._replace(causal=[effects[feature] for feature in one.features if feature in effects]) for one in found]
+    # a pass over the damaged text for each: of the discoveries, which are many, nothing is removed
+    effects = _effects_of_removal(inspections, [f for one in found if not one.points for f in one.features])
+    return [
+        one if one.points else one._replace(causal=[effects[f] for f in one.features if f in effects]) for one in found
+    ]
 
 
 def answer(inspections: Sequence[Inspection], question: Question, matches: Matches) -> Answer:
@@ -69,6 +78,8 @@ def answer(inspections: Sequence[Inspection], question: Question, matches: Match
             return about_texts(inspections, question)
         case Family():
             return about_family(inspections, question)
+        case Discoveries():
+            return about_discoveries(inspections, question)
         case Layers():
             return (
                 about_one_layer(inspections[0], question)
@@ -98,9 +109,9 @@ def _removal(layer: int, effect: CausalEffect) -> dict[str, Any]:
 
 
 def _best_layer(inspections: Sequence[Inspection], concept: str) -> tuple[Inspection, ConceptScores] | None:
-    """The layer whose best latent has the highest F1 for a concept, and the scores; None where it is never scored."""
+    """The layer whose best latent has the highest run score for a concept; None where it is never scored."""
     scored = [(inspection, scores) for inspection in inspections if (scores := inspection.scores_of(concept))]
-    return max(scored, key=lambda pair: pair[1].best_f1[0].f1) if scored else None
+    return max(scored, key=lambda pair: pair[1].best[0].run) if scored else None
 
 
 def _first_scored(
@@ -110,31 +121,64 @@ def _first_scored(
     return next((found for concept in concepts if (found := _best_layer(inspections, concept))), None)
 
 
-def _firings_on(inspection: Inspection, concept: str) -> tuple[Float[np.ndarray, " d_sae"], int]:
-    """(on how many characters with a concept each latent fires, how many such characters there are)."""
-    assert inspection.statistics.histograms is not None
-    group = 1 + [one.name for one in inspection.concepts].index(concept)
-    firings = inspection.statistics.histograms.counts[:, group].sum(axis=(0, 2)).astype(float)
-    return firings, int(inspection.statistics.group_rows[:, group].sum())
+class Firing(NamedTuple):
+    """How each latent's firings on the judged characters are spread over those with a concept and those without."""
+
+    fired: Int[np.ndarray, " d_sae"]
+    on: Int[np.ndarray, " d_sae"]
+    """Firings on characters with the concept."""
+    characters: int
+    """Number of those characters."""
 
 
-def best_detector_sentence(scores: ConceptScores, layer: int, characters: str) -> str:
-    """How well the best latent detects a concept, and whether that is better than chance."""
-    best, chance = scores.best_f1[0], scores.chance_f1
-    sentence = (
-        f"Feature {best.latent} of layer {layer} tells {characters} best: above its threshold it fires on "
-        f"{best.recall:.0%} of them, and {best.precision:.0%} of the characters it then fires on are such "
-        f"(F1 {best.f1:.2f}; the best random direction reaches {chance:.2f})."
+def _firing(inspection: Inspection, concept: str) -> Firing:
+    number = [one.name for one in inspection.marked.concepts].index(concept)
+    firings = inspection.statistics.firings
+    has = inspection.marked.has[number]
+    fired, on = (
+        np.bincount(columns, minlength=firings.columns)
+        for columns in (firings.column, firings.column[has[firings.row]])
     )
-    if scores.clear:
-        return sentence
-    if best.f1 > chance:
-        return f"{sentence} That is not clearly better than chance: no clear feature."
-    return f"No clear feature. {sentence}"
+    return Firing(fired, on, int((has & firings.judged).sum()))
+
+
+def beside(scores: ConceptScores) -> str:
+    """What finds a concept without an SAE."""
+    others = (
+        ("the best random direction", scores.random),
+        (f"window of text ({scores.window!r})", scores.windows),
+        ("neuron", scores.neurons),
+    )
+    return ", ".join(f"{name} {score:.2f}" for name, score in others if score is not None)
+
+
+def score_of(scores: ConceptScores) -> str:
+    """The run score of the best latent with its interval, and what stands beside it."""
+    best = scores.best[0]
+    return f"run score {best.run:.2f}, {best.low:.2f} to {best.high:.2f}; {beside(scores)}"
+
+
+TRY_NEXT = "More text, another layer or a wider SAE may show one."
+
+
+def best_detector_sentence(inspection: Inspection, scores: ConceptScores, characters: str) -> str:
+    """How well the best latent finds a concept, and whether that is better than chance."""
+    if not scores.enough:
+        return f"There are {scores.instances} {characters} in the texts on which is scored, too few to say."
+    best = scores.best[0]
+    caption = inspection.captions[best.latent]
+    sentence = (
+        f"Feature {best.latent} of layer {inspection.layer} ({caption}) finds {characters} best: at its threshold "
+        f"{best.precision:.0%} of the characters on which it fires are such, and it finds {best.recall:.0%} of their "
+        f"{scores.instances:,} stretches ({score_of(scores)})."
+    )
+    if not scores.clear:
+        return f"No clear feature. {sentence} {TRY_NEXT}"
+    return sentence if best.run > scores.beaten else f"{sentence} What is no feature finds them as well or better."
 
 
 def _best_features(layer: int, scores: ConceptScores, count: int) -> list[Feature]:
-    return [Feature(layer, score.latent) for score in scores.best_f1[:count]]
+    return [Feature(layer, score.latent) for score in scores.best[:count]]
 
 
 def _without_features(question: str, sentence: str) -> Answer:
@@ -147,13 +191,12 @@ def about_characters(inspections: Sequence[Inspection], question: Characters) ->
     if not found:
         return _without_features(question.title, question.missing)
     inspection, scores = found
-    firings, n = _firings_on(inspection, scores.name)
-    fired = inspection.statistics.fired
+    fired, firings, n = _firing(inspection, scores.name)
     enough = fired >= FEW
     precision = firings / np.maximum(fired, 1)
     only, never = int((enough & (precision >= 0.9)).sum()), int((enough & (precision <= 0.02)).sum())
     sentences = [
-        best_detector_sentence(scores, inspection.layer, question.characters),
+        best_detector_sentence(inspection, scores, question.characters),
         f"{scores.share:.0%} {question.share}. Of {int(enough.sum()):,} features that fire at least {FEW} times, "
         f"{only} fire on {question.characters} nine times out of ten or more, {never} practically never.",
     ]
@@ -185,16 +228,16 @@ def about_texts(inspections: Sequence[Inspection], question: Texts) -> Answer:
         return _without_features(question.title, question.missing)
     inspection, scores = found
     layer = inspection.layer
-    firings, n = _firings_on(inspection, scores.name)
-    fired, base = inspection.statistics.fired, n / inspection.statistics.rows
+    fired, firings, _ = _firing(inspection, scores.name)
+    base = scores.share
     share = firings / np.maximum(fired, 1)
     enough = fired >= FEW
     inside, outside = enough & (share >= SPECIFIC), enough & (share <= 1 - SPECIFIC)
-    sentences = [best_detector_sentence(scores, layer, f"characters of {question.texts}")]
+    sentences = [best_detector_sentence(inspection, scores, f"words of {question.texts}")]
     if more := question.more.get(scores.name):
         sentences.append(more.note)
         if other := inspection.scores_of(more.other_concept):
-            sentences.append(best_detector_sentence(other, layer, f"characters of {more.other_texts}"))
+            sentences.append(best_detector_sentence(inspection, other, f"words of {more.other_texts}"))
     sentences.append(
         f"{base:.0%} of the characters stand in {question.texts}. Of {int(enough.sum()):,} features that fire at least "
         f"{FEW} times, {int(inside.sum())} have at least {SPECIFIC:.0%} of their firings there, "
@@ -229,22 +272,19 @@ def about_family(inspections: Sequence[Inspection], question: Family) -> Answer:
     found = [best for name in names if (best := _best_layer(inspections, name))]
     if not found:
         return _without_features(question.title, question.missing)
-    ranked = sorted(found, key=lambda pair: -pair[1].best_f1[0].f1)
+    ranked = sorted(found, key=lambda pair: -pair[1].best[0].run)
     clear = [(inspection, scores) for inspection, scores in ranked if scores.clear]
     unclear = [scores.name for _, scores in ranked if not scores.clear]
-    if clear:
-        listed = "; ".join(
-            f"{scores.concept.title}: feature {scores.best_f1[0].latent} of layer {inspection.layer}, F1 "
-            f"{scores.best_f1[0].f1:.2f} (chance {scores.chance_f1:.2f})"
-            for inspection, scores in clear[:NAMED]
+    sentences = [f"{len(clear)} of {len(found)} {question.members} have a clear feature."]
+    for inspection, scores in clear[:NAMED]:
+        latent = scores.best[0].latent
+        sentences.append(
+            f"{scores.concept.title}: feature {latent} of layer {inspection.layer} ({inspection.captions[latent]}), "
+            f"{score_of(scores)}; {scores.instances:,} instances."
         )
-        sentences = [f"{len(clear)} of {len(found)} {question.members} have a clear feature. {listed}."]
-    else:
-        inspection, scores = ranked[0]
-        sentences = [
-            f"No clear feature for any of {len(found)} {question.members}.",
-            best_detector_sentence(scores, inspection.layer, f"{scores.concept.title}: its characters"),
-        ]
+    if not clear:
+        inspection, scores = next((pair for pair in ranked if pair[1].enough), ranked[0])
+        sentences.append(best_detector_sentence(inspection, scores, f"instances of {scores.concept.title}"))
     if clear and unclear:
         more = f" and {len(unclear) - 8} more" if len(unclear) > 8 else ""
         sentences.append(f"No clear feature: {', '.join(unclear[:8])}{more}.")
@@ -256,11 +296,11 @@ def about_family(inspections: Sequence[Inspection], question: Family) -> Answer:
             for inspection, scores in clear[:NAMED] or ranked[:1]
             for feature in _best_features(inspection.layer, scores, 1)
         ],
-        caption=f"F1 of the best feature for each {question.member}, beside the best random direction.",
+        caption=f"Run score of the best feature for each {question.member}, beside the best random direction.",
         chart={
             "kind": "dumbbell",
             "rows": [
-                [scores.name, round(scores.best_f1[0].f1, 3), round(scores.chance_f1, 3)] for _, scores in ranked[:16]
+                [scores.name, round(scores.best[0].run, 3), round(scores.random or 0.0, 3)] for _, scores in ranked[:16]
             ],
         },
     )
@@ -289,50 +329,121 @@ def about_one_layer(inspection: Inspection, question: Layers) -> Answer:
 
 
 def about_layers(inspections: Sequence[Inspection], question: Layers, matches: Matches) -> Answer:
-    """How well each layer detects the concepts, and how many latents of a layer are found again in the next."""
-    layers = [inspection.layer for inspection in inspections]
-    by_concept: dict[str, dict[int, float]] = {}
-    for inspection in inspections:
-        for scores in inspection.concept_scores:
-            by_concept.setdefault(scores.name, {})[inspection.layer] = scores.best[0].auroc
-    everywhere = {name: aurocs for name, aurocs in by_concept.items() if len(aurocs) == len(layers)}
-    by_growth = sorted(everywhere, key=lambda name: everywhere[name][layers[-1]] - everywhere[name][layers[0]])
-    sentences = [_growth_sentence(layers, everywhere, by_growth)] if by_growth else []
+    """Which named features of a layer are found again in the next, which vanish there and which are new."""
+    sentences, named, rows = [], [], []
     for (one, following), match in zip(itertools.pairwise(inspections), matches, strict=True):
-        frequent = [matched for matched, fired in zip(match, one.statistics.fired, strict=True) if fired >= FEW]
-        if frequent:
-            sentences.append(_match_sentence(one.layer, following.layer, frequent))
-    shown = [*by_growth[-5:], *by_growth[:3]] if len(by_growth) > 8 else by_growth
-    points = [[layer, name, round(everywhere[name][layer], 4)] for name in shown for layer in layers]
+        change = change_of_named(one, following, match)
+        sentences.append(_change_sentence(one, following, change))
+        rows.append([f"{one.layer} to {following.layer}", *map(len, change)])
+        named += [Feature(one.layer, latent) for latent in (*change.persist[:1], *change.vanish[:1])]
+        named += [Feature(following.layer, latent) for latent in change.appear[:1]]
     return Answer(
         question.title,
-        sentences or ["No concept occurs often enough in both halves of the texts."],
-        [],
-        caption="AUROC of the best feature, of the concepts that grow and fall most.",
-        chart={"kind": "lines", "points": points},
+        sentences,
+        named,
+        caption="Features whose caption predicts them: found again in the next layer, not found again, new there.",
+        chart={"kind": "changes", "rows": rows},
     )
 
 
-def _growth_sentence(layers: Sequence[int], aurocs: dict[str, dict[int, float]], by_growth: Sequence[str]) -> str:
-    """The median of the best AUROC in each layer, and the concepts for which it grows and falls most."""
+class Change(NamedTuple):
+    """What becomes of the named features of a layer, those that are best read first."""
 
-    def from_to(name: str) -> str:
-        return f"{name} ({aurocs[name][layers[0]]:.2f} to {aurocs[name][layers[-1]]:.2f})"
+    persist: list[int]
+    """Latents of the layer with a partner in the next that fires on at least half of the same characters."""
+    vanish: list[int]
+    """Latents of the layer without one."""
+    appear: list[int]
+    """Latents of the next layer that are no such partner of any latent of the layer."""
 
-    medians = [float(np.median([of_concept[layer] for of_concept in aurocs.values()])) for layer in layers]
-    listed = ", ".join(f"layer {layer} {median:.2f}" for layer, median in zip(layers, medians, strict=True))
+
+def change_of_named(one: Inspection, following: Inspection, match: Sequence[MatchedLatent]) -> Change:
+    """Of the latents with a caption that predicts them and enough firings."""
+
+    def named(inspection: Inspection) -> list[int]:
+        fired = inspection.statistics.fired
+        return [i for i in inspection.reading_order if inspection.captions[i].clear and fired[i] >= FEW]
+
+    assert one.cofiring_with_next is not None
+    either = one.statistics.fired[:, None] + following.statistics.fired[None] - one.cofiring_with_next
+    has_partner = (one.cofiring_with_next / np.maximum(either, 1) >= SAME_FIRING).any(axis=0)
+    of_one = named(one)
+    return Change(
+        [i for i in of_one if match[i].jaccard >= SAME_FIRING],
+        [i for i in of_one if match[i].jaccard < SAME_FIRING],
+        [i for i in named(following) if not has_partner[i]],
+    )
+
+
+def _change_sentence(one: Inspection, following: Inspection, change: Change) -> str:
+    """How many named features persist, vanish and appear, with examples."""
+
+    def examples(inspection: Inspection, latents: Sequence[int]) -> str:
+        listed = "; ".join(f"{i}, {inspection.captions[i].text}" for i in latents[:NAMED])
+        return f" ({listed})" if listed else ""
+
+    persist, vanish, appear = change
     return (
-        f"The best feature's AUROC, median over {len(aurocs)} concepts: {listed}. From layer {layers[0]} to "
-        f"{layers[-1]} it grows most for {from_to(by_growth[-1])} and falls most for {from_to(by_growth[0])}."
+        f"From layer {one.layer} to {following.layer}, of {len(persist) + len(vanish):,} named features "
+        f"{len(persist):,} are found again{examples(one, persist)} and {len(vanish):,} are not"
+        f"{examples(one, vanish)}; {len(appear):,} are new{examples(following, appear)}."
     )
 
 
-def _match_sentence(layer: int, following: int, matched: Sequence[MatchedLatent]) -> str:
-    """How many latents have a partner in the next layer, and how similar the partners are."""
-    cosine, jaccard = (float(np.median([getattr(one, key) for one in matched])) for key in ("cosine", "jaccard"))
-    kept = sum(one.jaccard >= 0.5 for one in matched) / len(matched)
+def about_discoveries(inspections: Sequence[Inspection], question: Discoveries) -> Answer:
+    """The strongest named features, each with what it beats."""
+    found = [(inspection, scores) for inspection in inspections for scores in inspection.discoveries]
+    found = sorted(found, key=lambda pair: pair[1].beaten - pair[1].best[0].run)[:SHOWN]
+    if not found:
+        return _without_features(question.title, f"{question.missing} {TRY_NEXT}")
+    sentences = [_summary_sentence(inspection) for inspection in inspections]
+    features = [Feature(inspection.layer, scores.best[0].latent) for inspection, scores in found]
+    return Answer(
+        question.title,
+        sentences,
+        features,
+        caption="Run score of each on held-out texts with its 95 % interval, beside the best of what is no feature.",
+        chart={
+            "kind": "dumbbell",
+            "rows": [
+                [f"{feature.feature}, {_short(scores.name)}", round(scores.best[0].run, 3), round(scores.beaten, 3)]
+                for feature, (_, scores) in zip(features, found, strict=True)
+            ],
+        },
+        points=[discovery_sentence(inspection, scores) for inspection, scores in found],
+    )
+
+
+def _short(text: str, most: int = 28) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def _summary_sentence(inspection: Inspection) -> str:
+    """How many features have a caption that predicts them, and how many other seeds have too."""
+    alive = int((inspection.statistics.fired > 0).sum())
+    clear = sum(caption.clear for caption in inspection.captions)
+    sentence = (
+        f"Layer {inspection.layer}: of {alive:,} features that fire, {clear:,} ({clear / max(alive, 1):.0%}) have a "
+        f"caption that predicts their firing on held-out texts (F1 of {CLEAR} or more)."
+    )
+    stability = inspection.stability
+    if stability is None:
+        return sentence
+    share = float((stability.found[inspection.statistics.fired > 0] == 1).mean())
     return (
-        f"From layer {layer} to {following}: {kept:.0%} of the features have a partner that fires "
-        f"on at least half of the same characters (median Jaccard {jaccard:.2f}; median cosine of the most alike "
-        f"decoder row {cosine:.2f})."
+        f"{sentence} {share:.0%} are found again in all {stability.seeds} other seeds (PW-MCC {stability.pw_mcc:.2f})."
     )
+
+
+def discovery_sentence(inspection: Inspection, scores: ConceptScores) -> str:
+    """One discovery: what the feature fires on, how well, and what it beats."""
+    best = scores.best[0]
+    sentence = (
+        f"{scores.name}: at its threshold {best.precision:.0%} of its firings are on them, and it finds "
+        f"{best.recall:.0%} of their {scores.instances:,} stretches ({score_of(scores)})."
+    )
+    if inspection.stability is None:
+        return sentence
+    seeds = inspection.stability.seeds
+    times = round(float(inspection.stability.found[best.latent]) * seeds)
+    return f"{sentence} {'Of this seed alone' if not times else f'Found in {times} of {seeds} other seeds'}."

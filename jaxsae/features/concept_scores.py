@@ -1,49 +1,73 @@
-"""How well an SAE's latents detect each concept, beside the best of many random directions."""
+"""How well an SAE's latents find each concept, beside what finds it without an SAE."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
-from jaxsae.features import detection
+from jaxsae.features import judge
+from jaxsae.features.baselines import Baselines
 from jaxsae.features.concepts import Concept
-from jaxsae.features.detection import DetectionScore
-from jaxsae.features.statistics import LatentStatistics
+from jaxsae.features.firings import Firings
+from jaxsae.features.judge import DetectionScore, Judgement
+from jaxsae.features.judged_text import JudgedText, MarkedRows
 
-CLEAR_MARGIN, CLEAR_F1 = 0.05, 0.3
-"""A latent detects a concept clearly if its F1 is at least `CLEAR_F1` and this margin above a random direction's."""
+CLEAR_SCORE = 0.3
+"""A latent finds a concept clearly if its run score is at least this, and its interval lies above random directions."""
 LEAST = 10
 """Characters with a concept that each half of the texts must have, for the concept to be scored."""
+ENOUGH = 50
+"""Held-out instances from which on a sentence is made of a score."""
 
 
 class ConceptScores(NamedTuple):
-    """How well latents detect one concept: chosen on the texts of even number, scored on those of odd number."""
+    """How well latents find one concept: chosen on the texts of even number, scored on those of odd number."""
 
     concept: Concept
     characters: int
     """Characters of the text that have the concept, and `share`, their share of all characters."""
     share: float
+    instances: int
+    """Stretches of words with the concept in the texts on which is scored."""
     best: list[DetectionScore]
-    """The latents with the best AUROC, best first."""
-    best_f1: list[DetectionScore]
-    """The latents with the best F1, best first."""
-    chance_auroc: float
-    """AUROC of the best random direction."""
-    chance_f1: float
-    """F1 of the best random direction, which need not be the same one."""
-    clear: bool
-    """Whether a latent has a clearly better F1 than chance."""
-    aurocs: Float[np.ndarray, " d_sae"]
-    """AUROC of every latent; 0.5 where it cannot be measured."""
+    """The latents with the best run score where they were chosen, best first."""
+    random: float | None
+    """Run score of the best random direction; None: baselines were not asked for."""
+    windows: float | None
+    """Of the best window of three characters, and `window`, that window."""
+    window: str | None
+    neurons: float | None
+    """Of the best feed-forward neuron; None also where the model does not show them."""
+    run: Float[np.ndarray, " d_sae"]
+    """Held-out run score of every latent."""
 
     @property
     def name(self) -> str:
         """The concept's name."""
         return self.concept.name
 
+    @property
+    def enough(self) -> bool:
+        """Whether there are so many held-out instances that the score may be told in words."""
+        return self.instances >= ENOUGH
+
+    @property
+    def clear(self) -> bool:
+        """Whether the best latent finds the concept, clearly better than the best random direction."""
+        best = self.best[0]
+        return self.enough and best.run >= CLEAR_SCORE and best.low > (self.random or 0.0)
+
+    @property
+    def beaten(self) -> float:
+        """The best run score of what is no latent."""
+        return max(score or 0.0 for score in (self.random, self.windows, self.neurons))
+
     def as_json(self) -> dict[str, Any]:
-        """All but the AUROC of every latent."""
+        """All but the score of every latent."""
         return {
             "name": self.concept.name,
             "about": self.concept.about,
@@ -51,9 +75,12 @@ class ConceptScores(NamedTuple):
             "source": self.concept.source,
             "characters": self.characters,
             "share": self.share,
+            "instances": self.instances,
             "best": [score.as_json() for score in self.best],
-            "best_f1": [score.as_json() for score in self.best_f1],
-            "chance": {"auroc": self.chance_auroc, "f1": self.chance_f1},
+            "random": self.random,
+            "windows": self.windows,
+            "window": self.window,
+            "neurons": self.neurons,
             "clear": self.clear,
         }
 
@@ -69,57 +96,79 @@ class LeftOut(NamedTuple):
         return {"name": self.concept.name, "reason": self.reason}
 
 
+@dataclass(frozen=True)
+class MarkedText:
+    """A text, and which concepts its characters have."""
+
+    text: JudgedText
+    concepts: Sequence[Concept]
+    has: Bool[np.ndarray, "concepts n"]
+
+    @cached_property
+    def left_out(self) -> list[LeftOut]:
+        """The concepts that cannot be scored."""
+        return [LeftOut(one, reason) for one, reason in zip(self.concepts, self._reasons, strict=True) if reason]
+
+    @cached_property
+    def _reasons(self) -> list[str | None]:
+        return [self._why_left_out(has) for has in self.has]
+
+    @cached_property
+    def scored(self) -> Int[np.ndarray, " scored"]:
+        """The numbers of those that can."""
+        return np.array([i for i, reason in enumerate(self._reasons) if reason is None], int)
+
+    @cached_property
+    def halves(self) -> tuple[MarkedRows, MarkedRows]:
+        """The characters of the two halves, with the concepts that can be scored."""
+        return judge.halves(self.text, self.has[self.scored], np.ones(len(self.text), bool))
+
+    def _why_left_out(self, has: Bool[np.ndarray, " n"]) -> str | None:
+        """The reason why a concept cannot be scored; None: it can."""
+        each = [int((has & (self.text.half == half)).sum()) for half in (0, 1)]
+        if min(each) < LEAST:
+            of_half = " and ".join(f"{n:,}" for n in each)
+            return f"{sum(each):,} characters ({of_half}), at least {LEAST} in each half of the texts are needed"
+        if any(n == (self.text.half == half).sum() for half, n in enumerate(each)):
+            return "every character of half of the texts has it, some without it are needed"
+        return None
+
+
 def concept_scores(
-    statistics: LatentStatistics, concepts: Sequence[Concept], count: int = 5
-) -> tuple[list[ConceptScores], list[LeftOut]]:
-    """(the scores of the concepts that both halves of the texts have, the concepts that are left out).
+    firings: Firings,
+    marked: MarkedText,
+    baselines: Baselines | None = None,
+    count: int = 5,
+    latents: Mapping[int, int] = MappingProxyType({}),
+) -> list[ConceptScores]:
+    """The scores of the concepts that both halves of the texts have.
 
     Args:
-      statistics: of a pass over the text in which these concepts were counted, in this order.
+      firings: of an SAE's latents on the text.
+      baselines: of the same concepts, on the same text.
       count: of how many latents the scores are given for each concept.
+      latents: number of a concept -> the one latent that is scored on it, in place of the best.
     """
-    scored, left_out = [], []
-    for number, concept in enumerate(concepts):
-        reason = _why_left_out(statistics.group_rows[:, 1 + number], statistics.group_rows[:, 0])
-        if reason:
-            left_out.append(LeftOut(concept, reason))
-        else:
-            scored.append(_scores(statistics, number, concept, count))
-    return scored, left_out
-
-
-def _scores(statistics: LatentStatistics, number: int, concept: Concept, count: int) -> ConceptScores:
-    histograms, chance, group_rows = statistics.histograms, statistics.chance, statistics.group_rows
-    assert histograms is not None
-    assert chance is not None
-    characters = int(group_rows[:, 1 + number].sum())
-    best, best_f1 = (detection.best_detectors(histograms, group_rows, number, count, by) for by in ("auroc", "f1"))
-    by_auroc, by_f1 = (detection.best_detectors(chance, group_rows, number, 1, by)[0] for by in ("auroc", "f1"))
-    f1 = best_f1[0].f1
-    aurocs = detection.binned_counts(histograms, group_rows, 1, 1 + number).aurocs()
-    return ConceptScores(
-        concept=concept,
-        characters=characters,
-        share=float(characters / group_rows[:, 0].sum()),
-        best=best,
-        best_f1=best_f1,
-        chance_auroc=by_auroc.auroc,
-        chance_f1=by_f1.f1,
-        clear=bool(f1 >= CLEAR_F1 and f1 >= by_f1.f1 + CLEAR_MARGIN),
-        aurocs=np.nan_to_num(aurocs, nan=0.5),
-    )
-
-
-def _why_left_out(with_concept: Int[np.ndarray, " halves"], every: Int[np.ndarray, " halves"]) -> str | None:
-    """The reason why a concept cannot be scored; None: it can.
-
-    Args:
-      with_concept: number of characters that have it, in each half of the texts.
-      every: number of all characters, in each half.
-    """
-    if (with_concept < LEAST).any():
-        each = " and ".join(f"{n:,}" for n in with_concept)
-        return f"{int(with_concept.sum()):,} characters ({each}), at least {LEAST} in each half of the texts are needed"
-    if (with_concept == every).any():
-        return "every character of half of the texts has it, some without it are needed"
-    return None
+    used = firings.judged
+    halves = marked.halves if used.all() else judge.halves(marked.text, marked.has[marked.scored], used)
+    choose, score, edges = judge.sparse_halves(firings, marked.text, halves, used)
+    judged: Judgement = judge.judge(choose, score, halves)
+    out = []
+    for p, number in enumerate(marked.scored.tolist()):
+        chosen = [latents[number]] if number in latents else judged.best(p, count)
+        best = [judge.detection_score(judged, p, latent, score, edges) for latent in chosen]
+        out.append(
+            ConceptScores(
+                concept=marked.concepts[number],
+                characters=int(marked.has[number].sum()),
+                share=float(marked.has[number].mean()),
+                instances=len(halves[1].starts[p]),
+                best=best,
+                random=float(baselines.random.run[p]) if baselines else None,
+                windows=float(baselines.windows.run[p]) if baselines else None,
+                window=baselines.window_texts[baselines.windows.column[p]] if baselines else None,
+                neurons=float(baselines.neurons.run[p]) if baselines and baselines.neurons else None,
+                run=judged.run[p],
+            )
+        )
+    return out

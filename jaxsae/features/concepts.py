@@ -2,6 +2,7 @@
 
 import re
 import tomllib
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +16,8 @@ from jaxsae.files import read_text
 from jaxsae.text.samples import Samples
 
 BUILT_IN = Path(__file__).with_name("concepts.toml")
-ABOUT = ("damage", "language", "morphology", "writing", "formula")
-LABELS = ("damage", "after damage")
+ABOUT = ("damage", "language", "letter", "sign", "morphology", "writing", "formula")
+LABELS = ("damage", "damage alone", "damage span", "after damage")
 MAX_PATTERN = 40
 """Characters of a spelling, at most: each of them is one more concept to count."""
 _KEYS = {"about", "title", "pattern", "unless", "labels"}
@@ -53,10 +54,14 @@ class Concept:
 
     def holds_at(self, true_text: str, damaged: Bool[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
         """Which characters of one text have the property; `truth` is not asked."""
-        if self.labels == "damage":
-            return damaged
-        if self.labels == "after damage":
-            return ~damaged & np.concatenate([[False], damaged[:-1]])
+        if self.labels is not None:
+            before, behind = (np.concatenate(part) for part in (([False], damaged[:-1]), (damaged[1:], [False])))
+            return {
+                "damage": damaged,
+                "damage alone": damaged & ~before & ~behind,
+                "damage span": damaged & (before | behind),
+                "after damage": ~damaged & before,
+            }[self.labels]
         has = np.zeros(len(true_text), bool)
         if self.pattern is None:
             return has
@@ -118,6 +123,21 @@ def spelling_concepts(spelling: str) -> list[Concept]:
         pattern = re.compile(f"(?<={before}){re.escape(character)}(?={after})")
         out.append(Concept(f"{spelling} {i}", "spelling", f"{spelling[:i]}[{character}]{spelling[i + 1 :]}", pattern))
     return out
+
+
+def sign_concepts(samples: Samples, count: int = 20) -> list[Concept]:
+    """Concepts of the commonest signs of a text: each wherever it stands between hyphens, stops and spaces."""
+    signs: Counter[str] = Counter()
+    for sample in range(len(samples)):
+        signs.update(_SIGN.findall(true_text(samples, sample)[0]))
+    return [
+        Concept(f"sign {sign}", "sign", f"the sign {sign}", re.compile(rf"(?<![^\s.-]){re.escape(sign)}(?![^\s.-])"))
+        for sign, _ in signs.most_common(count)
+    ]
+
+
+_SIGN = re.compile(r"[^\W\d_]{2,}")
+"""Two letters or more: what a single letter tells is in the captions."""
 
 
 def concepts_from_truth(

@@ -6,10 +6,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from jaxsae.features import detection
+from jaxsae.features import relations
+from jaxsae.features.captions import Caption
 from jaxsae.features.concept_scores import ConceptScores
 from jaxsae.features.concepts import true_text
 from jaxsae.features.contexts import AFTER, BEFORE, Contexts
+from jaxsae.features.stability import Stability
 from jaxsae.features.statistics import WORD_POSITIONS, LatentStatistics
 from jaxsae.text.samples import Samples
 
@@ -55,11 +57,28 @@ class Companion(NamedTuple):
     """`share` over the other latent's own firing rate."""
 
 
-class ConceptAUROC(NamedTuple):
-    """How well a latent separates the characters with a concept from the others."""
+LEAST_RUN = 0.2
+"""Run score from which a concept is named beside a latent."""
+
+
+class FoundConcept(NamedTuple):
+    """How well a latent finds a concept, on texts on which its threshold was not chosen."""
 
     name: str
-    auroc: float
+    run: float
+    """The run score."""
+
+
+class FoundAgain(NamedTuple):
+    """Whether SAEs of other seeds have the latent too."""
+
+    seeds: int
+    """Number of other SAEs."""
+    share: float
+    """Share of them that have it, by its direction or by its firing."""
+    cosine: float
+    """Mean cosine of the most similar decoder row, and `jaccard`, mean Jaccard index of the most similar firing."""
+    jaccard: float
 
 
 class LogitEffect(NamedTuple):
@@ -80,6 +99,10 @@ class FeatureSummary(NamedTuple):
     """What is known of one latent."""
 
     feature: int
+    caption: Caption
+    """What it fires on, in words."""
+    found_again: FoundAgain | None
+    """In other seeds; None: there are no others."""
     firing_rate: float
     """Share of the characters on which it fires."""
     mean: float
@@ -94,8 +117,8 @@ class FeatureSummary(NamedTuple):
     by_character: list[FiringShare]
     by_place: list[FiringShare]
     fires_with: list[Companion]
-    concepts: list[ConceptAUROC]
-    """The concepts with the best AUROC, of those above 0.6."""
+    concepts: list[FoundConcept]
+    """The concepts that it finds best."""
     promotes: list[LogitEffect]
     suppresses: list[LogitEffect]
     nearest: list[Neighbour]
@@ -104,6 +127,9 @@ class FeatureSummary(NamedTuple):
         """As `jaxsae inspect --json` writes it."""
         return {
             "feature": self.feature,
+            "caption": str(self.caption),
+            "caption_figures": self.caption.as_json(),
+            "found_again": self.found_again._asdict() if self.found_again else None,
             "firing_rate": self.firing_rate,
             "mean": self.mean,
             "max": self.max,
@@ -126,13 +152,12 @@ def _dicts(rows: Sequence[Any]) -> list[dict[str, Any]]:
 
 def value_histogram(statistics: LatentStatistics, latent: int) -> tuple[list[float], list[int]]:
     """(lower edges, counts) of a latent's values above 0, eight bins an octave, without the empty bins at the ends."""
-    assert statistics.histograms is not None
-    counts = statistics.histograms.counts[:, 0, latent].sum(axis=0)
+    counts = statistics.histogram.counts[latent]
     filled = np.flatnonzero(counts)
     if not len(filled):
         return [], []
     part = slice(filled[0], filled[-1] + 1)
-    return statistics.histograms.edges()[part].tolist(), counts[part].tolist()
+    return statistics.histogram.edges()[part].tolist(), counts[part].tolist()
 
 
 def _context(samples: Samples, contexts: Contexts, slot: int, latent: int, level: str) -> Context:
@@ -193,10 +218,22 @@ def promoted_and_suppressed(
     return ranked[:count], ranked[::-1][:count]
 
 
-def concepts_of_latent(scores: Sequence[ConceptScores], latent: int) -> list[ConceptAUROC]:
-    """The concepts that a latent separates best by AUROC; at most five, and only those above 0.6."""
-    ranked = sorted(scores, key=lambda one: -one.aurocs[latent])[:5]
-    return [ConceptAUROC(one.name, float(one.aurocs[latent])) for one in ranked if one.aurocs[latent] > 0.6]
+def concepts_of_latent(scores: Sequence[ConceptScores], latent: int) -> list[FoundConcept]:
+    """The concepts that a latent finds best by run score; at most five, and only those from `LEAST_RUN` on."""
+    ranked = sorted(scores, key=lambda one: -one.run[latent])[:5]
+    return [FoundConcept(one.name, float(one.run[latent])) for one in ranked if one.run[latent] >= LEAST_RUN]
+
+
+def found_again(stability: Stability | None, latent: int) -> FoundAgain | None:
+    """What SAEs of other seeds have of a latent."""
+    if stability is None:
+        return None
+    return FoundAgain(
+        stability.seeds,
+        float(stability.found[latent]),
+        float(stability.cosine[latent]),
+        float(stability.jaccard[latent]),
+    )
 
 
 def feature_summary(
@@ -204,6 +241,8 @@ def feature_summary(
     statistics: LatentStatistics,
     latent: int,
     *,
+    caption: Caption,
+    stability: Stability | None,
     character_names: Sequence[str],
     scores: Sequence[ConceptScores],
     output_names: Sequence[str],
@@ -214,10 +253,12 @@ def feature_summary(
     """Everything known of one latent; `Inspection.feature` gives what is needed for it.
 
     Args:
+      caption: of the latent.
+      stability: of the SAE.
       character_names: of `statistics.character_ids`.
       scores: those of all concepts.
       output_names: the characters that `direct_logits` has a column for.
-      nearest: as `detection.nearest` gives it.
+      nearest: as `relations.nearest` gives it.
       strongest: how many of the strongest contexts are shown, at most.
     """
     fired = int(statistics.fired[latent])
@@ -226,6 +267,8 @@ def feature_summary(
     by_character, by_place = statistics.by_character[:, latent], statistics.by_place[:, latent]
     return FeatureSummary(
         feature=latent,
+        caption=caption,
+        found_again=found_again(stability, latent),
         firing_rate=float(statistics.rate[latent]),
         mean=float(statistics.mean[latent]),
         max=float(statistics.peak[latent]),
@@ -235,7 +278,7 @@ def feature_summary(
         contexts=contexts(samples, statistics, latent, strongest),
         by_character=shares_of_firings(by_character, statistics.character_rows, character_names, fired, 8),
         by_place=shares_of_firings(by_place, statistics.place_rows, WORD_POSITIONS, fired, len(WORD_POSITIONS)),
-        fires_with=[Companion(*one) for one in detection.fires_with(statistics, latent)] if fired else [],
+        fires_with=[Companion(*one) for one in relations.fires_with(statistics, latent)] if fired else [],
         concepts=concepts_of_latent(scores, latent) if fired else [],
         promotes=promotes,
         suppresses=suppresses,

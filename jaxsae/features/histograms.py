@@ -1,26 +1,23 @@
-"""Histograms of values on a logarithmic scale, from which AUROC, precision and recall follow."""
+"""Histograms of latents' values on a logarithmic scale."""
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 OCTAVES, PER_OCTAVE = 12, 8
 BINS = OCTAVES * PER_OCTAVE
 
 
 class Histograms:
-    """Histograms of the values of columns: eight bins an octave, for each half of the texts and each group of rows.
+    """Histograms of the values above 0 of each column: eight bins an octave; bin 0 has the smallest values.
 
-    Bin 0 has the smallest values; values of 0 are in no bin. With `signed`, negative values have as many bins below.
     The last bins belong to the largest value so far: when a larger one comes, the counts move down, and bin 0 takes
     what falls off the end. So the counts do not depend on the order in which values come.
     """
 
-    def __init__(self, groups: int, columns: int, signed: bool = False) -> None:
-        self.bins = BINS * (2 if signed else 1)
-        self.signed = signed
+    def __init__(self, columns: int) -> None:
         self.top: int | None = None
         """The last bin ends at 2 ** top; None: no value yet."""
-        self.counts = np.zeros((2, groups, columns, self.bins), np.int32)
+        self.counts = np.zeros((columns, BINS), np.int64)
 
     def _reach(self, largest: float) -> None:
         """Move the bins up, if need be, so that the last one is not below this value."""
@@ -28,50 +25,26 @@ class Histograms:
             return
         wanted = max(int(np.frexp(largest)[1]), -140)  # largest < 2 ** wanted; below, float32 has few bits
         if self.top is not None and wanted > self.top:
-            up, down = (
-                (self.counts[..., BINS:], self.counts[..., :BINS][..., ::-1]) if self.signed else (self.counts, None)
-            )
-            for half in (up, down) if down is not None else (up,):
-                shift = min(PER_OCTAVE * (wanted - self.top), BINS - 1)
-                lowest = half[..., : shift + 1].sum(axis=-1)
-                half[..., : BINS - shift] = half[..., shift:].copy()
-                half[..., BINS - shift :] = 0
-                half[..., 0] = lowest
+            shift = min(PER_OCTAVE * (wanted - self.top), BINS - 1)
+            lowest = self.counts[:, : shift + 1].sum(axis=1)
+            self.counts[:, : BINS - shift] = self.counts[:, shift:].copy()
+            self.counts[:, BINS - shift :] = 0
+            self.counts[:, 0] = lowest
         self.top = wanted if self.top is None else max(self.top, wanted)
 
     def edges(self) -> Float[np.ndarray, " bins"]:
         """The lower edge of each bin."""
         octave, part = np.divmod(np.arange(BINS), PER_OCTAVE)
-        up = 2.0 ** (octave + (self.top or 0) - OCTAVES) * (1 + part / PER_OCTAVE)
-        return np.concatenate([-up[::-1], up]) if self.signed else up
+        return 2.0 ** (octave + (self.top or 0) - OCTAVES) * (1 + part / PER_OCTAVE)
 
     def bins_of(self, values: Float[np.ndarray, " m"]) -> Int[np.ndarray, " m"]:
-        """The bin of each value; a value must not be 0."""
+        """The bin of each value; a value must be above 0."""
         # a float32's bits, but for the last twenty, count its octave and eighths of it
-        number = (np.abs(values).view(np.int32) >> 20) - PER_OCTAVE * (127 + (self.top or 0) - OCTAVES)
-        number = np.clip(number, 0, BINS - 1)
-        return np.where(values > 0, BINS + number, BINS - 1 - number) if self.signed else number
+        number = (values.view(np.int32) >> 20) - PER_OCTAVE * (127 + (self.top or 0) - OCTAVES)
+        return np.clip(number, 0, BINS - 1)
 
-    def add(
-        self,
-        row: Int[np.ndarray, " m"],
-        column: Int[np.ndarray, " m"],
-        values: Float[np.ndarray, " m"],
-        half: Int[np.ndarray, " n"],
-        groups: Bool[np.ndarray, "groups n"],
-    ) -> None:
-        """Count entries (row, column) of a matrix with n rows.
-
-        Args:
-          half: of the texts, 0 or 1, in which each row is.
-          groups: whether each row belongs to each group.
-        """
-        self._reach(float(np.abs(values).max(initial=0)))
-        _, n_groups, columns, bins = self.counts.shape
-        size = columns * bins
-        cell = half[row] * size + column * bins + self.bins_of(values)
-        for group in range(n_groups):
-            rows = groups[group]
-            if rows.any():
-                cells_of_group = cell if rows.all() else cell[rows[row]]
-                self.counts[:, group] += np.bincount(cells_of_group, minlength=2 * size).reshape(2, columns, bins)
+    def add(self, column: Int[np.ndarray, " m"], values: Float[np.ndarray, " m"]) -> None:
+        """Count values of the columns."""
+        self._reach(float(values.max(initial=0)))
+        flat = np.bincount(column * BINS + self.bins_of(values), minlength=self.counts.size)
+        self.counts += flat.reshape(self.counts.shape)

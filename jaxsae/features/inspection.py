@@ -11,12 +11,17 @@ from jaxtyping import Float, Int
 from jaxsae.activations.extraction import stream, stream_from_rows
 from jaxsae.activations.rows import RowsOnDisk
 from jaxsae.errors import require
-from jaxsae.features import causal, concept_scores, detection, feature_summary
+from jaxsae.features import baselines, captions, causal, concept_scores, feature_summary, relations
+from jaxsae.features.baselines import Baselines
+from jaxsae.features.captions import Caption
 from jaxsae.features.causal import CausalEffect
-from jaxsae.features.concept_scores import ConceptScores, LeftOut
+from jaxsae.features.concept_scores import ConceptScores, LeftOut, MarkedText
 from jaxsae.features.concepts import Concept, concept_masks, spelling_concepts, true_text
-from jaxsae.features.detection import DetectionScore
+from jaxsae.features.discoveries import FOUND, candidates
 from jaxsae.features.feature_summary import FeatureSummary
+from jaxsae.features.judge import DetectionScore
+from jaxsae.features.judged_text import JudgedText
+from jaxsae.features.stability import Stability, stability_of
 from jaxsae.features.statistics import DAMAGED, LatentStatistics, LayerSAE, collect_statistics, encode_stream
 from jaxsae.models.protocol import ModelShape, ResidualModel
 from jaxsae.sae.autoencoder import SAE
@@ -30,12 +35,17 @@ class PatternDetector(NamedTuple):
     score: DetectionScore
     on: str
     """Which of the characters it detects best."""
-    chance: float
-    """AUROC of the best random direction."""
+    instances: int
+    """Held-out occurrences."""
+    random: float | None
+    """Run score of the best random direction, and `windows`, of the best window of three characters."""
+    windows: float | None
+    caption: Caption
 
     def as_json(self) -> dict[str, Any]:
         """As `jaxsae inspect --json` writes it."""
-        return self.score.as_json() | {"on": self.on, "chance": self.chance}
+        beside = {"on": self.on, "instances": self.instances, "random": self.random, "windows": self.windows}
+        return self.score.as_json() | beside | {"caption": str(self.caption)}
 
 
 class PatternDetectors(NamedTuple):
@@ -48,7 +58,7 @@ class PatternDetectors(NamedTuple):
     readings: list[ConceptScores]
     """The scores for the whole spelling, and for each of its characters."""
     detectors: list[PatternDetector]
-    """By AUROC, best first; none where the spelling is too rare."""
+    """By run score, best first; none where the spelling is too rare."""
 
     def as_json(self) -> dict[str, Any]:
         """As `jaxsae inspect --json` writes it."""
@@ -87,6 +97,15 @@ class MatchedLatent(NamedTuple):
     """Share of the characters on which either of the two fires on which both fire."""
 
 
+class Comparison(NamedTuple):
+    """What stands beside latents: the concepts and the descriptions of possible discoveries, and their baselines."""
+
+    marked: MarkedText
+    baselines: Baselines
+    latents: dict[int, int]
+    """Number of a description in `marked` -> the latent that it was made for."""
+
+
 @dataclass(frozen=True)
 class Inspection:
     """One SAE, a text, and what the SAE's latents do there."""
@@ -96,8 +115,14 @@ class Inspection:
     layer: int
     sae: SAE
     statistics: LatentStatistics
-    concepts: Sequence[Concept] = ()
-    """In the order in which `statistics` counts them."""
+    marked: MarkedText
+    """The characters that latents are judged on, and which concepts these have."""
+    captions: list[Caption]
+    """What each latent fires on, in words."""
+    comparison: Comparison | None = None
+    """What finds the concepts and the discoveries without an SAE; None: not asked for."""
+    stability: Stability | None = None
+    """Which latents SAEs of other seeds have too; None: there are none."""
     pattern: str | None = None
     """A spelling whose characters are among the concepts."""
     cofiring_with_next: Float[np.ndarray, "d_sae next_d_sae"] | None = None
@@ -121,28 +146,46 @@ class Inspection:
         return list(self.model.tokenizer.pieces(self.output_ids))
 
     @cached_property
+    def reading_order(self) -> list[int]:
+        """All latents, the best first: those whose caption predicts them, and that other seeds have too."""
+        caption = np.array([one.f1 if one.clear else 0.1 * one.f1 for one in self.captions])
+        found = 1.0 if self.stability is None else 0.1 + self.stability.found
+        return np.argsort(-caption * found, kind="stable").tolist()
+
+    @cached_property
     def direct_logits(self) -> Float[np.ndarray, "d_sae characters"]:
-        """`detection.direct_logits` of the characters `output_ids`."""
-        return detection.direct_logits(self.model, self.sae, self.output_ids)
+        """`relations.direct_logits` of the characters `output_ids`."""
+        return relations.direct_logits(self.model, self.sae, self.output_ids)
 
     @cached_property
     def nearest(self) -> tuple[Int[np.ndarray, "d_sae count"], Float[np.ndarray, "d_sae count"]]:
         """(latents, cosines) of the most similar decoder rows of the same SAE."""
-        return detection.nearest(self.sae)
+        return relations.nearest(self.sae)
 
     @cached_property
-    def _scored_and_left_out(self) -> tuple[list[ConceptScores], list[LeftOut]]:
-        return concept_scores.concept_scores(self.statistics, self.concepts)
+    def concept_scores(self) -> list[ConceptScores]:
+        """How well latents find each concept that both halves of the text have."""
+        if self.comparison is None:
+            return concept_scores.concept_scores(self.statistics.firings, self.marked)
+        return [one for one in self._compared if one.concept.about != FOUND]
 
     @property
-    def concept_scores(self) -> list[ConceptScores]:
-        """How well latents detect each concept that both halves of the text have."""
-        return self._scored_and_left_out[0]
+    def discoveries(self) -> list[ConceptScores]:
+        """Captioned latents that clearly find what their captions say, by how much they beat what is no latent."""
+        found = [one for one in self._compared if one.concept.about == FOUND and one.clear]
+        return sorted(found, key=lambda one: one.beaten - one.best[0].run)
+
+    @cached_property
+    def _compared(self) -> list[ConceptScores]:
+        if self.comparison is None:
+            return []
+        marked, beside, latents = self.comparison
+        return concept_scores.concept_scores(self.statistics.firings, marked, beside, latents=latents)
 
     @property
     def left_out(self) -> list[LeftOut]:
         """The concepts that cannot be scored on this text."""
-        return self._scored_and_left_out[1]
+        return self.marked.left_out
 
     def scores_of(self, name: str) -> ConceptScores | None:
         """The scores of one concept; None where it cannot be scored, or is not among the concepts."""
@@ -166,6 +209,8 @@ class Inspection:
             self.samples,
             self.statistics,
             latent,
+            caption=self.captions[latent],
+            stability=self.stability,
             character_names=self.character_names,
             scores=self.concept_scores,
             output_names=self.output_names,
@@ -187,14 +232,15 @@ class Inspection:
         best: dict[int, PatternDetector] = {}
         for one in readings:
             for score in one.best:
-                if score.latent not in best or score.auroc > best[score.latent].score.auroc:
-                    best[score.latent] = PatternDetector(score, one.concept.title, one.chance_auroc)
+                if score.latent not in best or score.run > best[score.latent].score.run:
+                    beside = one.instances, one.random, one.windows, self.captions[score.latent]
+                    best[score.latent] = PatternDetector(score, one.concept.title, *beside)
         return PatternDetectors(
             pattern=pattern,
             occurrences=sum(text.count(pattern) for text in texts),
             texts=sum(pattern in text for text in texts),
             readings=readings,
-            detectors=sorted(best.values(), key=lambda one: -one.score.auroc)[:count],
+            detectors=sorted(best.values(), key=lambda one: -one.score.run)[:count],
         )
 
     def on_text(self, letters: str, count: int = 5) -> list[CharacterLatents]:
@@ -228,7 +274,7 @@ class Inspection:
     def matched_latents(self, following: "Inspection") -> list[MatchedLatent]:
         """For each latent, the latents of the next SAE of the same pass that are most like it."""
         assert self.cofiring_with_next is not None
-        top, cosines = detection.nearest(self.sae, following.sae, 1)
+        top, cosines = relations.nearest(self.sae, following.sae, 1)
         both = self.cofiring_with_next
         either = self.statistics.fired[:, None] + following.statistics.fired[None, :] - both
         jaccard = both / np.maximum(either, 1)
@@ -253,7 +299,11 @@ class Inspection:
                 "firing_rate": found.rate.tolist(),
                 "mean": found.mean.tolist(),
                 "max": found.peak.tolist(),
+                "caption": [str(one) for one in self.captions],
+                "caption_f1": [one.f1 for one in self.captions],
             },
+            "captioned": float(np.mean([one.clear for one in self.captions])),
+            "stability": self.stability.as_json() if self.stability else None,
         }
 
     def _check_latent(self, latent: int) -> None:
@@ -284,6 +334,8 @@ def inspect_all(
     pattern: str | None = None,
     padding: str = "drop",
     rows: Mapping[int, RowsOnDisk] | None = None,
+    other_seeds: Sequence[Sequence[SAE]] | None = None,
+    compare: bool = True,
     on_rows: Callable[[int], None] = lambda rows: None,
 ) -> list[Inspection]:
     """Read what the latents of SAEs of one or more layers do on a text, in one pass over it.
@@ -294,6 +346,8 @@ def inspect_all(
       pattern: a spelling; latents are compared with it and with each of its characters too.
       padding: `drop` or `keep`, see `extraction.stream`.
       rows: layer -> its activations on this text, with this padding, where they were extracted before.
+      other_seeds: for each SAE, others that were trained alike but with other seeds.
+      compare: whether to find what finds the concepts without an SAE, for which the text is read once more.
       on_rows: called with the number of rows read since the last call.
 
     Returns:
@@ -302,20 +356,48 @@ def inspect_all(
     Raises:
       InputError: the SAEs, the model and the text do not fit together, or the pattern is too long.
     """
+    others = other_seeds or [[] for _ in saes]
+    every = [*saes, *(LayerSAE(layer, one) for (layer, _), of in zip(saes, others, strict=True) for one in of)]
     layers = sorted({layer for layer, _ in saes})
-    for layer, sae in saes:
+    for layer, sae in every:
         model.check_layer(layer)
         width = model.d_model
         require(sae.d_in == width, f"d_in of the SAE must be {width} (the model's d_model), got {sae.d_in}")
     chosen = [*(spelling_concepts(pattern) if pattern else ()), *concepts]
     batches = stream(model, samples, layers, padding) if rows is None else stream_from_rows(rows, samples, padding)
-    found = collect_statistics(
-        batches, samples, saes, concept_masks(chosen, samples) if chosen else None, on_rows=on_rows
-    )
-    return [
-        Inspection(model, samples, layer, sae, statistics, chosen, pattern, cofiring)
-        for (layer, sae), statistics, cofiring in zip(saes, found.statistics, [*found.cofiring, None], strict=True)
-    ]
+    text = JudgedText.of(samples)
+    has = text.properties(concept_masks(chosen, samples), len(chosen))
+    marked = MarkedText(text, chosen, has)
+    found = collect_statistics(batches, samples, saes, text, seeds=others, keep_rows=compare, on_rows=on_rows)
+    out = []
+    for (layer, sae), of, statistics, firings, cofiring in zip(
+        saes, others, found.statistics, found.seeds, [*found.cofiring, None], strict=True
+    ):
+        stability = stability_of(sae, of, statistics.firings, firings) if of else None
+        named = captions.captions(statistics.firings, marked)
+        beside = _compared(model, layer, found.rows[layer], sae, named, marked, stability) if compare else None
+        out.append(
+            Inspection(model, samples, layer, sae, statistics, marked, named, beside, stability, pattern, cofiring)
+        )
+    return out
+
+
+def _compared(
+    model: ResidualModel,
+    layer: int,
+    rows: Float[np.ndarray, "n d_in"],
+    sae: SAE,
+    named: Sequence[Caption],
+    marked: MarkedText,
+    stability: Stability | None,
+) -> Comparison:
+    """What else finds the concepts, and what the captions of possible discoveries say."""
+    latents, descriptions = candidates(named, marked, stability)
+    concepts = [*marked.concepts, *descriptions.concepts]
+    every = MarkedText(marked.text, concepts, np.concatenate([marked.has, descriptions.has]))
+    beside = baselines.baselines(model, marked.text, layer, rows, sae.d_sae, every.halves)
+    first = len(marked.concepts)
+    return Comparison(every, beside, {first + i: latent for i, latent in enumerate(latents)})
 
 
 def check_text(letters: str, shape: ModelShape) -> None:

@@ -19,8 +19,7 @@ def latents_plot(path: str | Path, title: str, statistics: LatentStatistics, cho
     In the picture of all, each latent is a column, the most frequent first; the colour says on how many characters the
     latent has a value of this size.
     """
-    assert statistics.histograms is not None
-    counts, edges = statistics.histograms.counts[:, 0].sum(axis=0), statistics.histograms.edges()
+    counts, edges = statistics.histogram.counts, statistics.histogram.edges()
     filled = np.flatnonzero(counts.sum(axis=0))
     part = slice(filled[0], filled[-1] + 1) if len(filled) else slice(0, 1)
     edges = np.append(edges[part], 2 * edges[part][-1] - edges[part][-2] if part.stop - part.start > 1 else 1.0)

@@ -55,6 +55,14 @@ class Family(NamedTuple):
     missing: str
 
 
+class Discoveries(NamedTuple):
+    """The question what was found at all, whatever it is."""
+
+    title: str
+    missing: str
+    """The answer where no named feature is clear."""
+
+
 class Layers(NamedTuple):
     """The question how features change over the layers."""
 
@@ -63,7 +71,7 @@ class Layers(NamedTuple):
     """What to do where there is one layer alone."""
 
 
-Question = Characters | Texts | Family | Layers
+Question = Discoveries | Characters | Texts | Family | Layers
 
 
 class Questions(NamedTuple):
@@ -76,7 +84,13 @@ class Questions(NamedTuple):
     """Language of the texts (BCP 47)."""
 
 
-_ANSWERS: dict[str, type] = {"characters": Characters, "texts": Texts, "family": Family, "layers": Layers}
+_ANSWERS: dict[str, type] = {
+    "discoveries": Discoveries,
+    "characters": Characters,
+    "texts": Texts,
+    "family": Family,
+    "layers": Layers,
+}
 
 
 def load_questions(path: Path = BUILT_IN) -> Questions:

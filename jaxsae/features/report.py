@@ -15,7 +15,6 @@ from jaxsae.features.answers import Feature, answers
 from jaxsae.features.feature_summary import Context
 from jaxsae.features.inspection import Inspection, MatchedLatent
 from jaxsae.features.questions import load_questions
-from jaxsae.features.statistics import DIRECTIONS
 
 PAGE = Path(__file__).with_name("page")
 COUNTS = ("No", "One", "Two", "Three", "Four", "Five", "Six")
@@ -45,7 +44,6 @@ def page(inspections: Sequence[Inspection], names: Sequence[str], text: str) -> 
         "title": f"What layer{'s' if several else ''} {numbers} learned",
         "text": f"{text}: {len(first.samples):,} texts, {first.statistics.rows:,} characters. {sizes}.",
         "version": importlib.metadata.version("jaxsae"),
-        "directions": DIRECTIONS,
         "layers": layers,
         "answers": [one.as_json() for one in found],
         "language_tag": asked.language_tag,
@@ -86,19 +84,20 @@ def layer_data(
     statistics, layer = inspection.statistics, inspection.layer
     scores = inspection.concept_scores
     index = {one.name: i for i, one in enumerate(scores)}
-    assert statistics.histograms is not None
-    edges = statistics.histograms.edges().tolist()
+    edges = statistics.histogram.edges().tolist()
     features = []
     for latent in range(statistics.d_sae):
         one = inspection.feature(latent, strongest)
         first_bin = edges.index(one.bin_edges[0]) if one.bin_edges else 0
         entry: dict[str, Any] = {
+            "caption": str(one.caption),
+            "f1": _round(one.caption.f1),
             "histogram": [first_bin, one.bin_counts],
             "contexts": [_context(context) for context in one.contexts],
             "characters": [[row.name, *_short((row.of_firings, row.rate))] for row in one.by_character[:6]],
             "places": [[row.name, *_short((row.of_firings, row.rate))] for row in one.by_place],
             "together": [[row.feature, *_short((row.share, row.lift))] for row in one.fires_with],
-            "concepts": [[index[row.name], _round(row.auroc)] for row in one.concepts],
+            "concepts": [[index[row.name], _round(row.run)] for row in one.concepts],
             "promotes": [[row.character, _round(row.effect)] for row in one.promotes],
             "suppresses": [[row.character, _round(row.effect)] for row in one.suppresses],
             "nearest": [[row.feature, _round(row.cosine)] for row in one.nearest],
@@ -108,6 +107,8 @@ def layer_data(
             entry["match"] = [matched.by_decoder, _round(matched.cosine), matched.by_firing, _round(matched.jaccard)]
         if (layer, latent) in causal:
             entry["causal"] = causal[Feature(layer, latent)]
+        if one.found_again:
+            entry["again"] = [one.found_again.seeds, *_short(one.found_again[1:])]
         features.append(entry)
     return {
         "layer": layer,
@@ -119,6 +120,7 @@ def layer_data(
         "mean": _short(statistics.mean),
         "max": _short(statistics.peak),
         "features": features,
+        "order": inspection.reading_order,
         "concepts": [one.as_json() for one in scores],
     }
 

@@ -73,6 +73,14 @@ class ResidualModel(ModelShape, Protocol):
 
 
 @runtime_checkable
+class ModelWithNeurons(Protocol):
+    """A model that shows its feed-forward neurons, with which latents are compared."""
+
+    def neurons(self, ids: Ids, mask: Mask | None = None, *, layer: int) -> Float[Array, "batch position d_ff"]:
+        """The hidden values of block `layer`'s feed-forward network, after its activation function."""
+
+
+@runtime_checkable
 class StoredModel(Protocol):
     """A model on disk, as `convert.read_checkpoint` reads it.
 

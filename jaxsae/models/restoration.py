@@ -95,7 +95,11 @@ class FeedForward(nnx.Module):
         self.down = linear(config.d_ff, config.d_model, rngs=rngs, param_dtype=param_dtype)
 
     def __call__(self, x: Float[Array, "batch position d_model"]) -> Float[Array, "batch position d_model"]:
-        return self.down(jax.nn.gelu(self.up(x), approximate=False))
+        return self.down(self.hidden(x))
+
+    def hidden(self, x: Float[Array, "batch position d_model"]) -> Float[Array, "batch position d_ff"]:
+        """The neurons: gelu(up(x))."""
+        return jax.nn.gelu(self.up(x), approximate=False)
 
 
 class LayerNorm(nnx.Module):
@@ -136,10 +140,21 @@ class Block(nnx.Module):
         x = x + self.attn(self.ln1(x), cos, sin, bias)
         return x + self.ff(self.ln2(x))
 
+    def neurons(
+        self,
+        x: Float[Array, "batch position d_model"],
+        cos: Float[Array, "position d_head"],
+        sin: Float[Array, "position d_head"],
+        bias: Float[Array, "batch 1 1 position"] | None,
+    ) -> Float[Array, "batch position d_ff"]:
+        """The hidden values of the feed-forward network."""
+        return self.ff.hidden(self.ln2(x + self.attn(self.ln1(x), cos, sin, bias)))
+
 
 # The blocks are alike, so one compiled block serves all of them, and stopping early is not calling the rest. Inside a
 # caller's own jit these are inlined.
 run_block = jax.jit(lambda block, x, cos, sin, bias: block(x, cos, sin, bias))
+run_neurons = jax.jit(lambda block, x, cos, sin, bias: block.neurons(x, cos, sin, bias))
 run_embed = jax.jit(lambda embed, ids: embed(ids))
 run_bias = jax.jit(lambda mask, dtype: (1 - mask.astype(dtype)[:, None, None, :]) * -1e9, static_argnums=1)
 run_head = jax.jit(lambda final_ln, head, x: head(final_ln(x)))
@@ -208,11 +223,23 @@ class RestorationModel(nnx.Module):
         self, x: Float[Array, "batch position d_model"], mask: Mask | None, blocks: range
     ) -> Iterator[Float[Array, "batch position d_model"]]:
         """The residual stream after each of `blocks`, `x` being what the first of them reads."""
-        cos, sin = rotary_table(x.shape[1], self.config.d_head, float(self.config.rotary_base))
-        bias = None if mask is None else run_bias(jnp.asarray(mask), x.dtype)
+        around = self._positions(x, mask)
         for block in blocks:
-            x = run_block(self.layers[block], x, cos, sin, bias)
+            x = run_block(self.layers[block], x, *around)
             yield x
+
+    def _positions(
+        self, x: Float[Array, "batch position d_model"], mask: Mask | None
+    ) -> tuple[np.ndarray, np.ndarray, Array | None]:
+        """What a block is given beside `x`: cosines and sines of the positions, and the attention's bias."""
+        cos, sin = rotary_table(x.shape[1], self.config.d_head, float(self.config.rotary_base))
+        return cos, sin, None if mask is None else run_bias(jnp.asarray(mask), x.dtype)
+
+    def neurons(self, ids: Ids, mask: Mask | None = None, *, layer: int) -> Float[Array, "batch position d_ff"]:
+        """The hidden values of block `layer`'s feed-forward network, after the GELU."""
+        self.check_layer(layer)
+        x = self.resid_post(ids, mask, layer=layer - 1) if layer else run_embed(self.embed, ids)
+        return run_neurons(self.layers[layer], x, *self._positions(x, mask))
 
     def resid_post(self, ids: Ids, mask: Mask | None = None, *, layer: int) -> Float[Array, "batch position d_model"]:
         """The residual stream after block `layer` (0-based), running only blocks 0..layer.

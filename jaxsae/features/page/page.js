@@ -51,26 +51,28 @@ function contextText([, , text, at, cut, damaged, digits], from = 0, to = Infini
 
 // ---- the table of features
 
+const place = (l) => (l.place ??= new Map(l.order.map((i, at) => [i, at])));
 const columns = [
-  ["feature", "feature", (l, i) => i],
+  ["feature", "feature", (l, i) => -place(l).get(i)],
+  ["caption", "", (l, i) => l.features[i].caption],
+  ["F1", "number", (l, i) => l.features[i].f1, figure2, "of the caption against the firing, on held-out texts"],
+  ["seeds", "number", (l, i) => (l.features[i].again || [0, -1])[1], (v) => (v < 0 ? "–" : d3.format(".0%")(v)), "share of the other seeds in which it is found again"],
   ["fires on", "number", (l, i) => l.rate[i], percent],
-  ["mean", "number", (l, i) => l.mean[i], short],
   ["max", "number", (l, i) => l.max[i], short],
-  ["mostly on", "", (l, i) => topCharacters(l, i)],
-  ["best concept", "", (l, i) => bestConcept(l, i)],
-  ["AUROC", "number", (l, i) => (l.features[i].concepts[0] || [0, 0])[1], (v) => (v ? figure3(v) : "")],
+  ["finds", "", (l, i) => bestConcept(l, i)],
+  ["run", "number", (l, i) => (l.features[i].concepts[0] || [0, 0])[1], (v) => (v ? figure2(v) : ""), "run score for that concept"],
   ["strongest context", "", (l, i) => snippet(l, i)],
-];
+].filter(([name]) => name !== "seeds" || data.layers.some((l) => l.features.some((f) => f.again)));
 const topCharacters = (l, i) => l.features[i].characters.slice(0, 3).map((c) => visible(c[0])).join(" ");
 const bestConcept = (l, i) => (l.features[i].concepts.length ? l.concepts[l.features[i].concepts[0][0]].name : "");
 const snippet = (l, i) => (l.features[i].contexts.length ? l.features[i].contexts[0][2] : "");
 
-const state = { layer: 0, sort: 1, down: true, limit: 200 };
+const state = { layer: 0, sort: 0, down: true, limit: 200 };
 
 function searchable(layer, i) {
   const l = data.layers[layer], f = l.features[i];
   f.words ??= [
-    `#${i}`, topCharacters(l, i), ...f.concepts.map((c) => l.concepts[c[0]].name + " " + l.concepts[c[0]].title),
+    `#${i}`, f.caption, topCharacters(l, i), ...f.concepts.map((c) => l.concepts[c[0]].name + " " + l.concepts[c[0]].title),
     ...f.contexts.map((c) => c[2]), ...f.promotes.map((c) => c[0]),
   ].join("\n").toLowerCase();
   return f.words;
@@ -89,10 +91,10 @@ function found() {
 
 function showTable() {
   const l = data.layers[state.layer], table = $("table");
-  table.tHead.replaceChildren(make("tr", {}, ...columns.map(([name, kind], number) => {
-    const button = make("button", { type: "button" }, name);
+  table.tHead.replaceChildren(make("tr", {}, ...columns.map(([name, kind, , , title], number) => {
+    const button = make("button", { type: "button", title }, name);
     button.addEventListener("click", () => {
-      state.down = state.sort === number ? !state.down : kind === "number";
+      state.down = state.sort === number ? !state.down : kind !== "";
       state.sort = number;
       showTable();
       $("table").tHead.rows[0].cells[number].querySelector("button").focus();
@@ -109,7 +111,7 @@ function showTable() {
         const context = l.features[i].contexts[0];
         return make("td", {}, contextText(context, Math.max(0, context[3] - 18), context[3] + 9));
       }
-      return make("td", { class: name === "mostly on" ? "letters" : null }, value(l, i));
+      return make("td", { class: name === "caption" ? "caption" : null }, value(l, i));
     }))));
   $("count").textContent = `${rows.length.toLocaleString("en")} of ${l.rate.length.toLocaleString("en")} features`;
   $("more").hidden = rows.length <= state.limit;
@@ -126,13 +128,16 @@ function bars(rows, description) {
   });
 }
 
+// a caption without its figures
+const words = (l, i) => l.features[i].caption.replace(/ \(\d+% of firings.*$/, "");
+
 function chips(items) {
   return make("ul", { class: "chips" }, ...items.map((item) => make("li", {}, ...[].concat(item))));
 }
 
 function showFeature(layer, i) {
   const l = data.layers[layer], f = l.features[i], body = $("feature-body");
-  $("feature-title").textContent = `Layer ${l.layer}, feature ${i}`;
+  $("feature-title").textContent = `Layer ${l.layer}, feature ${i}: ${f.caption}`;
   for (const [id, step] of [["previous", -1], ["next", 1]]) {
     $(id).setAttribute("href", href(layer, (i + step + l.rate.length) % l.rate.length));
   }
@@ -141,6 +146,10 @@ function showFeature(layer, i) {
     ? `Fires on ${fired.toLocaleString("en")} of ${l.rows.toLocaleString("en")} characters (${percent(l.rate[i])}); mean ${short(l.mean[i])}, largest ${short(l.max[i])}.`
     : "Never fires on this text."));
   if (!fired) return;
+  if (f.again) {
+    const [seeds, share, cosine, jaccard] = f.again, times = Math.round(share * seeds);
+    body.append(make("p", {}, `${times ? `Found in ${times} of ${seeds} other seeds` : "Of this seed alone"}: the most alike decoder row has cosine ${figure2(cosine)}, the most alike firing Jaccard ${figure2(jaccard)} (means over the seeds).`));
+  }
 
   const contexts = make("div", { class: "card" }, make("h3", {}, "Contexts"));
   for (const [level, rows] of d3.group(f.contexts, (c) => c[8])) {
@@ -156,18 +165,18 @@ function showFeature(layer, i) {
   });
   const grid = make("div", { class: "columns" });
   grid.append(make("figure", {}, make("h3", {}, "Values"), histogram));
-  const concepts = f.concepts.map(([number, auroc]) => {
+  const concepts = f.concepts.map(([number, run]) => {
     const concept = l.concepts[number];
-    return [make("a", { href: "#/concepts", title: concept.title }, concept.name), ` ${figure3(auroc)}`];
+    return [make("a", { href: "#/concepts", title: concept.title }, concept.name), ` ${figure2(run)}`];
   });
   grid.append(make("div", {},
-    make("h3", {}, "Concepts, AUROC"), concepts.length ? chips(concepts) : make("p", { class: "soft" }, "None above 0.6."),
+    make("h3", {}, "Finds, run score"), concepts.length ? chips(concepts) : make("p", { class: "soft" }, "No concept from 0.2 on."),
     make("h3", {}, "Promotes"), chips(f.promotes.map(([c, v]) => `${visible(c)} ${d3.format("+.2f")(v)}`)),
     make("h3", {}, "Suppresses"), chips(f.suppresses.map(([c, v]) => `${visible(c)} ${d3.format("+.2f")(v)}`)),
     make("h3", {}, "Fires together with"),
-    chips(f.together.map(([other, share, lift]) => [link(layer, other), ` ${d3.format(".0%")(share)}, ${d3.format(".1f")(lift)} × chance`])),
+    chips(f.together.map(([other, share, lift]) => [link(layer, other), ` ${words(l, other)}, ${d3.format(".0%")(share)}, ${d3.format(".1f")(lift)} × chance`])),
     make("h3", {}, "Nearest by decoder"),
-    chips(f.nearest.map(([other, cosine]) => [link(layer, other), ` ${figure2(cosine)}`]))));
+    chips(f.nearest.map(([other, cosine]) => [link(layer, other), ` ${words(l, other)}, ${figure2(cosine)}`]))));
   grid.append(make("figure", {}, make("h3", {}, "Characters"), bars(f.characters.map((r) => [visible(r[0]), r[1], r[2]]), `Characters on which feature ${i} fires`)));
   grid.append(make("figure", {}, make("h3", {}, "Place in the word"), bars(f.places, `Places in the word at which feature ${i} fires`)));
   if (f.match) {
@@ -188,20 +197,20 @@ function showFeature(layer, i) {
 // ---- concepts
 
 function conceptTable(layer) {
-  const l = data.layers[layer];
-  const head = ["concept", "of the text", "best by AUROC", "AUROC", "chance", "best by F1", "F1", "chance", "precision", "recall", "others"];
+  const l = data.layers[layer], score = (v) => (v === null ? "–" : figure2(v));
+  const head = ["concept", "of the text", "n", "best", "run", "95 %", "random", "windows", "neurons", "precision", "recall", "char", "word", "AUROC", "caption of the best; others"];
   const rows = l.concepts.map((c) => {
-    const a = c.best[0], f = c.best_f1[0];
-    const numbers = [percent(c.share), link(layer, a.feature), figure3(a.auroc), figure3(c.chance.auroc), link(layer, f.feature), figure2(f.f1), figure2(c.chance.f1), figure2(f.precision), figure2(f.recall)];
-    const others = d3.union(c.best.slice(1, 4).map((t) => t.feature), c.best_f1.slice(1, 4).map((t) => t.feature));
+    const best = c.best[0];
+    const numbers = [percent(c.share), c.instances.toLocaleString("en"), link(layer, best.feature), make("strong", {}, figure2(best.run)), `${figure2(best.low)}–${figure2(best.high)}`,
+      score(c.random), score(c.windows), score(c.neurons), ...[best.precision, best.recall, best.character, best.word, best.auroc].map(figure2)];
     return make("tr", { class: c.clear ? "clear" : null },
       make("th", { scope: "row", title: c.source }, c.clear ? `✓ ${c.name}` : c.name, make("div", { class: "soft" }, `${c.title} (${c.source})`)),
       ...numbers.map((value) => make("td", { class: "number" }, value)),
-      make("td", {}, ...[...others].flatMap((other) => [link(layer, other), " "])));
+      make("td", {}, l.features[best.feature].caption, "; ", ...c.best.slice(1, 4).flatMap((other) => [link(layer, other.feature), " "])));
   });
   return make("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": `Concepts, layer ${l.layer}` }, make("table", {},
-    make("caption", {}, `Layer ${l.layer}. ✓ a feature is clearly better than chance by F1.`),
-    make("thead", {}, make("tr", {}, ...head.map((title, i) => make("th", { scope: "col", class: i && i < 10 ? "number" : null }, title)))),
+    make("caption", {}, `Layer ${l.layer}. ✓ a feature finds it clearly better than random directions do.`),
+    make("thead", {}, make("tr", {}, ...head.map((title, i) => make("th", { scope: "col", class: i && i < 14 ? "number" : null }, title)))),
     make("tbody", {}, ...rows)));
 }
 
@@ -209,10 +218,10 @@ function conceptTable(layer) {
 
 function showLayers(body) {
   const points = data.layers.flatMap((l) => l.concepts.map((c) => ({
-    layer: l.layer, name: c.name, about: c.about, auroc: c.best[0].auroc, f1: c.best_f1[0].f1, feature: c.best[0].feature,
+    layer: l.layer, name: c.name, about: c.about, run: c.best[0].run, gain: c.best[0].run - (c.windows ?? 0), feature: c.best[0].feature,
   })));
   for (const [about, some] of d3.group(points, (p) => p.about)) {
-    body.append(make("h3", {}, about), make("div", { class: "columns" }, ...[["auroc", "best AUROC"], ["f1", "best F1"]].map(([key, label]) => {
+    body.append(make("h3", {}, about), make("div", { class: "columns" }, ...[["run", "best run score"], ["gain", "run score above the best window of text"]].map(([key, label]) => {
       // more lines than eight cannot be told apart; the table has them all
       const names = d3.groupSort(some, (ps) => -d3.max(ps, (p) => p[key]), (p) => p.name).slice(0, 8);
       const shown = some.filter((p) => names.includes(p.name));
@@ -225,12 +234,12 @@ function showLayers(body) {
         ],
       }));
     })));
-    const table = make("table", { class: "small" }, make("caption", {}, "AUROC of the best feature"),
+    const table = make("table", { class: "small" }, make("caption", {}, "Run score of the best feature"),
       make("thead", {}, make("tr", {}, make("th", { scope: "col" }, "concept"), ...data.layers.map((l) => make("th", { scope: "col", class: "number" }, `layer ${l.layer}`)))),
       make("tbody", {}, ...d3.groups(some, (p) => p.name).map(([name, ps]) => make("tr", {}, make("th", { scope: "row" }, name),
         ...data.layers.map((l, number) => {
           const p = ps.find((q) => q.layer === l.layer);
-          return make("td", { class: "number" }, ...(p ? [figure3(p.auroc), " (", link(number, p.feature), ")"] : ["–"]));
+          return make("td", { class: "number" }, ...(p ? [figure2(p.run), " (", link(number, p.feature), ")"] : ["–"]));
         })))));
     body.append(make("div", { class: "scroll" }, table));
   }
@@ -267,17 +276,17 @@ const pictures = {
       Plot.text([a.chart.base], { x: (d) => d, frameAnchor: "top", textAnchor: "start", dx: 5, text: () => "share of the text" })],
   }),
   dumbbell: (a) => chart(a.caption, {
-    width: 520, height: 24 * a.chart.rows.length + 80, marginLeft: 150, x: { label: "F1 on held-out texts", zero: true, grid: true }, y: { label: null, domain: a.chart.rows.map((r) => r[0]) },
-    color: { legend: true, domain: ["best feature", "chance"], range: ["var(--accent)", "var(--soft)"] },
+    width: 520, height: 24 * a.chart.rows.length + 80, marginLeft: 200, x: { label: "run score on held-out texts", zero: true, grid: true }, y: { label: null, domain: a.chart.rows.map((r) => r[0]) },
+    color: { legend: true, domain: ["feature", "beside it"], range: ["var(--accent)", "var(--soft)"] },
     marks: [Plot.link(a.chart.rows, { x1: (r) => r[2], x2: (r) => r[1], y: (r) => r[0], strokeWidth: 2, strokeOpacity: 0.5 }),
-      Plot.dot(a.chart.rows, { x: (r) => r[2], y: (r) => r[0], fill: () => "chance", r: 4 }),
-      Plot.dot(a.chart.rows, { x: (r) => r[1], y: (r) => r[0], fill: () => "best feature", r: 5, tip: true, title: (r) => `${r[0]}: ${figure2(r[1])}, chance ${figure2(r[2])}` })],
+      Plot.dot(a.chart.rows, { x: (r) => r[2], y: (r) => r[0], fill: () => "beside it", r: 4 }),
+      Plot.dot(a.chart.rows, { x: (r) => r[1], y: (r) => r[0], fill: () => "feature", r: 5, tip: true, title: (r) => `${r[0]}: ${figure2(r[1])}, beside it ${figure2(r[2])}` })],
   }),
-  lines: (a) => chart(a.caption, {
-    width: 520, height: 300, x: { label: "layer", ticks: data.layers.map((l) => l.layer), tickFormat: "d" }, y: { label: "AUROC of the best feature", grid: true },
-    color: { scheme: "tableau10", legend: true, domain: [...new Set(a.chart.points.map((p) => p[1]))] },
-    marks: [Plot.line(a.chart.points, { x: "0", y: "2", z: "1", stroke: "1", strokeWidth: 2 }),
-      Plot.dot(a.chart.points, { x: "0", y: "2", fill: "1", tip: true, title: (p) => `${p[1]}, layer ${p[0]}: ${figure3(p[2])}` })],
+  changes: (a) => chart(a.caption, {
+    width: 520, height: 60 * a.chart.rows.length + 80, marginLeft: 90, x: { label: "named features", grid: true }, y: { label: null },
+    color: { legend: true, domain: ["found again", "not found again", "new"], range: ["var(--accent)", "var(--soft)", "rgb(var(--fire))"] },
+    marks: [Plot.barX(a.chart.rows.flatMap((r) => ["found again", "not found again", "new"].map((kind, k) => ({ pair: `layer ${r[0]}`, kind, n: r[k + 1] }))),
+      { x: "n", y: "pair", fill: "kind", tip: true }), Plot.ruleX([0])],
   }),
   densities: (a) => chart(a.caption, {
     width: 520, height: 300, x: { type: "log", label: "share of the characters a feature fires on" }, y: { label: "features", grid: true },

@@ -1,0 +1,133 @@
+"""What finds the concepts without a sparse autoencoder: random directions, windows of text, feed-forward neurons."""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from jaxsae.features.firings import Firings
+from jaxsae.features.judge import Judgement, dense_halves, in_chunks, judge, sparse_halves
+from jaxsae.features.judged_text import JudgedText, MarkedRows
+from jaxsae.models.protocol import ModelWithNeurons, ResidualModel
+from jaxsae.text.batching import plan_batches
+from jaxsae.text.preparation import PADDING_ID
+from jaxsae.text.tokenizer import UNICODE
+
+WINDOWS = 2048
+"""The commonest windows of three characters, as the model sees them."""
+
+
+class Baseline(NamedTuple):
+    """The best of many columns that no SAE made, for each concept; chosen and scored as latents are."""
+
+    run: Float[np.ndarray, " p"]
+    """Run score of the best column, on texts on which it was not chosen."""
+    column: Int[np.ndarray, " p"]
+
+
+class Baselines(NamedTuple):
+    """The baselines of one layer."""
+
+    random: Baseline
+    """As many random directions of the residual stream as the SAE has latents, both ways."""
+    windows: Baseline
+    window_texts: list[str]
+    """The windows of text that `windows.column` numbers."""
+    neurons: Baseline | None
+    """The neurons of the layer's feed-forward network, both ways; None: the model does not show them."""
+
+
+def best_of(judgement: Judgement) -> Baseline:
+    """For each property the column that was best where it was chosen, and its run score."""
+    column = judgement.chosen.argmax(axis=1)
+    return Baseline(np.take_along_axis(judgement.run, column[:, None], axis=1)[:, 0], column)
+
+
+def _best_of_directions(
+    values: Float[np.ndarray, "n d"],
+    directions: Float[np.ndarray, "d columns"] | None,
+    text: JudgedText,
+    marked: tuple[MarkedRows, MarkedRows],
+) -> Baseline:
+    """The best projection on `directions`, or without them the best column of `values`; a few hundred at a time."""
+    total = values.shape[1] if directions is None else directions.shape[1]
+    parts = [values[text.half == half] for half in (0, 1)]
+    chosen = run = column = np.zeros(0)
+    for chunk in in_chunks(total):
+        some = [part[:, chunk] if directions is None else part @ directions[:, chunk] for part in parts]
+        halves = dense_halves((some[0].astype(np.float32), some[1].astype(np.float32)), marked)
+        judged = judge(*halves, marked)
+        best = best_of(judged)
+        worth = judged.chosen.max(axis=1)
+        if not len(chosen):
+            chosen, run, column = worth, best.run, best.column
+            continue
+        better = worth > chosen
+        chosen = np.where(better, worth, chosen)
+        run, column = np.where(better, best.run, run), np.where(better, best.column + chunk.start, column)
+    return Baseline(run, column.astype(np.int64))
+
+
+def random_directions(
+    rows: Float[np.ndarray, "n d_in"], count: int, text: JudgedText, marked: tuple[MarkedRows, MarkedRows]
+) -> Baseline:
+    """The best of `count` random directions, both ways."""
+    values = rows.astype(np.float32)
+    directions = np.random.default_rng(0).standard_normal((rows.shape[1], count)).astype(np.float32)
+    return _best_of_directions(values, directions, text, marked)
+
+
+def windows_of_text(text: JudgedText, marked: tuple[MarkedRows, MarkedRows]) -> tuple[Baseline, list[str]]:
+    """(the best window of three characters, what the windows are): a character with the one before and behind it."""
+    samples = text.samples
+    seen = np.where(samples.real, samples.ids, PADDING_ID).astype(np.int64)
+    around = [np.roll(seen, shift, axis=1) for shift in (1, 0, -1)]
+    around[0][:, 0] = around[2][:, -1] = PADDING_ID
+    before, here, after = (ids[text.sample, text.position] for ids in around)
+    key = before << 42 | here << 21 | after
+    keys, counts = np.unique(key[text.half == 0], return_counts=True)
+    common = np.sort(keys[np.argsort(-counts, kind="stable")[:WINDOWS]])
+    at = np.minimum(np.searchsorted(common, key), len(common) - 1)
+    (row,) = np.nonzero(common[at] == key)
+    everywhere = np.ones(len(text), bool)
+    firings = Firings(row, at[row], np.ones(len(row), np.uint16), len(common), everywhere)
+    choose, score, _ = sparse_halves(firings, text, marked, everywhere)
+    parts = [(common >> (21 * (2 - i))) & ((1 << 21) - 1) for i in range(3)]
+    texts = ["".join(UNICODE.pieces(ids)) for ids in zip(*(part.tolist() for part in parts), strict=True)]
+    return best_of(judge(choose, score, marked)), texts
+
+
+def neurons(model: ModelWithNeurons, text: JudgedText, layer: int, marked: tuple[MarkedRows, MarkedRows]) -> Baseline:
+    """The best neuron of the feed-forward network of block `layer`, after its activation function."""
+    samples, values = text.samples, None
+    judged = np.unique(text.sample)
+    for batch in plan_batches(samples.lengths[judged], samples.ids.shape[1]):
+        numbers = judged[batch.samples]
+        ids, mask = (part[numbers, : batch.length] for part in (samples.ids, samples.mask))
+        hidden = np.asarray(model.neurons(ids, mask, layer=layer), np.float16)
+        if values is None:
+            values = np.zeros((len(text), hidden.shape[-1]), np.float16)
+        row = text.row_at[numbers, : batch.length]
+        values[row[row >= 0]] = hidden[row >= 0]
+    assert values is not None
+    return _best_of_directions(values, None, text, marked)
+
+
+def baselines(
+    model: ResidualModel,
+    text: JudgedText,
+    layer: int,
+    rows: Float[np.ndarray, "n d_in"],
+    d_sae: int,
+    marked: tuple[MarkedRows, MarkedRows],
+) -> Baselines:
+    """All baselines of an SAE with `d_sae` latents.
+
+    Args:
+      rows: the residual stream after the layer, at the characters of the text.
+    """
+    return Baselines(
+        random_directions(rows, d_sae, text, marked),
+        *windows_of_text(text, marked),
+        neurons(model, text, layer, marked) if isinstance(model, ModelWithNeurons) else None,
+    )

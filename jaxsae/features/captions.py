@@ -1,0 +1,241 @@
+"""A caption for each latent, from counts alone: the simplest description that predicts where it fires.
+
+Descriptions compete on the texts of even number; the one that is taken is measured on those of odd number, both ways:
+the share of the firings that it is true of (precision), and the share of the places it is true of on which the latent
+fires (recall).
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from jaxsae.features.concept_scores import MarkedText
+from jaxsae.features.descriptions import Family, Label, character_class, families
+from jaxsae.features.firings import Firings
+from jaxsae.features.judged_text import JudgedText
+
+MOST_JOINED = 4
+"""Values of one family that a caption joins, at most: "a, u, i"."""
+COMPLEXITY = 0.02
+"""F1 by which a description must be better for each step that it says more."""
+CLEAR = 0.5
+"""Held-out F1 from which a caption says what a latent is; below, the caption is "unclear"."""
+HINT = 0.7
+"""Share of the firings that a hint is true of, at least; what most of the text is gives no hint."""
+FEWEST_FIRINGS = 5
+"""A latent needs so many firings in each half of the texts."""
+UNCLEAR, SILENT = "unclear", "never fires here"
+
+
+class Caption(NamedTuple):
+    """What a latent fires on, in words, and how well they predict it on texts on which they were not chosen."""
+
+    text: str
+    """Without figures; `unclear` where no description predicts the firing."""
+    family: str
+    """Of descriptions; empty where there is none."""
+    precision: float
+    """Share of the firings that the description is true of."""
+    recall: float
+    """Share of the places that the description is true of on which the latent fires."""
+    firings: int
+    """Held-out firings, and `places`, the held-out characters that the description is true of."""
+    places: int
+    members: tuple[int, ...] = ()
+    """Values of the family that are joined."""
+    chosen: float = 0.0
+    """F1 where descriptions compete, less what the complexity costs, and `single`, F1 of the best single character."""
+    single: float = 0.0
+
+    @property
+    def f1(self) -> float:
+        """Of description against firing."""
+        total = self.precision + self.recall
+        return 2 * self.precision * self.recall / total if total else 0.0
+
+    @property
+    def clear(self) -> bool:
+        """Whether the words say what the latent is."""
+        return bool(self.family) and self.f1 >= CLEAR
+
+    def __str__(self) -> str:
+        if not self.family:
+            return self.text
+        if self.clear:
+            return f"{self.text} ({self.precision:.0%} of firings, {self.recall:.0%} of places)"
+        return f"{UNCLEAR}; {self.precision:.0%} of firings on {self.text}" if self.precision >= HINT else UNCLEAR
+
+    def as_json(self) -> dict[str, Any]:
+        """Its words and figures."""
+        figures = {
+            name: value for name, value in self._asdict().items() if name not in ("text", "members", "chosen", "single")
+        }
+        return {"caption": str(self), "description": self.text, **figures, "f1": self.f1, "clear": self.clear}
+
+
+class _Candidate(NamedTuple):
+    """The best description of one family for each latent."""
+
+    family: Family
+    members: Int[np.ndarray, "columns joined"]
+    """Values that are joined; -1: fewer."""
+    single: Float[np.ndarray, " columns"]
+    """F1 of the best single value on the texts on which is chosen."""
+    chosen: Float[np.ndarray, " columns"]
+    """F1 of the description there, less what its complexity costs."""
+    precision: Float[np.ndarray, "halves columns"]
+    """On both halves."""
+    recall: Float[np.ndarray, "halves columns"]
+    places: Float[np.ndarray, " columns"]
+    """Held-out characters that it is true of, and `share`, their share of the first half."""
+    share: Float[np.ndarray, " columns"]
+
+
+def captions(firings: Firings, marked: MarkedText) -> list[Caption]:
+    """A caption for each latent; the concepts of the text are among the descriptions."""
+    text = marked.text
+    fired = np.stack(
+        [np.bincount(firings.column[_in(firings, text, half)], minlength=firings.columns) for half in (0, 1)]
+    )
+    enough = fired.min(axis=0) >= FEWEST_FIRINGS
+    every = (*families(text), *_concept_families(marked))
+    found = [_of_family(firings, text, family, fired) for family in every]
+    chosen = np.stack([one.chosen for one in found])
+    hints = np.stack([np.where((one.precision[0] >= HINT) & (one.share <= 0.35), one.chosen, -1) for one in found])
+    best, hint = chosen.argmax(axis=0), hints.argmax(axis=0)
+    (single,) = (one.single for one in found if one.family.name == "character")
+    out = []
+    for column in range(firings.columns):
+        if not enough[column]:
+            out.append(
+                Caption(
+                    SILENT if not fired[:, column].any() else f"{UNCLEAR}; fires too rarely",
+                    "",
+                    0.0,
+                    0.0,
+                    int(fired[1, column]),
+                    0,
+                )
+            )
+            continue
+        caption = _caption(found[best[column]], column, int(fired[1, column]), single[column])
+        if not caption.clear and hints[hint[column], column] > 0:
+            caption = _caption(found[hint[column]], column, int(fired[1, column]), single[column])
+        out.append(caption)
+    return out
+
+
+def _in(firings: Firings, text: JudgedText, half: int) -> Bool[np.ndarray, " m"]:
+    return text.half[firings.row] == half
+
+
+def _caption(one: _Candidate, column: int, firings: int, single: float) -> Caption:
+    members = tuple(int(i) for i in one.members[column] if i >= 0)
+    figures = float(one.precision[1, column]), float(one.recall[1, column])
+    text = joined([one.family.labels[i] for i in members])
+    chosen = float(one.chosen[column]), float(single)
+    return Caption(text, one.family.name, *figures, firings, int(one.places[column]), members, *chosen)
+
+
+def joined(labels: Sequence[Label]) -> str:
+    """Labels as one description: what they have in common is said once, single characters by their class."""
+    if len(labels) > 1:
+        for at in (1, 0):  # "u after d, g" and "a, u after d"
+            same = {label.parts[:at] + label.parts[at + 1 :] for label in labels if len(label.parts) == 2}
+            if len(same) == 1 and all(len(label.parts) == 2 for label in labels):
+                parts = [label.parts[at] for label in labels]
+                return labels[0].form.format(*((*labels[0].parts[:at], ", ".join(parts), *labels[0].parts[at + 1 :])))
+        letters = [label.parts[0] for label in labels]
+        if all(
+            len(label.parts) == 1 and label.form == "{}" and len(letter) == 1
+            for label, letter in zip(labels, letters, strict=True)
+        ):
+            classes = {character_class(letter) for letter in letters}
+            listed = ", ".join(letters)
+            return f"{classes.pop()} {listed}" if len(classes) == 1 else listed
+        if len({label.form for label in labels}) == 1 and len(labels[0].parts) == 1:
+            return labels[0].form.format(", ".join(letters))
+    return ", ".join(str(label) for label in labels)
+
+
+def described(captions: Sequence[Caption], text: JudgedText, marked: MarkedText) -> Bool[np.ndarray, "captions n"]:
+    """Which characters the description of each caption is true of."""
+    out = np.zeros((len(captions), len(text)), bool)
+    for family in (*families(text), *_concept_families(marked)):
+        for row, caption in zip(out, captions, strict=True):
+            if caption.family == family.name:
+                row |= np.isin(family.value, caption.members)
+    return out
+
+
+def _of_family(
+    firings: Firings, text: JudgedText, family: Family, fired: Int[np.ndarray, "halves columns"]
+) -> _Candidate:
+    """Join values, one after another, as long as that raises F1 by more than it costs."""
+    values, columns = len(family.labels), firings.columns
+    hits = np.zeros((2, values, columns), np.int32)
+    places = np.zeros((2, values))
+    for half in (0, 1):
+        of_half = family.value[(text.half == half) & firings.judged]
+        places[half] = np.bincount(of_half[of_half >= 0], minlength=values)
+        here = _in(firings, text, half)
+        value = family.value[firings.row[here]]
+        column = firings.column[here][value >= 0].astype(np.int64)
+        flat = np.bincount(value[value >= 0] * columns + column, minlength=values * columns)
+        hits[half] = flat.reshape(values, columns)
+    members = np.full((columns, MOST_JOINED), -1)
+    score = np.full(columns, -1.0)
+    sum_hits, sum_places = np.zeros((2, columns)), np.zeros((2, columns))
+    cell_value, cell_column = np.nonzero(hits[0])
+    order = np.argsort(cell_column, kind="stable")
+    cell_value, cell_column = cell_value[order], cell_column[order]
+    cell_hits = hits[0, cell_value, cell_column].astype(np.float64)
+    growing = np.ones(columns, bool)
+    single = np.zeros(columns)
+    for joined_so_far in range(MOST_JOINED):
+        left = growing[cell_column]
+        cell_value, cell_column, cell_hits = cell_value[left], cell_column[left], cell_hits[left]
+        if not len(cell_column):
+            break
+        with_it = 2 * (sum_hits[0, cell_column] + cell_hits)
+        with_it /= fired[0, cell_column] + sum_places[0, cell_column] + places[0, cell_value]
+        starts = np.flatnonzero(np.diff(cell_column, prepend=-1))
+        there = cell_column[starts]
+        top = np.maximum.reduceat(with_it, starts)
+        first = np.full(columns, -1)
+        is_top = np.flatnonzero(with_it == np.repeat(top, np.diff([*starts, len(cell_column)])))
+        first[cell_column[is_top[::-1]]] = is_top[::-1]  # the first one of equals is written last
+        if not joined_so_far:
+            single[there] = top
+        worth = np.full(columns, -1.0)
+        worth[there] = top - COMPLEXITY * (family.cost + joined_so_far)
+        better = worth > score
+        growing &= better
+        at = first[better]
+        members[better, joined_so_far] = cell_value[at]
+        score[better] = worth[better]
+        for half in (0, 1):
+            sum_hits[half, better] += hits[half, cell_value[at], np.flatnonzero(better)]
+            sum_places[half, better] += places[half, cell_value[at]]
+        keep = np.ones(len(cell_column), bool)
+        keep[at] = False
+        cell_value, cell_column, cell_hits = cell_value[keep], cell_column[keep], cell_hits[keep]
+    n = ((text.half == 0) & firings.judged).sum()
+    return _Candidate(
+        family,
+        members,
+        single,
+        score,
+        sum_hits / np.maximum(fired, 1),
+        sum_hits / np.maximum(sum_places, 1),
+        sum_places[1],
+        sum_places[0] / max(n, 1),
+    )
+
+
+def _concept_families(marked: MarkedText) -> Iterator[Family]:
+    """Each concept is a family by itself: a character may have several."""
+    for number, (concept, rows) in enumerate(zip(marked.concepts, marked.has, strict=True)):
+        yield Family(f"concept {number}", np.where(rows, 0, -1), [Label("{}", (concept.title,))], 1)

@@ -1,0 +1,199 @@
+"""Ways to say of a character what it is and where it stands: the words from which captions of latents are made.
+
+A family gives each character at most one value: the character itself, its class, the sign that it is part of, the word
+before, ... What a text has in common with others of its language or genre comes in as a concept.
+"""
+
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+from jaxsae.features.judged_text import JudgedText
+from jaxsae.text.tokenizer import UNICODE
+
+MOST_VALUES = 2048
+"""The commonest values of a family; characters with a rarer one have none."""
+FEWEST_CHARACTERS = 5
+"""A value that fewer characters have where captions are chosen is not used."""
+SEPARATORS = "-.:+×|"
+"""Between the signs of a word."""
+DAMAGED = "damaged"
+
+
+class Label(NamedTuple):
+    """Completes "fires on ..."; kept in parts, so that labels that are joined say once what they share."""
+
+    form: str
+    """With a `{}` for each part."""
+    parts: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return self.form.format(*self.parts)
+
+
+class Family(NamedTuple):
+    """Descriptions of which at most one is true of a character."""
+
+    name: str
+    value: Int[np.ndarray, " n"]
+    """Of each judged character, an index into `labels`; -1: none is true."""
+    labels: list[Label]
+    cost: int
+    """How much is said at once: of two descriptions that fit nearly as well, the simpler is taken."""
+
+
+def character_class(character: str) -> str:
+    """The class of a character, in the plural."""
+    if character == " ":
+        return "spaces"
+    if character == "-":
+        return "hyphens"
+    if character.isnumeric():
+        return "numerals"
+    if character.isupper():
+        return "capitals"
+    if character.isalpha():
+        return "vowels" if unicodedata.normalize("NFD", character)[0] in "aeiou" else "consonants"
+    return "other marks"
+
+
+def _family(name: str, keys: Sequence, label: Callable[..., Label], cost: int, half: Int[np.ndarray, " n"]) -> Family:
+    """A family from one key for each character: None stands for no value; `label` makes the words of a key."""
+    numbers: dict = {}
+    value = np.fromiter(
+        (-1 if key is None else numbers.setdefault(key, len(numbers)) for key in keys), np.int64, len(keys)
+    )
+    counts = np.bincount(value[(value >= 0) & (half == 0)], minlength=len(numbers))
+    kept = np.argsort(-counts, kind="stable")[:MOST_VALUES]
+    kept = kept[counts[kept] >= FEWEST_CHARACTERS]
+    new = np.full(len(numbers) + 1, -1, np.int64)  # the last one is for -1
+    new[kept] = np.arange(len(kept))
+    names = list(numbers)
+    labels = [label(*names[i]) if isinstance(names[i], tuple) else label(names[i]) for i in kept]
+    return Family(name, new[value], labels, cost)
+
+
+class _Units(NamedTuple):
+    """Signs or words: for each character the one it is in."""
+
+    number: Int[np.ndarray, " n"]
+    start: Int[np.ndarray, " units"]
+    text: list[str]
+
+    @classmethod
+    def of(cls, letters: str, new: Bool[np.ndarray, " n"]) -> "_Units":
+        start = np.flatnonzero(new)
+        ends = [*start[1:].tolist(), len(letters)]
+        return cls(np.cumsum(new) - 1, start, [letters[a:b] for a, b in zip(start.tolist(), ends, strict=True)])
+
+
+def families(text: JudgedText) -> Iterator[Family]:
+    """All families of a text, one after another."""
+    letters = UNICODE.decode(text.true_ids)
+    n, half, damaged = len(text), text.half, text.damaged.tolist()
+    seen = [DAMAGED if hidden else letter for hidden, letter in zip(damaged, letters, strict=True)]
+    first_of_sample = np.diff(text.sample, prepend=-1) != 0
+    last_of_sample = np.append(first_of_sample[1:], True)
+
+    def quoted(key: str) -> str:
+        return {DAMAGED: "damaged characters", " ": "spaces", "-": "hyphens"}.get(key, key)
+
+    def one(form: str) -> Callable[[str], Label]:
+        return lambda key: Label(form, (quoted(key),))
+
+    def two(form: str) -> Callable[[str, str], Label]:
+        return lambda first, second: Label(form, (quoted(first), quoted(second)))
+
+    classes = {letter: character_class(letter) for letter in set(letters)}
+    yield _family("class", [s if s == DAMAGED else classes[s] for s in seen], one("{}"), 0, half)
+    yield _family("character", seen, one("{}"), 0, half)
+    hidden = [letter if d else None for d, letter in zip(damaged, letters, strict=True)]
+    yield _family("damaged class", [h and classes[h] for h in hidden], one("damaged {}"), 1, half)
+    yield _family("damaged character", hidden, one("damaged {}"), 1, half)
+
+    words = _Units.of(letters, first_of_sample | text.is_space | np.append(False, text.is_space[:-1]))
+    separates = np.fromiter((letter in SEPARATORS or letter == " " for letter in letters), bool, n)
+    signs = _Units.of(letters, first_of_sample | separates | np.append(False, separates[:-1]))
+    space, separator = text.is_space.tolist(), separates.tolist()
+    in_word = (np.arange(n) - words.start[words.number]).tolist()
+    in_sign = (np.arange(n) - signs.start[signs.number]).tolist()
+    word = [None if s else words.text[i] for s, i in zip(space, words.number.tolist(), strict=True)]
+    sign = [None if s else signs.text[i] for s, i in zip(separator, signs.number.tolist(), strict=True)]
+    ends_word = (last_of_sample | np.append(text.is_space[1:], True)).tolist()
+    begins = [in_word[i] == 0 for i in signs.start.tolist()]
+    ends = [ends_word[i] for i in (np.append(signs.start[1:], n) - 1).tolist()]
+    place = [(begins[i], ends[i]) for i in signs.number.tolist()]
+
+    def of_word(letter: str, begins: bool, ends: bool) -> Label:
+        return Label("{}" + PLACES[begins, ends], (quoted(letter),))
+
+    places = [None if space[i] else (letters[i], in_word[i] == 0, ends_word[i]) for i in range(n)]
+    yield _family("character in the word", places, of_word, 1, half)
+    yield _family("word", word, one("the word {}"), 1, half)
+    in_words = [(w, i) if w and len(w) > 1 else None for w, i in zip(word, in_word, strict=True)]
+    yield _family("character of a word", in_words, lambda w, i: Label("{}", (_bracketed(w, i),)), 2, half)
+    long = [s if s and len(s) > 1 else None for s in sign]
+    yield _family("sign", long, one("the sign {}"), 1, half)
+    placed = [s and (s, *where) for s, where in zip(sign, place, strict=True)]
+    yield _family("sign in the word", placed, lambda s, *at: Label("{}" + PLACES[at], (_joined(s, *at),)), 2, half)
+    in_signs = [s and (s, i) for s, i in zip(long, in_sign, strict=True)]
+    yield _family("character of a sign", in_signs, lambda s, i: Label("{} of {}", (s[i], _pointed(s, i))), 1, half)
+    both = [s and (s, i, *where) for s, i, where in zip(long, in_sign, place, strict=True)]
+    yield _family(
+        "character of a sign in the word",
+        both,
+        lambda s, i, *at: Label("{} of {}" + PLACES[at], (s[i], _joined(_pointed(s, i), *at))),
+        2,
+        half,
+    )
+
+    before = [None if first_of_sample[i] else seen[i - 1] for i in range(n)]
+    after = [None if last_of_sample[i] else seen[i + 1] for i in range(n)]
+    yield _family("before", before, one("what follows {}"), 1, half)
+    yield _family("after", after, one("what stands before {}"), 1, half)
+    yield _family("pair before", [b and (s, b) for b, s in zip(before, seen, strict=True)], two("{} after {}"), 1, half)
+    yield _family("pair after", [a and (s, a) for a, s in zip(after, seen, strict=True)], two("{} before {}"), 1, half)
+    triples = [b and a and (s, b, a) for b, s, a in zip(before, seen, after, strict=True)]
+    yield _family(
+        "window", triples, lambda s, b, a: Label("{} between {}", (quoted(s), f"{quoted(b)} and {quoted(a)}")), 3, half
+    )
+    yield _family("sign before", _previous(signs, sign, first_of_sample), one("the sign after {}"), 2, half)
+    yield _family("word before", _previous(words, word, first_of_sample), one("the word after {}"), 2, half)
+
+
+PLACES = {
+    (True, True): " as a word",
+    (True, False): " at a word's beginning",
+    (False, True): " at a word's end",
+    (False, False): " within a word",
+}
+"""(Whether it begins a word, whether it ends one) -> in words."""
+
+
+def _joined(sign: str, begins: bool, ends: bool) -> str:
+    """A sign with the hyphens that join it to its word."""
+    return ("" if begins else "-") + sign + ("" if ends else "-")
+
+
+def _bracketed(text: str, at: int) -> str:
+    """The text with the character at a place in brackets."""
+    return f"{text[:at]}[{text[at]}]{text[at + 1 :]}"
+
+
+def _pointed(sign: str, at: int) -> str:
+    """A sign, with the character at a place in brackets if it stands in it more than once."""
+    return sign if sign.count(sign[at]) == 1 else _bracketed(sign, at)
+
+
+def _previous(units: _Units, value: Sequence[str | None], first_of_sample: Bool[np.ndarray, " n"]) -> list[str | None]:
+    """For each character of a sign or word, the one before it in the same sample; what separates them has none."""
+    before: list[str | None] = []
+    last: str | None = None
+    for start, first in zip(units.start.tolist(), first_of_sample[units.start].tolist(), strict=True):
+        last = None if first else last
+        before.append(last if value[start] is not None else None)
+        last = value[start] if value[start] is not None else last
+    return [before[i] for i in units.number.tolist()]

@@ -1,0 +1,386 @@
+"""How well single columns (latents, directions, windows of text) find the characters with a property.
+
+The score is the *run score*, after the concept F1 of InterPLM (Simon and Zou 2024): precision of characters, recall of
+instances. An instance is a stretch of a word with the property; it is found where the column fires on any of its
+characters. A latent that fires on the `š` of every `-šè` reads that ending perfectly; counting characters alone would
+give it 0.4. A column's threshold is chosen on one half of the texts, by the score itself, and scored on the other.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from jaxsae.features import probe
+from jaxsae.features.firings import Firings, value_of
+from jaxsae.features.judged_text import JudgedText, MarkedRows
+
+THRESHOLDS = 40
+"""Candidates of a column: values that from all of its firings down to five of them exceed, in equal ratios."""
+FEWEST_FIRINGS = 5
+"""A column that fires less often where thresholds are chosen is not judged."""
+DRAWS, COVERAGE = 1000, 0.95
+"""Of the bootstrap over texts: the number of draws, and the share of them that an interval holds."""
+
+
+def f1(precision: Float[np.ndarray, "..."], recall: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
+    """The harmonic mean; 0 where both are 0."""
+    return 2 * precision * recall / np.maximum(precision + recall, 1e-12)
+
+
+class Counts(NamedTuple):
+    """Of one property: how much of it each column finds from each threshold on."""
+
+    characters: Float[np.ndarray, "columns thresholds"]
+    instances: Float[np.ndarray, "columns thresholds"]
+    words: Float[np.ndarray, "columns thresholds"]
+
+
+class Columns(Protocol):
+    """Columns on the characters of one half, cut into bins by their candidate thresholds; bin 0 is below all."""
+
+    @property
+    def said(self) -> Float[np.ndarray, "columns thresholds"]:
+        """On how many characters each column is at its threshold or above."""
+
+    @property
+    def said_words(self) -> Float[np.ndarray, "columns thresholds"]:
+        """In how many words it is on any character."""
+
+    def counts(self, p: int) -> Counts:
+        """How much it finds of property `p`."""
+
+
+def _above(flat: Int[np.ndarray, " m"], columns: int, bins: int) -> Float[np.ndarray, "columns thresholds"]:
+    """How many of the entries `column * bins + bin` are in each bin or above, but for bin 0."""
+    counts = np.bincount(flat, minlength=columns * bins).reshape(columns, bins)
+    return counts[:, :0:-1].cumsum(axis=1)[:, ::-1].astype(np.float64)
+
+
+@dataclass(frozen=True)
+class SparseColumns:
+    """Columns that are silent on most characters."""
+
+    marked: MarkedRows
+    row: Int[np.ndarray, " m"]
+    column: Int[np.ndarray, " m"]
+    bin: Int[np.ndarray, " m"]
+    columns: int
+    bins: int
+
+    @cached_property
+    def _flat(self) -> Int[np.ndarray, " m"]:
+        return self.column * self.bins + self.bin
+
+    def _largest(self, group: Int[np.ndarray, " k"], flat: Int[np.ndarray, " k"]) -> Int[np.ndarray, " j"]:
+        """`column * bins + bin` of the largest bin of each column in each group of characters."""
+        packed = np.sort(group.astype(np.int64) * (self.columns * self.bins) + flat)
+        last = np.append(np.diff(packed // self.bins) != 0, True) if len(packed) else np.zeros(0, bool)
+        return packed[last] % (self.columns * self.bins)
+
+    @cached_property
+    def _words(self) -> tuple[Int[np.ndarray, " j"], Int[np.ndarray, " j"]]:
+        """(number of the word, column * bins + bin) of the largest bin of each column in each word."""
+        size = self.columns * self.bins
+        packed = np.sort(self.marked.word_number[self.row].astype(np.int64) * size + self._flat)
+        last = np.append(np.diff(packed // self.bins) != 0, True) if len(packed) else np.zeros(0, bool)
+        return np.divmod(packed[last], size)
+
+    @cached_property
+    def said(self) -> Float[np.ndarray, "columns thresholds"]:
+        """On how many characters each column is at its threshold or above."""
+        return _above(self._flat, self.columns, self.bins)
+
+    @cached_property
+    def said_words(self) -> Float[np.ndarray, "columns thresholds"]:
+        """In how many words it is on any character."""
+        return _above(self._words[1], self.columns, self.bins)
+
+    def counts(self, p: int) -> Counts:
+        """How much it finds of property `p`."""
+        hit = self.marked.has[p][self.row]
+        flat = self._flat[hit]
+        largest = self._largest(self.marked.instance(p)[self.row[hit]], flat)
+        word, of_word = self._words
+        found = (flat, largest, of_word[self.marked.words_with[p][word]])
+        return Counts(*(_above(entries, self.columns, self.bins) for entries in found))
+
+
+@dataclass(frozen=True)
+class DenseColumns:
+    """Columns that have a value everywhere, such as projections; a few hundred at a time."""
+
+    marked: MarkedRows
+    bin: Int[np.ndarray, "n columns"]
+    """uint8."""
+    bins: int
+
+    def _count(self, bins: Int[np.ndarray, "m columns"]) -> Float[np.ndarray, "columns thresholds"]:
+        columns = bins.shape[1]
+        return _above((bins + np.arange(columns, dtype=np.int32) * self.bins).ravel(), columns, self.bins)
+
+    @cached_property
+    def said(self) -> Float[np.ndarray, "columns thresholds"]:
+        """On how many characters each column is at its threshold or above."""
+        return self._count(self.bin)
+
+    @cached_property
+    def _words(self) -> Int[np.ndarray, "words columns"]:
+        starts = np.flatnonzero(np.diff(self.marked.word, prepend=-1))
+        return np.maximum.reduceat(self.bin, starts, axis=0) if len(starts) else self.bin
+
+    @cached_property
+    def said_words(self) -> Float[np.ndarray, "columns thresholds"]:
+        """In how many words it is on any character."""
+        return self._count(self._words)
+
+    def counts(self, p: int) -> Counts:
+        """How much it finds of property `p`."""
+        members, starts = self.marked.members[p], self.marked.starts[p]
+        values = self.bin[members]
+        instances = np.maximum.reduceat(values, starts, axis=0) if len(starts) else values
+        return Counts(*map(self._count, (values, instances, self._words[self.marked.words_with[p]])))
+
+
+class Judgement(NamedTuple):
+    """How well each column finds each property; but for `chosen`, on texts on which nothing was chosen."""
+
+    chosen: Float[np.ndarray, "p columns"]
+    """Run score at the best threshold, on the texts on which thresholds are chosen; 0: not judged."""
+    at: Int[np.ndarray, "p columns"]
+    """Number of that threshold."""
+    precision: Float[np.ndarray, "p columns"]
+    """Share of the characters on which the column fires, at its threshold, that have the property."""
+    recall: Float[np.ndarray, "p columns"]
+    """Share of the instances of the property that it finds, and `character_recall`, of the characters."""
+    character_recall: Float[np.ndarray, "p columns"]
+    word_precision: Float[np.ndarray, "p columns"]
+    word_recall: Float[np.ndarray, "p columns"]
+
+    @property
+    def run(self) -> Float[np.ndarray, "p columns"]:
+        """The run score."""
+        return f1(self.precision, self.recall)
+
+    @property
+    def character(self) -> Float[np.ndarray, "p columns"]:
+        """F1 of characters."""
+        return f1(self.precision, self.character_recall)
+
+    @property
+    def words(self) -> Float[np.ndarray, "p columns"]:
+        """F1 of words."""
+        return f1(self.word_precision, self.word_recall)
+
+    def best(self, p: int, count: int = 1) -> list[int]:
+        """The columns that find a property best where they were chosen, best first."""
+        return np.argsort(-self.chosen[p], kind="stable")[:count].tolist()
+
+
+BY = ("run", "character", "words")
+"""What a threshold, and then a column, is chosen by."""
+
+
+def judge(choose: Columns, score: Columns, marked: tuple[MarkedRows, MarkedRows], by: str = "run") -> Judgement:
+    """Judge columns on two halves of the texts.
+
+    Args:
+      choose, score: the same columns, cut by the same thresholds, on the first and on the second half.
+      marked: the characters of the halves; of as many properties.
+      by: one of `BY`.
+    """
+    fields: dict[str, list[np.ndarray]] = {name: [] for name in Judgement._fields}
+    columns = np.arange(choose.said.shape[0])
+    for p in range(len(marked[0].has)):
+        found = choose.counts(p)
+        if by == "words":
+            precision, recall = (
+                found.words / np.maximum(choose.said_words, 1),
+                found.words / max(marked[0].words_with[p].sum(), 1),
+            )
+        else:
+            precision = found.characters / np.maximum(choose.said, 1)
+            part, total = (
+                (found.instances, len(marked[0].starts[p]))
+                if by == "run"
+                else (found.characters, len(marked[0].members[p]))
+            )
+            recall = part / max(total, 1)
+        of_column = f1(precision, recall)
+        at = of_column.argmax(axis=1)
+        found, here = score.counts(p), (columns, at)
+        said, said_words = score.said[here], score.said_words[here]
+        fields["chosen"].append(of_column[here])
+        fields["at"].append(at)
+        fields["precision"].append(found.characters[here] / np.maximum(said, 1))
+        fields["recall"].append(found.instances[here] / max(len(marked[1].starts[p]), 1))
+        fields["character_recall"].append(found.characters[here] / max(len(marked[1].members[p]), 1))
+        fields["word_precision"].append(found.words[here] / np.maximum(said_words, 1))
+        fields["word_recall"].append(found.words[here] / max(marked[1].words_with[p].sum(), 1))
+    shape = (len(marked[0].has), len(columns))
+    return Judgement(
+        *(np.reshape(rows, shape).astype(np.int64 if name == "at" else np.float32) for name, rows in fields.items())
+    )
+
+
+# ---------------------------------------------------------------- columns from latents and from directions
+
+
+def halves(
+    text: JudgedText, has: Bool[np.ndarray, "p n"], used: Bool[np.ndarray, " n"]
+) -> tuple[MarkedRows, MarkedRows]:
+    """The characters `used` of the two halves of a text."""
+    rows = [np.flatnonzero(used & (text.half == half)) for half in (0, 1)]
+    return tuple(MarkedRows(text.word[of], text.sample[of], has[:, of]) for of in rows)  # type: ignore[return-value]
+
+
+def thresholds_of(
+    column: Int[np.ndarray, " m"], code: Int[np.ndarray, " m"], columns: int
+) -> Int[np.ndarray, "columns t"]:
+    """The candidate thresholds of each column, as codes, rising; the first one is 0. Of columns not judged, too high.
+
+    Args:
+      column, code: the firings on which thresholds are chosen.
+    """
+    order = np.lexsort((code, column))
+    ordered, n = code[order].astype(np.int64), np.bincount(column, minlength=columns)
+    first = np.cumsum(n) - n
+    shares = (FEWEST_FIRINGS / np.maximum(n, FEWEST_FIRINGS))[:, None] ** (np.arange(THRESHOLDS) / (THRESHOLDS - 1))
+    at = np.minimum(((1 - shares) * n[:, None]).astype(int), np.maximum(n[:, None] - 1, 0))
+    judged = n >= FEWEST_FIRINGS
+    out = np.full((columns, THRESHOLDS), 1 << 16, np.int64)
+    out[judged] = ordered[(first[:, None] + at)[judged]]
+    out[judged, 0] = 0
+    return out
+
+
+def sparse_halves(
+    firings: Firings, text: JudgedText, marked: tuple[MarkedRows, MarkedRows], used: Bool[np.ndarray, " n"]
+) -> tuple[SparseColumns, SparseColumns, Int[np.ndarray, "columns t"]]:
+    """(columns on the first half, on the second, their thresholds as codes).
+
+    Args:
+      marked: `halves` of the characters `used`.
+    """
+    number = np.full(len(text), -1, np.int64)
+    parts = []
+    for half in (0, 1):
+        rows = np.flatnonzero(used & (text.half == half))
+        number[rows] = np.arange(len(rows))
+        here = (text.half[firings.row] == half) & used[firings.row]
+        parts.append(
+            (number[firings.row[here]], firings.column[here].astype(np.int64), firings.code[here].astype(np.int64))
+        )
+    _, column, code = parts[0]
+    edges = thresholds_of(column, code, firings.columns)
+    flat = (edges + np.arange(firings.columns)[:, None] * (1 << 17)).ravel()
+    out = []
+    for marks, (row, column, code) in zip(marked, parts, strict=True):
+        bin_ = np.searchsorted(flat, code + column * (1 << 17), side="right") - column * THRESHOLDS
+        fires = bin_ > 0
+        out.append(SparseColumns(marks, row[fires], column[fires], bin_[fires], firings.columns, THRESHOLDS + 1))
+    return out[0], out[1], edges
+
+
+STEPS_PER_DEVIATION, STEPS = 10, 40
+"""Directions are cut every tenth of a standard deviation, up to four of them on either side of the mean."""
+
+
+def dense_halves(
+    values: tuple[Float[np.ndarray, "n c"], Float[np.ndarray, "m c"]], marked: tuple[MarkedRows, MarkedRows]
+) -> tuple[DenseColumns, DenseColumns]:
+    """Directions as columns, each twice: the second time the other way round."""
+    mean, deviation = values[0].mean(axis=0), values[0].std(axis=0) + 1e-12
+    out = []
+    for marks, part in zip(marked, values, strict=True):
+        scaled = (part - mean) * (STEPS_PER_DEVIATION / deviation)
+        bins = (np.clip(np.floor(scaled), -STEPS, STEPS - 1) + STEPS).astype(np.uint8)
+        out.append(DenseColumns(marks, np.concatenate([bins, 2 * STEPS - 1 - bins], axis=1), 2 * STEPS))
+    return out[0], out[1]
+
+
+def in_chunks(columns: int, size: int = 256) -> Iterator[slice]:
+    """Parts of many columns."""
+    yield from (slice(start, min(start + size, columns)) for start in range(0, columns, size))
+
+
+# ---------------------------------------------------------------- one column in full
+
+
+class DetectionScore(NamedTuple):
+    """How well a column finds a property, on texts on which nothing was chosen."""
+
+    latent: int
+    run: float
+    """The run score: harmonic mean of `precision` and `recall`."""
+    low: float
+    """`low` and `high` hold the run score in 95 of 100 draws of as many texts (bootstrap)."""
+    high: float
+    precision: float
+    """Share of the characters on which it fires that have the property."""
+    recall: float
+    """Share of the instances that it finds."""
+    character: float
+    """F1 of characters."""
+    word: float
+    """F1 of words."""
+    auroc: float
+    """0.5 is chance."""
+    threshold: float
+    """It fires from this value on; 0: wherever it is above 0."""
+
+    def as_json(self) -> dict[str, float]:
+        """Its figures."""
+        return {"feature": self.latent} | {name: value for name, value in self._asdict().items() if name != "latent"}
+
+
+def detection_score(
+    judgement: Judgement, p: int, latent: int, score: SparseColumns, edges: Int[np.ndarray, "columns t"]
+) -> DetectionScore:
+    """The figures of one latent and property, with the interval and the AUROC."""
+    at, mine = int(judgement.at[p, latent]), score.column == latent
+    row, bin_ = score.row[mine], score.bin[mine]
+    return DetectionScore(
+        latent,
+        float(judgement.run[p, latent]),
+        *interval(score.marked, p, row[bin_ > at]),
+        float(judgement.precision[p, latent]),
+        float(judgement.recall[p, latent]),
+        float(judgement.character[p, latent]),
+        float(judgement.words[p, latent]),
+        auroc(score.marked.has[p], row, bin_),
+        float(value_of(edges[latent, at])),
+    )
+
+
+def interval(marked: MarkedRows, p: int, fired: Int[np.ndarray, " m"]) -> tuple[float, float]:
+    """The run score of a column that fires on the characters `fired`: its 95 % interval over draws of texts."""
+    texts, text = np.unique(marked.text, return_inverse=True)
+    if not len(texts):
+        return 0.0, 0.0
+    has, instance = marked.has[p], marked.instance(p)
+    text_of_instance = text[marked.members[p][marked.starts[p]]] if len(marked.starts[p]) else np.zeros(0, int)
+    found = np.unique(instance[fired[has[fired]]])
+
+    def per_text(of: np.ndarray) -> np.ndarray:
+        return np.bincount(of, minlength=len(texts)).astype(np.float64)
+
+    said, hits, instances, instances_found = (
+        per_text(of) for of in (text[fired], text[fired[has[fired]]], text_of_instance, text_of_instance[found])
+    )
+    draws = np.random.default_rng(0).multinomial(len(texts), np.full(len(texts), 1 / len(texts)), DRAWS).astype(float)
+    precision, recall = (
+        (draws @ part) / np.maximum(draws @ whole, 1) for part, whole in ((hits, said), (instances_found, instances))
+    )
+    low, high = np.quantile(f1(precision, recall), [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2])
+    return float(low), float(high)
+
+
+def auroc(has: Bool[np.ndarray, " n"], row: Int[np.ndarray, " m"], rank: Int[np.ndarray, " m"]) -> float:
+    """AUROC of a column that is silent but on the characters `row`, where it is as high as `rank` says."""
+    values = np.zeros(len(has))
+    values[row] = rank
+    return probe.auroc(values, has)

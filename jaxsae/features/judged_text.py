@@ -1,0 +1,127 @@
+"""The characters that latents are judged on: in whose text and word each stands, and which properties it has."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+from jaxsae.text.samples import Samples
+from jaxsae.text.tokenizer import UNICODE
+
+MOST_CHARACTERS = 100_000
+"""Of a longer text only some samples are judged on, evenly spread over it."""
+
+
+@dataclass(frozen=True)
+class JudgedText:
+    """Characters of some samples, in the order of the text; padding is left out."""
+
+    samples: Samples
+    sample: Int[np.ndarray, " n"]
+    """Number of the sample that each character is in."""
+    position: Int[np.ndarray, " n"]
+
+    @classmethod
+    def of(cls, samples: Samples, most: int = MOST_CHARACTERS) -> "JudgedText":
+        """All characters of the samples; of more than `most`, those of every second, fourth, ... pair of samples.
+
+        Pairs, because latents are chosen on samples of even number and scored on those of odd number.
+        """
+        sample, position = np.nonzero(samples.real)
+        step = 1
+        while (kept := sample // 2 % step == 0).sum() > most:
+            step *= 2
+        return cls(samples, sample[kept].astype(np.int32), position[kept].astype(np.int32))
+
+    def __len__(self) -> int:
+        return len(self.sample)
+
+    @cached_property
+    def row_at(self) -> Int[np.ndarray, "samples positions"]:
+        """The number of the judged character at each position of each sample; -1: it is not judged."""
+        out = np.full(self.samples.ids.shape, -1, np.int32)
+        out[self.sample, self.position] = np.arange(len(self))
+        return out
+
+    @cached_property
+    def half(self) -> Int[np.ndarray, " n"]:
+        """0: of a sample of even number, on which is chosen; 1: of one of odd number, on which is scored."""
+        return self.sample % 2
+
+    @cached_property
+    def true_ids(self) -> Int[np.ndarray, " n"]:
+        """Token ids before the damage."""
+        return self.samples.true_ids[self.sample, self.position]
+
+    @cached_property
+    def damaged(self) -> Bool[np.ndarray, " n"]:
+        """Whether the model does not see the character."""
+        return self.samples.damaged[self.sample, self.position]
+
+    @cached_property
+    def is_space(self) -> Bool[np.ndarray, " n"]:
+        """Whether the character separates words."""
+        return self.true_ids == UNICODE.encode(" ")[0]
+
+    @cached_property
+    def word(self) -> Int[np.ndarray, " n"]:
+        """The number of the word that each character is in; a space is a word by itself."""
+        new_sample = np.diff(self.sample, prepend=-1) != 0
+        after_space = np.concatenate([[False], self.is_space[:-1]])
+        return np.cumsum(new_sample | self.is_space | after_space) - 1
+
+    def properties(self, marks: Callable[[int], Bool[np.ndarray, "p m"]], count: int) -> Bool[np.ndarray, "p n"]:
+        """Which of `count` properties each character has; `marks`: of the characters of one sample."""
+        out = np.zeros((count, len(self)), bool)
+        starts = np.flatnonzero(np.diff(self.sample, prepend=-1))
+        for start, end in zip(starts, [*starts[1:], len(self)], strict=True):
+            out[:, start:end] = marks(int(self.sample[start]))
+        return out
+
+
+@dataclass(frozen=True)
+class MarkedRows:
+    """Some characters and the properties that they have: what columns are compared with."""
+
+    word: Int[np.ndarray, " n"]
+    """The word of each; characters that are neighbours here and of one word are neighbours in the text."""
+    text: Int[np.ndarray, " n"]
+    """The sample of each."""
+    has: Bool[np.ndarray, "p n"]
+
+    @cached_property
+    def members(self) -> Sequence[Int[np.ndarray, " m"]]:
+        """For each property, the characters that have it."""
+        return [np.flatnonzero(row) for row in self.has]
+
+    @cached_property
+    def starts(self) -> Sequence[Int[np.ndarray, " instances"]]:
+        """For each property, where in its `members` each instance begins.
+
+        An instance is a stretch of neighbouring characters of one word that all have the property.
+        """
+        out = []
+        for rows in self.members:
+            apart = (np.diff(rows) > 1) | (np.diff(self.word[rows]) != 0)
+            out.append(np.flatnonzero(np.concatenate([[True], apart])) if len(rows) else np.zeros(0, int))
+        return out
+
+    def instance(self, p: int) -> Int[np.ndarray, " n"]:
+        """The number of each character's instance of a property; -1: it has not the property."""
+        out = np.full(len(self.word), -1)
+        lengths = np.diff([*self.starts[p], len(self.members[p])])
+        out[self.members[p]] = np.repeat(np.arange(len(lengths)), lengths)
+        return out
+
+    @cached_property
+    def word_number(self) -> Int[np.ndarray, " n"]:
+        """The words numbered from 0, without gaps."""
+        return np.cumsum(np.diff(self.word, prepend=self.word[:1]) != 0)
+
+    @cached_property
+    def words_with(self) -> Bool[np.ndarray, "p words"]:
+        """Whether a character of the word has the property."""
+        starts = np.flatnonzero(np.diff(self.word, prepend=-1))
+        return np.logical_or.reduceat(self.has, starts, axis=1) if len(starts) else self.has
