@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Rate the embedded demo against the known truth: what its model restores, what its layers tell a linear probe.
 
-With --sae: what single latents of SAE files tell instead, beside the probe and beside random directions.
+With --sae: what single latents of SAE files find instead, beside a probe of the layer, random directions, windows of
+text and neurons.
 """
 
 from __future__ import annotations
@@ -16,9 +17,12 @@ from jaxsae.config import DEMO, DEMO_TEXT
 from jaxsae.errors import require
 
 if TYPE_CHECKING:  # heavy: loaded by the functions that use them
+    import numpy as np
     from jax import Array
+    from jaxtyping import Bool, Float
 
     from jaxsae.demo.dataset import Truth
+    from jaxsae.features.judged_text import JudgedText
     from jaxsae.models.protocol import ResidualModel
     from jaxsae.text.samples import Samples
 
@@ -135,54 +139,90 @@ def probes(rows: dict[str, dict[int, Array]], samples: dict[str, Samples], truth
 
 
 def latents(path: str, model: ResidualModel, samples: dict[str, Samples], truth: dict[str, Truth]) -> dict:
-    """Property -> what tells it how well: chosen on the validation split's characters, scored on the test's."""
+    """Property -> the run scores of the best latent and of what no SAE made, of all characters and of damaged ones.
+
+    Chosen on the validation split's characters within words, scored on the test's.
+    """
     import jax.numpy as jnp
     import numpy as np
 
     from convert import load_sae
     from jaxsae.activations.extraction import extract
-    from jaxsae.features import detection
     from jaxsae.sae.architectures import encode
 
     file = load_sae(path)
     require("layer" in file.extra, f"{path} must say its layer in its config, which it does not")
     layer = file.extra["layer"]
-    names = [n for n in truth["test"].properties() if all(count_of(truth[split], n) >= 30 for split in truth)]
-    directions = np.random.default_rng(0).standard_normal((file.config.d_in, file.config.d_sae)).astype(np.float32)
-    halves: dict[str, dict[str, detection.Half]] = {"rows": {}, "random": {}, "latents": {}}
-    for split in truth:
-        use = truth[split].in_word
-        rows = np.asarray(extract(model, samples[split], [layer]).values[layer])[use]
-        has = truth[split].properties()
-        properties = np.stack([has[name][use] for name in names])
-        halves["rows"][split] = detection.Half(rows, properties)
-        halves["random"][split] = detection.Half(rows @ directions, properties)
-        latents = np.asarray(encode(file.sae, jnp.asarray(rows)))
-        halves["latents"][split] = detection.Half(latents, properties)
-
-    def both(what: str) -> tuple[detection.Half, detection.Half]:
-        return halves[what]["validation"], halves[what]["test"]
-
-    scores = {
-        "probe": detection.linear_probe(*both("rows")),
-        "random direction": detection.best_columns(*both("random"), 1),
-        "best latent": detection.best_columns(*both("latents"), 1),
-        "best five": detection.best_columns(*both("latents"), 5),
-    }
-    out, shown = {}, []
-    for i, name in enumerate(names):
-        share = float(halves["rows"]["test"].properties[i].mean())
-        cells = [f"{scores[what][i].auroc:.3f} {scores[what][i].f1:.2f}" for what in scores]
-        shown.append((name, f"{share:.1%}", *cells, ", ".join(map(str, scores["best five"][i].columns))))
-        out[name] = {"share": share, **{what: scores[what][i]._asdict() for what in scores}}
-    columns = ("characters within words", "share", *scores, "latents")
-    terminal.print_table(f"{path}: AUROC and F1 on the test split", columns, shown)
+    text = joined_text([samples[split] for split in truth])
+    rows = np.concatenate([np.asarray(extract(model, samples[split], [layer]).values[layer]) for split in truth])
+    latents = np.asarray(encode(file.sae, jnp.asarray(rows)))
+    properties = {split: of.properties() for split, of in truth.items()}
+    has = {name: np.concatenate([properties[split][name] for split in truth]) for name in properties["test"]}
+    in_word = np.concatenate([of.in_word for of in truth.values()])
+    out = {}
+    for where, used in (("all", in_word), ("damaged", in_word & text.damaged)):
+        names = [n for n in has if min((has[n] & used & (text.half == half)).sum() for half in (0, 1)) >= 30]
+        found = scores(model, text, used, np.stack([has[n] for n in names]), rows, latents, layer)
+        table = [
+            (name, *(f"{found[what][by][i]:.2f}" for what in found for by in found[what]))
+            for i, name in enumerate(names)
+        ]
+        medians = [f"{np.median(found[what][by]):.3f}" for what in found for by in found[what]]
+        half = [f"{sum(value >= 0.5 for value in found[what][by])}" for what in found for by in found[what]]
+        table += [("median", *medians), ("at least 0.5", *half)]
+        columns = (f"{where} characters within words", *(f"{what} {by}" for what in found for by in found[what]))
+        terminal.print_table(f"{path}: scores on the test split", columns, table)
+        out[where] = {what: {by: dict(zip(names, of[by], strict=True)) for by in of} for what, of in found.items()}
     return out
 
 
-def count_of(truth: Truth, name: str) -> int:
-    """Characters within words that have a property."""
-    return int((truth.properties()[name] & truth.in_word).sum())
+def joined_text(parts: list[Samples]) -> JudgedText:
+    """The validation split as the half that is chosen on, the test split as the half that is scored on."""
+    import numpy as np
+
+    from jaxsae.features.judged_text import JudgedText
+    from jaxsae.text.samples import joined
+
+    text = JudgedText.of(joined(parts), most=10**9)
+    text.__dict__["half"] = (text.sample >= len(parts[0])).astype(np.int32)  # in place of the parity of the sample
+    return text
+
+
+def scores(
+    model: ResidualModel,
+    text: JudgedText,
+    used: Bool[np.ndarray, " n"],
+    has: Bool[np.ndarray, "p n"],
+    rows: Float[np.ndarray, "n d_in"],
+    latents: Float[np.ndarray, "n d_sae"],
+    layer: int,
+) -> dict[str, dict[str, list[float]]]:
+    """Who tells -> score -> its value for each property."""
+    import numpy as np
+
+    from jaxsae.features import baselines, judge, probe
+    from jaxsae.features.firings import FiringLog
+    from jaxsae.models.protocol import ModelWithNeurons
+
+    assert isinstance(model, ModelWithNeurons)
+    marked = judge.halves(text, has, used)
+    log = FiringLog(text, latents.shape[1], most=10**9)
+    row, column = np.nonzero(latents)
+    log.add(row, column, latents[row, column])
+    choose, score, _ = judge.sparse_halves(log.firings(), text, marked, used)
+    out: dict[str, dict[str, list[float]]] = {"latent": {}}
+    for by in judge.BY:
+        judged = judge.judge(choose, score, marked, by)
+        out["latent"][by] = [float(getattr(judged, by)[p, judged.best(p)[0]]) for p in range(len(has))]
+    chosen_on = used & (text.half == 0)
+    directions = np.stack([probe.fit(rows[chosen_on], one[chosen_on]) for one in has], axis=1)
+    beside = {
+        "probe": baselines.own_direction(rows @ directions, text, marked, used),
+        "random": baselines.random_directions(rows, latents.shape[1], text, marked, used),
+        "windows": baselines.windows_of_text(text, marked, used)[0],
+        "neurons": baselines.neurons(model, text, layer, marked, used),
+    }
+    return out | {what: {"run": found.score.tolist()} for what, found in beside.items()}
 
 
 if __name__ == "__main__":

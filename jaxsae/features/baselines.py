@@ -1,12 +1,13 @@
 """What finds the concepts without a sparse autoencoder: random directions, windows of text, feed-forward neurons."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from jaxsae.features.firings import Firings
-from jaxsae.features.judge import Judgement, dense_halves, in_chunks, judge, sparse_halves
+from jaxsae.features.judge import BestColumn, best_column, dense_halves, in_chunks, sparse_halves
 from jaxsae.features.judged_text import JudgedText, MarkedRows
 from jaxsae.models.protocol import ModelWithNeurons, ResidualModel
 from jaxsae.text.batching import plan_batches
@@ -20,7 +21,7 @@ WINDOWS = 2048
 class Baseline(NamedTuple):
     """The best of many columns that no SAE made, for each concept; chosen and scored as latents are."""
 
-    run: Float[np.ndarray, " p"]
+    score: Float[np.ndarray, " p"]
     """Run score of the best column, on texts on which it was not chosen."""
     column: Int[np.ndarray, " p"]
 
@@ -37,47 +38,59 @@ class Baselines(NamedTuple):
     """The neurons of the layer's feed-forward network, both ways; None: the model does not show them."""
 
 
-def best_of(judgement: Judgement) -> Baseline:
-    """For each property the column that was best where it was chosen, and its run score."""
-    column = judgement.chosen.argmax(axis=1)
-    return Baseline(np.take_along_axis(judgement.run, column[:, None], axis=1)[:, 0], column)
-
-
 def _best_of_directions(
     values: Float[np.ndarray, "n d"],
     directions: Float[np.ndarray, "d columns"] | None,
     text: JudgedText,
     marked: tuple[MarkedRows, MarkedRows],
+    used: Bool[np.ndarray, " n"],
 ) -> Baseline:
     """The best projection on `directions`, or without them the best column of `values`; a few hundred at a time."""
     total = values.shape[1] if directions is None else directions.shape[1]
-    parts = [values[text.half == half] for half in (0, 1)]
-    chosen = run = column = np.zeros(0)
+    parts = [values[used & (text.half == half)] for half in (0, 1)]
+    best = [BestColumn(0, -1.0, 0.0) for _ in marked[0].has]
     for chunk in in_chunks(total):
         some = [part[:, chunk] if directions is None else part @ directions[:, chunk] for part in parts]
         halves = dense_halves((some[0].astype(np.float32), some[1].astype(np.float32)), marked)
-        judged = judge(*halves, marked)
-        best = best_of(judged)
-        worth = judged.chosen.max(axis=1)
-        if not len(chosen):
-            chosen, run, column = worth, best.run, best.column
-            continue
-        better = worth > chosen
-        chosen = np.where(better, worth, chosen)
-        run, column = np.where(better, best.run, run), np.where(better, best.column + chunk.start, column)
-    return Baseline(run, column.astype(np.int64))
+        for p, so_far in enumerate(best):
+            here = best_column(*halves, marked, p)
+            if here.chosen > so_far.chosen:
+                best[p] = here._replace(column=here.column % (chunk.stop - chunk.start) + chunk.start)
+    return _baseline(best)
+
+
+def _baseline(best: Sequence[BestColumn]) -> Baseline:
+    return Baseline(np.array([one.run for one in best]), np.array([one.column for one in best]))
 
 
 def random_directions(
-    rows: Float[np.ndarray, "n d_in"], count: int, text: JudgedText, marked: tuple[MarkedRows, MarkedRows]
+    rows: Float[np.ndarray, "n d_in"],
+    count: int,
+    text: JudgedText,
+    marked: tuple[MarkedRows, MarkedRows],
+    used: Bool[np.ndarray, " n"],
 ) -> Baseline:
     """The best of `count` random directions, both ways."""
     values = rows.astype(np.float32)
     directions = np.random.default_rng(0).standard_normal((rows.shape[1], count)).astype(np.float32)
-    return _best_of_directions(values, directions, text, marked)
+    return _best_of_directions(values, directions, text, marked, used)
 
 
-def windows_of_text(text: JudgedText, marked: tuple[MarkedRows, MarkedRows]) -> tuple[Baseline, list[str]]:
+def own_direction(
+    values: Float[np.ndarray, "n p"],
+    text: JudgedText,
+    marked: tuple[MarkedRows, MarkedRows],
+    used: Bool[np.ndarray, " n"],
+) -> Baseline:
+    """Each property's own column, such as the projection on its probe; either way round."""
+    halves = dense_halves((values[used & (text.half == 0)], values[used & (text.half == 1)]), marked)
+    count = values.shape[1]  # a column stands there twice: the second time the other way round
+    return _baseline([best_column(*halves, marked, p, slice(p, None, count)) for p in range(count)])
+
+
+def windows_of_text(
+    text: JudgedText, marked: tuple[MarkedRows, MarkedRows], used: Bool[np.ndarray, " n"]
+) -> tuple[Baseline, list[str]]:
     """(the best window of three characters, what the windows are): a character with the one before and behind it."""
     samples = text.samples
     seen = np.where(samples.real, samples.ids, PADDING_ID).astype(np.int64)
@@ -85,19 +98,24 @@ def windows_of_text(text: JudgedText, marked: tuple[MarkedRows, MarkedRows]) -> 
     around[0][:, 0] = around[2][:, -1] = PADDING_ID
     before, here, after = (ids[text.sample, text.position] for ids in around)
     key = before << 42 | here << 21 | after
-    keys, counts = np.unique(key[text.half == 0], return_counts=True)
+    keys, counts = np.unique(key[used & (text.half == 0)], return_counts=True)
     common = np.sort(keys[np.argsort(-counts, kind="stable")[:WINDOWS]])
     at = np.minimum(np.searchsorted(common, key), len(common) - 1)
     (row,) = np.nonzero(common[at] == key)
-    everywhere = np.ones(len(text), bool)
-    firings = Firings(row, at[row], np.ones(len(row), np.uint16), len(common), everywhere)
-    choose, score, _ = sparse_halves(firings, text, marked, everywhere)
+    firings = Firings(row, at[row], np.ones(len(row), np.uint16), len(common), used)
+    choose, score, _ = sparse_halves(firings, text, marked, used)
     parts = [(common >> (21 * (2 - i))) & ((1 << 21) - 1) for i in range(3)]
     texts = ["".join(UNICODE.pieces(ids)) for ids in zip(*(part.tolist() for part in parts), strict=True)]
-    return best_of(judge(choose, score, marked)), texts
+    return _baseline([best_column(choose, score, marked, p) for p in range(len(marked[0].has))]), texts
 
 
-def neurons(model: ModelWithNeurons, text: JudgedText, layer: int, marked: tuple[MarkedRows, MarkedRows]) -> Baseline:
+def neurons(
+    model: ModelWithNeurons,
+    text: JudgedText,
+    layer: int,
+    marked: tuple[MarkedRows, MarkedRows],
+    used: Bool[np.ndarray, " n"],
+) -> Baseline:
     """The best neuron of the feed-forward network of block `layer`, after its activation function."""
     samples, values = text.samples, None
     judged = np.unique(text.sample)
@@ -110,7 +128,7 @@ def neurons(model: ModelWithNeurons, text: JudgedText, layer: int, marked: tuple
         row = text.row_at[numbers, : batch.length]
         values[row[row >= 0]] = hidden[row >= 0]
     assert values is not None
-    return _best_of_directions(values, None, text, marked)
+    return _best_of_directions(values, None, text, marked, used)
 
 
 def baselines(
@@ -126,8 +144,9 @@ def baselines(
     Args:
       rows: the residual stream after the layer, at the characters of the text.
     """
+    used = np.ones(len(text), bool)
     return Baselines(
-        random_directions(rows, d_sae, text, marked),
-        *windows_of_text(text, marked),
-        neurons(model, text, layer, marked) if isinstance(model, ModelWithNeurons) else None,
+        random_directions(rows, d_sae, text, marked, used),
+        *windows_of_text(text, marked, used),
+        neurons(model, text, layer, marked, used) if isinstance(model, ModelWithNeurons) else None,
     )

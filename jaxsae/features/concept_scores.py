@@ -164,10 +164,10 @@ def concept_scores(
                 share=float(marked.has[number].mean()),
                 instances=len(halves[1].starts[p]),
                 best=best,
-                random=float(baselines.random.run[p]) if baselines else None,
-                windows=float(baselines.windows.run[p]) if baselines else None,
+                random=float(baselines.random.score[p]) if baselines else None,
+                windows=float(baselines.windows.score[p]) if baselines else None,
                 window=baselines.window_texts[baselines.windows.column[p]] if baselines else None,
-                neurons=float(baselines.neurons.run[p]) if baselines and baselines.neurons else None,
+                neurons=float(baselines.neurons.score[p]) if baselines and baselines.neurons else None,
                 run=judged.run[p],
             )
         )

@@ -36,7 +36,6 @@ class Counts(NamedTuple):
 
     characters: Float[np.ndarray, "columns thresholds"]
     instances: Float[np.ndarray, "columns thresholds"]
-    words: Float[np.ndarray, "columns thresholds"]
 
 
 class Columns(Protocol):
@@ -51,7 +50,13 @@ class Columns(Protocol):
         """In how many words it is on any character."""
 
     def counts(self, p: int) -> Counts:
-        """How much it finds of property `p`."""
+        """How much each column finds of property `p`."""
+
+    def word_counts(self, p: int) -> Float[np.ndarray, "columns thresholds"]:
+        """In how many words with property `p` it is on any character."""
+
+    def fires(self, column: int, at: int) -> Bool[np.ndarray, " n"]:
+        """The characters on which a column is at its threshold `at` or above."""
 
 
 def _above(flat: Int[np.ndarray, " m"], columns: int, bins: int) -> Float[np.ndarray, "columns thresholds"]:
@@ -75,19 +80,18 @@ class SparseColumns:
     def _flat(self) -> Int[np.ndarray, " m"]:
         return self.column * self.bins + self.bin
 
-    def _largest(self, group: Int[np.ndarray, " k"], flat: Int[np.ndarray, " k"]) -> Int[np.ndarray, " j"]:
-        """`column * bins + bin` of the largest bin of each column in each group of characters."""
-        packed = np.sort(group.astype(np.int64) * (self.columns * self.bins) + flat)
+    def _largest(
+        self, group: Int[np.ndarray, " k"], flat: Int[np.ndarray, " k"]
+    ) -> tuple[Int[np.ndarray, " j"], Int[np.ndarray, " j"]]:
+        """(group, `column * bins + bin`) of the largest bin of each column in each group of characters."""
+        size = self.columns * self.bins
+        packed = np.sort(group.astype(np.int64) * size + flat)
         last = np.append(np.diff(packed // self.bins) != 0, True) if len(packed) else np.zeros(0, bool)
-        return packed[last] % (self.columns * self.bins)
+        return np.divmod(packed[last], size)
 
     @cached_property
     def _words(self) -> tuple[Int[np.ndarray, " j"], Int[np.ndarray, " j"]]:
-        """(number of the word, column * bins + bin) of the largest bin of each column in each word."""
-        size = self.columns * self.bins
-        packed = np.sort(self.marked.word_number[self.row].astype(np.int64) * size + self._flat)
-        last = np.append(np.diff(packed // self.bins) != 0, True) if len(packed) else np.zeros(0, bool)
-        return np.divmod(packed[last], size)
+        return self._largest(self.marked.word_number[self.row], self._flat)
 
     @cached_property
     def said(self) -> Float[np.ndarray, "columns thresholds"]:
@@ -100,13 +104,22 @@ class SparseColumns:
         return _above(self._words[1], self.columns, self.bins)
 
     def counts(self, p: int) -> Counts:
-        """How much it finds of property `p`."""
+        """How much each column finds of property `p`."""
         hit = self.marked.has[p][self.row]
         flat = self._flat[hit]
-        largest = self._largest(self.marked.instance(p)[self.row[hit]], flat)
-        word, of_word = self._words
-        found = (flat, largest, of_word[self.marked.words_with[p][word]])
-        return Counts(*(_above(entries, self.columns, self.bins) for entries in found))
+        _, flat_of_instance = self._largest(self.marked.instance(p)[self.row[hit]], flat)
+        return Counts(*(_above(entries, self.columns, self.bins) for entries in (flat, flat_of_instance)))
+
+    def word_counts(self, p: int) -> Float[np.ndarray, "columns thresholds"]:
+        """In how many words with property `p` it is on any character."""
+        word, flat = self._words
+        return _above(flat[self.marked.words_with[p][word]], self.columns, self.bins)
+
+    def fires(self, column: int, at: int) -> Bool[np.ndarray, " n"]:
+        """The characters on which a column is at its threshold `at` or above."""
+        out = np.zeros(self.marked.has.shape[1], bool)
+        out[self.row[(self.column == column) & (self.bin > at)]] = True
+        return out
 
 
 @dataclass(frozen=True)
@@ -138,11 +151,19 @@ class DenseColumns:
         return self._count(self._words)
 
     def counts(self, p: int) -> Counts:
-        """How much it finds of property `p`."""
+        """How much each column finds of property `p`."""
         members, starts = self.marked.members[p], self.marked.starts[p]
         values = self.bin[members]
         instances = np.maximum.reduceat(values, starts, axis=0) if len(starts) else values
-        return Counts(*map(self._count, (values, instances, self._words[self.marked.words_with[p]])))
+        return Counts(self._count(values), self._count(instances))
+
+    def word_counts(self, p: int) -> Float[np.ndarray, "columns thresholds"]:
+        """In how many words with property `p` it is on any character."""
+        return self._count(self._words[self.marked.words_with[p]])
+
+    def fires(self, column: int, at: int) -> Bool[np.ndarray, " n"]:
+        """The characters on which a column is at its threshold `at` or above."""
+        return self.bin[:, column] > at
 
 
 class Judgement(NamedTuple):
@@ -195,35 +216,63 @@ def judge(choose: Columns, score: Columns, marked: tuple[MarkedRows, MarkedRows]
     fields: dict[str, list[np.ndarray]] = {name: [] for name in Judgement._fields}
     columns = np.arange(choose.said.shape[0])
     for p in range(len(marked[0].has)):
-        found = choose.counts(p)
-        if by == "words":
-            precision, recall = (
-                found.words / np.maximum(choose.said_words, 1),
-                found.words / max(marked[0].words_with[p].sum(), 1),
-            )
-        else:
-            precision = found.characters / np.maximum(choose.said, 1)
-            part, total = (
-                (found.instances, len(marked[0].starts[p]))
-                if by == "run"
-                else (found.characters, len(marked[0].members[p]))
-            )
-            recall = part / max(total, 1)
-        of_column = f1(precision, recall)
+        of_column = _chosen_by(choose, marked[0], p, by)
         at = of_column.argmax(axis=1)
-        found, here = score.counts(p), (columns, at)
+        here = (columns, at)
+        found, words = score.counts(p), score.word_counts(p)[here]
         said, said_words = score.said[here], score.said_words[here]
         fields["chosen"].append(of_column[here])
         fields["at"].append(at)
         fields["precision"].append(found.characters[here] / np.maximum(said, 1))
         fields["recall"].append(found.instances[here] / max(len(marked[1].starts[p]), 1))
         fields["character_recall"].append(found.characters[here] / max(len(marked[1].members[p]), 1))
-        fields["word_precision"].append(found.words[here] / np.maximum(said_words, 1))
-        fields["word_recall"].append(found.words[here] / max(marked[1].words_with[p].sum(), 1))
+        fields["word_precision"].append(words / np.maximum(said_words, 1))
+        fields["word_recall"].append(words / max(marked[1].words_with[p].sum(), 1))
     shape = (len(marked[0].has), len(columns))
-    return Judgement(
-        *(np.reshape(rows, shape).astype(np.int64 if name == "at" else np.float32) for name, rows in fields.items())
-    )
+    types = {name: np.int64 if name == "at" else np.float32 for name in fields}
+    return Judgement(*(np.reshape(rows, shape).astype(types[name]) for name, rows in fields.items()))
+
+
+def _chosen_by(choose: Columns, marked: MarkedRows, p: int, by: str) -> Float[np.ndarray, "columns thresholds"]:
+    """The score of each column and threshold for a property, where they are chosen."""
+    if by == "words":
+        found = choose.word_counts(p)
+        return f1(found / np.maximum(choose.said_words, 1), found / max(marked.words_with[p].sum(), 1))
+    counts = choose.counts(p)
+    precision = counts.characters / np.maximum(choose.said, 1)
+    if by == "run":
+        return f1(precision, counts.instances / max(len(marked.starts[p]), 1))
+    return f1(precision, counts.characters / max(len(marked.members[p]), 1))
+
+
+class BestColumn(NamedTuple):
+    """The column that finds a property best."""
+
+    column: int
+    chosen: float
+    """Its run score where it was chosen."""
+    run: float
+    """Its run score on texts on which it was not."""
+
+
+def best_column(
+    choose: Columns, score: Columns, marked: tuple[MarkedRows, MarkedRows], p: int, among: slice = slice(None)
+) -> BestColumn:
+    """The column, of some, with the best run score for property `p`; the others are not scored."""
+    of_column = _chosen_by(choose, marked[0], p, "run")[among]
+    best, at = np.unravel_index(of_column.argmax(), of_column.shape)
+    column = int(np.arange(choose.said.shape[0])[among][best])
+    return BestColumn(column, float(of_column[best, at]), run_score(marked[1], p, score.fires(column, int(at))))
+
+
+def run_score(marked: MarkedRows, p: int, fires: Bool[np.ndarray, " n"]) -> float:
+    """The run score of firing on some characters."""
+    members, starts = marked.members[p], marked.starts[p]
+    if not len(members):
+        return 0.0
+    hit = fires[members]
+    precision, recall = hit.sum() / max(fires.sum(), 1), np.logical_or.reduceat(hit, starts).mean()
+    return float(f1(np.asarray(precision), np.asarray(recall)))
 
 
 # ---------------------------------------------------------------- columns from latents and from directions
