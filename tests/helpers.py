@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from jaxsae.config import ARCHITECTURES
+from jaxsae.features.firings import FiringLog, Firings
+from jaxsae.features.judged_text import JudgedText
 from jaxsae.text import preparation
 from jaxsae.text.samples import Samples
 from jaxsae.text.tokenizer import UNICODE
@@ -31,6 +33,14 @@ def sample(true: str, damage: dict[int, str] | None = None, width: int = 40) -> 
     for position, becomes in (damage or {}).items():
         labels[0, position], ids[0, position] = ids[0, position], ord(becomes)
     return Samples(ids, labels, (np.arange(width)[None] < len(true)).astype(np.int8))
+
+
+def firings_of(text: JudgedText, values: np.ndarray) -> Firings:
+    """The firings of latents [characters, latents] on a text."""
+    log = FiringLog(text, values.shape[1])
+    row, column = np.nonzero(values)
+    log.add(row, column, values[row, column])
+    return log.firings()
 
 
 def saved(folder: Path, content: object, name: str = "m.pt") -> Path:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Integer
 
 from jaxsae.features.judged_text import JudgedText
 
@@ -11,12 +11,12 @@ MOST_FIRINGS = 30_000_000
 """Of dense latents fewer texts are kept: 240 MB, and about as much again while they are sorted."""
 
 
-def value_code(values: Float[np.ndarray, " m"]) -> Int[np.ndarray, " m"]:
+def value_code(values: Float[np.ndarray, " m"]) -> Integer[np.ndarray, " m"]:
     """The upper half of a positive float32: a whole number that rises with the value, in steps of under a hundredth."""
     return np.maximum(np.asarray(values, np.float32).view(np.uint32) >> 16, 1).astype(np.uint16)
 
 
-def value_of(code: Int[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
+def value_of(code: Integer[np.ndarray, " m"]) -> Float[np.ndarray, " m"]:
     """The least value that has the code: `v >= value_of(c)` exactly where `value_code(v) >= c`, above 1e-40."""
     return (np.asarray(code).astype(np.uint32) << 16).view(np.float32)
 
@@ -27,15 +27,15 @@ class Firings:
 
     row: Int[np.ndarray, " m"]
     """The judged character."""
-    column: Int[np.ndarray, " m"]
+    column: Integer[np.ndarray, " m"]
     """The latent."""
-    code: Int[np.ndarray, " m"]
+    code: Integer[np.ndarray, " m"]
     """`value_code` of its value."""
     columns: int
     judged: Bool[np.ndarray, " n"]
     """The characters that are judged on: the entries of others were dropped."""
 
-    def of_column(self, column: int) -> tuple[Int[np.ndarray, " k"], Int[np.ndarray, " k"]]:
+    def of_column(self, column: int) -> tuple[Int[np.ndarray, " k"], Integer[np.ndarray, " k"]]:
         """(characters, codes) of one column, in the order of the text."""
         first, last = np.searchsorted(self.column, [column, column + 1])
         return self.row[first:last], self.code[first:last]
@@ -61,7 +61,7 @@ class FiringLog:
         part = row[kept].astype(np.int32), column[kept].astype(narrow), value_code(values[kept])
         self.parts.append(part)
         self.entries += len(part[0])
-        while self.entries > self.most:
+        while self.entries > self.most and self.step < len(self.text.samples):
             self.step *= 2
             self.parts = [tuple(a[self._judged[part[0]]] for a in part) for part in self.parts]
             self.entries = sum(len(part[0]) for part in self.parts)

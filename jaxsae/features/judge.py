@@ -9,10 +9,10 @@ give it 0.4. A column's threshold is chosen on one half of the texts, by the sco
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Integer
 
 from jaxsae.features import probe
 from jaxsae.features.firings import Firings, value_of
@@ -38,6 +38,7 @@ class Counts(NamedTuple):
     instances: Float[np.ndarray, "columns thresholds"]
 
 
+@runtime_checkable
 class Columns(Protocol):
     """Columns on the characters of one half, cut into bins by their candidate thresholds; bin 0 is below all."""
 
@@ -127,11 +128,11 @@ class DenseColumns:
     """Columns that have a value everywhere, such as projections; a few hundred at a time."""
 
     marked: MarkedRows
-    bin: Int[np.ndarray, "n columns"]
+    bin: Integer[np.ndarray, "n columns"]
     """uint8."""
     bins: int
 
-    def _count(self, bins: Int[np.ndarray, "m columns"]) -> Float[np.ndarray, "columns thresholds"]:
+    def _count(self, bins: Integer[np.ndarray, "m columns"]) -> Float[np.ndarray, "columns thresholds"]:
         columns = bins.shape[1]
         return _above((bins + np.arange(columns, dtype=np.int32) * self.bins).ravel(), columns, self.bins)
 
@@ -141,7 +142,7 @@ class DenseColumns:
         return self._count(self.bin)
 
     @cached_property
-    def _words(self) -> Int[np.ndarray, "words columns"]:
+    def _words(self) -> Integer[np.ndarray, "words columns"]:
         starts = np.flatnonzero(np.diff(self.marked.word, prepend=-1))
         return np.maximum.reduceat(self.bin, starts, axis=0) if len(starts) else self.bin
 
@@ -401,7 +402,7 @@ def detection_score(
         float(judgement.character[p, latent]),
         float(judgement.words[p, latent]),
         auroc(score.marked.has[p], row, bin_),
-        float(value_of(edges[latent, at])),
+        float(value_of(edges[latent])[at]),
     )
 
 

@@ -31,7 +31,7 @@ class JudgedText:
         """
         sample, position = np.nonzero(samples.real)
         step = 1
-        while (kept := sample // 2 % step == 0).sum() > most:
+        while (kept := sample // 2 % step == 0).sum() > most and step < len(samples):
             step *= 2
         return cls(samples, sample[kept].astype(np.int32), position[kept].astype(np.int32))
 
