@@ -1,0 +1,127 @@
+"""What finds concepts without an SAE: planted directions, windows and neurons, and PyTorch's own neurons."""
+
+import numpy as np
+import pytest
+from conftest import TINY, tiny_splits
+from helpers import sample
+
+from convert import load_restoration_model
+from jaxsae.features import baselines, judge
+from jaxsae.features.judge import halves
+from jaxsae.features.judged_text import JudgedText
+from jaxsae.models.protocol import ModelWithNeurons
+from jaxsae.text.samples import Samples, joined
+
+WORDS = ["a-na", "šar-ru", "um-ma", "DUMU", "i-na", "an-na"]
+
+
+@pytest.fixture(scope="module")
+def text() -> JudgedText:
+    rng = np.random.default_rng(0)
+    drawn = [" ".join(rng.choice(WORDS, 5)) for _ in range(60)]
+    width = max(map(len, drawn))  # some fill their sample, and have no padding around them
+    return JudgedText.of(joined([sample(letters, {3: "#"}, width) for letters in drawn]))
+
+
+def marked_by(text: JudgedText, has: np.ndarray):
+    return halves(text, has.reshape(-1, len(text)), np.ones(len(text), bool))
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_planted_axis_is_found_by_many_random_directions_and_not_by_one(text, sign):
+    rng = np.random.default_rng(1)
+    has = rng.random(len(text)) < 0.1
+    rows = rng.standard_normal((len(text), 3)).astype(np.float16)
+    rows[has, 1] += sign * 8
+    marked = marked_by(text, has)
+    many = baselines.random_directions(rows, 600, text, marked)
+    assert many.run[0] > 0.95
+    # the best direction lies along the axis, the right way: the second half of a chunk's columns are turned round
+    one = baselines.random_directions(rows, 1, text, marked)
+    assert one.run[0] < many.run[0]
+
+
+def test_chunks_of_directions_change_nothing(text, monkeypatch):
+    rng = np.random.default_rng(2)
+    marked = marked_by(text, rng.random((3, len(text))) < 0.1)
+    rows = rng.standard_normal((len(text), 6)).astype(np.float32)
+    rows[marked[0].has.shape[1] :, 0] += 1
+    whole = baselines.random_directions(rows, 40, text, marked)
+    monkeypatch.setattr(baselines, "in_chunks", lambda columns: judge.in_chunks(columns, 7))
+    np.testing.assert_array_equal(baselines.random_directions(rows, 40, text, marked).run, whole.run)
+
+
+def test_directions_are_chosen_on_even_texts_and_scored_on_odd_ones(text):
+    """A property that an axis has on one half alone is not found."""
+    rng = np.random.default_rng(3)
+    has, found = rng.random(len(text)) < 0.1, {}
+    for half in (0, 1):
+        rows = rng.standard_normal((len(text), 2)).astype(np.float32)
+        rows[has & (text.half == half), 0] += 8
+        found[half] = baselines.random_directions(rows, 200, text, marked_by(text, has)).run[0]
+    assert max(found.values()) < 0.5
+
+
+def test_a_property_of_a_window_is_found_by_that_window(text):
+    seen = "".join(chr(i) for i in text.samples.ids[text.sample, text.position])
+    ends = np.flatnonzero(np.diff(text.sample, append=-1)) + 1
+    padded = [f" {seen[a:b]} " for a, b in zip([0, *ends[:-1]], ends, strict=True)]  # padding is of spaces
+    windows_at = [one[i : i + 3] for one in padded for i in range(len(one) - 2)]
+    has = np.array([[window == wanted for window in windows_at] for wanted in ("-na", " a-", "MU ")])
+    assert has.sum(axis=1).min() > 10
+    found, windows = baselines.windows_of_text(text, marked_by(text, has))
+    assert [windows[column] for column in found.column] == ["-na", " a-", "MU "]
+    assert found.run.tolist() == [1, 1, 1]
+    assert sorted(windows) == sorted({w for w, half in zip(windows_at, text.half, strict=True) if half == 0})
+
+
+def test_windows_are_of_the_text_as_the_model_sees_it(text):
+    has = text.damaged
+    found, windows = baselines.windows_of_text(text, marked_by(text, has))
+    assert windows[found.column[0]][1] == "#"
+    assert 0 < found.run[0] < 1  # one of several windows in which the fourth character is damaged
+
+
+@pytest.mark.parametrize("layer", [0, 2])
+@pytest.mark.parametrize("masked", [True, False])
+def test_neurons_are_those_of_pytorch(tiny_pt, layer, masked):
+    torch = pytest.importorskip("torch")
+    from convert import read_checkpoint, reference
+
+    model, module = load_restoration_model(tiny_pt), reference.build(read_checkpoint(tiny_pt))
+    columns = tiny_splits(seed=3)["test"]
+    ids, mask = columns["input_ids"], columns["attention_mask"] if masked else None
+    kept = []
+    module.layers[layer].ff[1].register_forward_hook(lambda _, __, out: kept.append(out.detach().numpy()))
+    with torch.no_grad():
+        module(torch.from_numpy(ids).long(), None if mask is None else torch.from_numpy(mask))
+    got = np.asarray(model.neurons(ids, mask, layer=layer))
+    assert got.shape == (*ids.shape, TINY.d_ff)
+    real = np.ones(ids.shape, bool) if mask is None else mask != 0
+    np.testing.assert_allclose(got[real], kept[0][real], atol=1e-5, rtol=1e-5)
+    assert isinstance(model, ModelWithNeurons)
+
+
+def test_a_concept_that_a_neuron_computes_is_found_by_it(tiny_pt):
+    """Some samples alone are judged on, of several lengths: each neuron's value stands at its character."""
+    model = load_restoration_model(tiny_pt)
+    columns = tiny_splits(seed=6, n=200)["test"]
+    samples = Samples(columns["input_ids"], columns["labels"], columns["attention_mask"])
+    text = JudgedText.of(samples, int(samples.real.sum() * 0.6))
+    assert 0 < len(text) < samples.real.sum()
+    values = np.asarray(model.neurons(samples.ids, samples.mask, layer=1))[text.sample, text.position]
+    has = np.stack([values[:, 5] > np.quantile(values[:, 5], 0.95), values[:, 20] < np.quantile(values[:, 20], 0.02)])
+    found = baselines.neurons(model, text, 1, marked_by(text, has))
+    assert found.column[0] == 5
+    assert (found.run[0] > 0.9).all()
+
+
+def test_all_baselines_of_a_layer(tiny_pt, text):
+    model = load_restoration_model(tiny_pt)
+    rng = np.random.default_rng(4)
+    marked = marked_by(text, rng.random((2, len(text))) < 0.1)
+    rows = rng.standard_normal((len(text), 30)).astype(np.float16)
+    got = baselines.baselines(model, text, 1, rows, 16, marked)
+    assert got.neurons is not None
+    assert got.random.run.shape == got.windows.run.shape == got.neurons.run.shape == (2,)
+    np.testing.assert_array_equal(got.random.run, baselines.random_directions(rows, 16, text, marked).run)
