@@ -5,6 +5,7 @@ the share of the firings that it is true of (precision), and the share of the pl
 fires (recall).
 """
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -21,7 +22,8 @@ MOST_JOINED = 4
 COMPLEXITY = 0.02
 """F1 by which a description must be better for each step that it says more."""
 CLEAR = 0.5
-"""Held-out F1 from which a caption says what a latent is; below, the caption is "unclear"."""
+"""Held-out F1 from which a caption says what a latent is; below, the caption is "unclear". And so much of the way from
+the F1 of saying "everywhere" to 1, which for dense latents is more."""
 HINT = 0.7
 """Share of the firings that a hint is true of, at least; what most of the text is gives no hint."""
 FEWEST_FIRINGS = 5
@@ -48,6 +50,10 @@ class Caption(NamedTuple):
     chosen: float = 0.0
     """F1 where descriptions compete, less what the complexity costs, and `single`, F1 of the best single character."""
     single: float = 0.0
+    rate: float = 0.0
+    """Share of the held-out characters on which the latent fires."""
+    strong: bool = False
+    """Of the strongest quarter of the firings alone: no description predicts all of them."""
 
     @property
     def f1(self) -> float:
@@ -57,14 +63,25 @@ class Caption(NamedTuple):
 
     @property
     def clear(self) -> bool:
-        """Whether the words say what the latent is."""
-        return bool(self.family) and self.f1 >= CLEAR
+        """Whether the words predict every firing."""
+        return self.named and not self.strong
+
+    @property
+    def named(self) -> bool:
+        """Whether they predict every firing, or else the strong ones."""
+        everywhere = 2 * self.rate / (1 + self.rate)
+        return bool(self.family) and self.f1 >= max(CLEAR, everywhere + CLEAR * (1 - everywhere))
 
     def __str__(self) -> str:
         if not self.family:
             return self.text
         if self.clear:
             return f"{self.text} ({self.precision:.0%} of firings, {self.recall:.0%} of places)"
+        if self.named:
+            return (
+                f"strongest on {self.text} ({self.precision:.0%} of the strongest quarter of firings, "
+                f"{self.recall:.0%} of places)"
+            )
         return f"{UNCLEAR}; {self.precision:.0%} of firings on {self.text}" if self.precision >= HINT else UNCLEAR
 
     def as_json(self) -> dict[str, Any]:
@@ -72,7 +89,14 @@ class Caption(NamedTuple):
         figures = {
             name: value for name, value in self._asdict().items() if name not in ("text", "members", "chosen", "single")
         }
-        return {"caption": str(self), "description": self.text, **figures, "f1": self.f1, "clear": self.clear}
+        return {
+            "caption": str(self),
+            "description": self.text,
+            **figures,
+            "f1": self.f1,
+            "clear": self.clear,
+            "named": self.named,
+        }
 
 
 class _Candidate(NamedTuple):
@@ -94,13 +118,38 @@ class _Candidate(NamedTuple):
 
 
 def captions(firings: Firings, marked: MarkedText) -> list[Caption]:
-    """A caption for each latent; the concepts of the text are among the descriptions."""
-    text = marked.text
+    """A caption for each latent; the concepts of the text are among the descriptions.
+
+    Where none predicts its firings, one may predict the strongest quarter of them.
+    """
+    every = (*families(marked.text), *_concept_families(marked))
+    found = _best(firings, marked.text, every)
+    for column, strong in enumerate(_best(_strongest(firings, marked.text), marked.text, every)):
+        if not found[column].clear and strong.clear:
+            found[column] = strong._replace(strong=True)
+    return found
+
+
+def _strongest(firings: Firings, text: JudgedText) -> Firings:
+    """The firings above the value that a quarter of a latent's firings exceed where descriptions compete."""
+    here = _in(firings, text, 0)
+    column, code = firings.column[here], firings.code[here]
+    order = np.lexsort((code, column))
+    fired = np.bincount(column, minlength=firings.columns)
+    at = np.cumsum(fired) - np.ceil(fired / 4).astype(int)
+    least = np.full(firings.columns, 1 << 16)
+    least[fired > 0] = code[order][at[fired > 0]]
+    kept = firings.code >= least[firings.column]
+    return dataclasses.replace(firings, row=firings.row[kept], column=firings.column[kept], code=firings.code[kept])
+
+
+def _best(firings: Firings, text: JudgedText, every: Sequence[Family]) -> list[Caption]:
+    """For each latent the best description of its firings, or a hint."""
     fired = np.stack(
         [np.bincount(firings.column[_in(firings, text, half)], minlength=firings.columns) for half in (0, 1)]
     )
     enough = fired.min(axis=0) >= FEWEST_FIRINGS
-    every = (*families(text), *_concept_families(marked))
+    rate = fired[1] / max(int(((text.half == 1) & firings.judged).sum()), 1)
     found = [_of_family(firings, text, family, fired) for family in every]
     chosen = np.stack([one.chosen for one in found])
     hints = np.stack([np.where((one.precision[0] >= HINT) & (one.share <= 0.35), one.chosen, -1) for one in found])
@@ -108,21 +157,14 @@ def captions(firings: Firings, marked: MarkedText) -> list[Caption]:
     (single,) = (one.single for one in found if one.family.name == "character")
     out = []
     for column in range(firings.columns):
+        n = int(fired[1, column])
         if not enough[column]:
-            out.append(
-                Caption(
-                    SILENT if not fired[:, column].any() else f"{UNCLEAR}; fires too rarely",
-                    "",
-                    0.0,
-                    0.0,
-                    int(fired[1, column]),
-                    0,
-                )
-            )
+            words = f"{UNCLEAR}; fires too rarely" if fired[:, column].any() else SILENT
+            out.append(Caption(words, "", 0.0, 0.0, n, 0))
             continue
-        caption = _caption(found[best[column]], column, int(fired[1, column]), single[column])
+        caption = _caption(found[best[column]], column, n, single[column], rate[column])
         if not caption.clear and hints[hint[column], column] > 0:
-            caption = _caption(found[hint[column]], column, int(fired[1, column]), single[column])
+            caption = _caption(found[hint[column]], column, n, single[column], rate[column])
         out.append(caption)
     return out
 
@@ -131,11 +173,11 @@ def _in(firings: Firings, text: JudgedText, half: int) -> Bool[np.ndarray, " m"]
     return text.half[firings.row] == half
 
 
-def _caption(one: _Candidate, column: int, firings: int, single: float) -> Caption:
+def _caption(one: _Candidate, column: int, firings: int, single: float, rate: float) -> Caption:
     members = tuple(int(i) for i in one.members[column] if i >= 0)
     figures = float(one.precision[1, column]), float(one.recall[1, column])
     text = joined([one.family.labels[i] for i in members])
-    chosen = float(one.chosen[column]), float(single)
+    chosen = float(one.chosen[column]), float(single), float(rate)
     return Caption(text, one.family.name, *figures, firings, int(one.places[column]), members, *chosen)
 
 

@@ -148,7 +148,7 @@ class Inspection:
     @cached_property
     def reading_order(self) -> list[int]:
         """All latents, the best first: those whose caption predicts them, and that other seeds have too."""
-        caption = np.array([one.f1 if one.clear else 0.1 * one.f1 for one in self.captions])
+        caption = np.array([one.f1 * (1.0 if one.clear else 0.5 if one.named else 0.1) for one in self.captions])
         found = 1.0 if self.stability is None else 0.1 + self.stability.found
         return np.argsort(-caption * found, kind="stable").tolist()
 
