@@ -21,9 +21,11 @@ if TYPE_CHECKING:  # heavy: loaded by the functions that use them
     from jax import Array
     from jaxtyping import Bool, Float
 
+    from jaxsae.config import SAEConfig
     from jaxsae.demo.dataset import Truth
     from jaxsae.features.judged_text import JudgedText
     from jaxsae.models.protocol import ResidualModel
+    from jaxsae.sae.autoencoder import SAE
     from jaxsae.text.samples import Samples
 
 LAYERS = (0, 4, 8, 12, 15)
@@ -49,7 +51,7 @@ def main(args: argparse.Namespace) -> None:
     samples = {split: load_samples(folder / "dataset", split) for split in ("train", "validation", "test")}
     truth = {split: dataset.load_truth(folder, split) for split in ("validation", "test")}
     if args.sae:
-        found: dict = {path: latents(path, model, samples, truth) for path in args.sae}
+        found: dict = {path: latents(path, model, samples, truth, args.frozen) for path in args.sae}
         if args.json:
             write_json(args.json, found)
         return
@@ -138,7 +140,9 @@ def probes(rows: dict[str, dict[int, Array]], samples: dict[str, Samples], truth
     return out
 
 
-def latents(path: str, model: ResidualModel, samples: dict[str, Samples], truth: dict[str, Truth]) -> dict:
+def latents(
+    path: str, model: ResidualModel, samples: dict[str, Samples], truth: dict[str, Truth], frozen: bool
+) -> dict:
     """Property -> the run scores of the best latent and of what no SAE made, of all characters and of damaged ones.
 
     Chosen on the validation split's characters within words, scored on the test's.
@@ -155,7 +159,11 @@ def latents(path: str, model: ResidualModel, samples: dict[str, Samples], truth:
     layer = file.extra["layer"]
     text = joined_text([samples[split] for split in truth])
     rows = np.concatenate([np.asarray(extract(model, samples[split], [layer]).values[layer]) for split in truth])
-    latents = np.asarray(encode(file.sae, jnp.asarray(rows)))
+    latents = {"latent": np.asarray(encode(file.sae, jnp.asarray(rows)))}
+    if frozen:
+        print(f"training an encoder for a decoder of {file.config.d_sae:,} random directions ...", flush=True)
+        sae = with_frozen_decoder(extract(model, samples["train"], [layer]).values[layer], file.config)
+        latents["frozen decoder"] = np.asarray(encode(sae, jnp.asarray(rows)))
     properties = {split: of.properties() for split, of in truth.items()}
     has = {name: np.concatenate([properties[split][name] for split in truth]) for name in properties["test"]}
     in_word = np.concatenate([of.in_word for of in truth.values()])
@@ -194,7 +202,7 @@ def scores(
     used: Bool[np.ndarray, " n"],
     has: Bool[np.ndarray, "p n"],
     rows: Float[np.ndarray, "n d_in"],
-    latents: Float[np.ndarray, "n d_sae"],
+    latents: dict[str, Float[np.ndarray, "n d_sae"]],
     layer: int,
 ) -> dict[str, dict[str, list[float]]]:
     """Who tells -> score -> its value for each property."""
@@ -206,23 +214,58 @@ def scores(
 
     assert isinstance(model, ModelWithNeurons)
     marked = judge.halves(text, has, used)
-    log = FiringLog(text, latents.shape[1], most=10**9)
-    row, column = np.nonzero(latents)
-    log.add(row, column, latents[row, column])
-    choose, score, _ = judge.sparse_halves(log.firings(), text, marked, used)
-    out: dict[str, dict[str, list[float]]] = {"latent": {}}
-    for by in judge.BY:
-        judged = judge.judge(choose, score, marked, by)
-        out["latent"][by] = [float(getattr(judged, by)[p, judged.best(p)[0]]) for p in range(len(has))]
+    out: dict[str, dict[str, list[float]]] = {}
+    for who, values in latents.items():
+        log = FiringLog(text, values.shape[1], most=10**9)
+        row, column = np.nonzero(values)
+        log.add(row, column, values[row, column])
+        choose, score, _ = judge.sparse_halves(log.firings(), text, marked, used)
+        out[who] = {}
+        for by in judge.BY:
+            judged = judge.judge(choose, score, marked, by)
+            out[who][by] = [float(getattr(judged, by)[p, judged.best(p)[0]]) for p in range(len(has))]
     chosen_on = used & (text.half == 0)
     directions = np.stack([probe.fit(rows[chosen_on], one[chosen_on]) for one in has], axis=1)
     beside = {
         "probe": baselines.own_direction(rows @ directions, text, marked, used),
-        "random": baselines.random_directions(rows, latents.shape[1], text, marked, used),
+        "random": baselines.random_directions(rows, latents["latent"].shape[1], text, marked, used),
         "windows": baselines.windows_of_text(text, marked, used)[0],
         "neurons": baselines.neurons(model, text, layer, marked, used),
     }
     return out | {what: {"run": found.score.tolist()} for what, found in beside.items()}
+
+
+def with_frozen_decoder(rows: Array, config: SAEConfig) -> SAE:
+    """An SAE of the same kind whose decoder stays at its random start: what an encoder can do with any directions."""
+    import dataclasses
+
+    import jax
+    import jax.numpy as jnp
+    import optax
+
+    from jaxsae.config import TrainConfig
+    from jaxsae.train.group import Group
+    from jaxsae.train.plan import Member
+
+    l0 = config.k or config.target_l0
+    require(l0 is not None, "the SAE must have a k or a target L0 to be compared with a frozen decoder, got neither")
+    how = TrainConfig(
+        recipe="modern", architecture=config.architecture, target_l0=l0, expansion=config.d_sae // config.d_in, epochs=3
+    )
+    group = Group({0: rows}, {"frozen": Member(0, how)})
+    inner = group.stepper.transform
+
+    def update(grads: optax.Updates, state: optax.OptState, params: optax.Params | None = None) -> tuple:
+        updates, state = inner.update(grads, state, params)
+        return updates.replace(W_dec=jnp.zeros_like(updates.W_dec)), state
+
+    transform = optax.GradientTransformation(inner.init, update)
+    group.stepper = dataclasses.replace(group.stepper, transform=transform, sparse=False)
+    state, (constants, shared) = group.begin(["frozen"]), group.constants(["frozen"])
+    for epoch in range(1, how.epochs + 1):
+        for held, batch in group.feed(["frozen"], shared, epoch):
+            state = group.stepper.step(state, constants, held, batch)
+    return group.finish("frozen", jax.tree.map(lambda leaf: leaf[0], state), []).sae
 
 
 if __name__ == "__main__":
@@ -230,6 +273,7 @@ if __name__ == "__main__":
     parser.add_argument("--checkpoint", default=str(DEMO / "best_model.pt"), help="the model to rate")
     parser.add_argument("--folder", default=str(DEMO_TEXT), help="holds the demo's dataset and truth")
     parser.add_argument("--sae", nargs="+", default=[], metavar="FILE", help="rate the latents of these instead")
+    parser.add_argument("--frozen", action="store_true", help="with --sae: beside an encoder of random directions, too")
     parser.add_output("--json", "also write the figures as JSON; - is standard output")
     arguments.add_device(parser)
     process.run(main, parser)
