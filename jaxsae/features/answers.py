@@ -164,7 +164,8 @@ TRY_NEXT = "More text, another layer or a wider SAE may show one."
 def best_detector_sentence(inspection: Inspection, scores: ConceptScores, characters: str) -> str:
     """How well the best latent finds a concept, and whether that is better than chance."""
     if not scores.enough:
-        return f"There are {scores.instances} {characters} in the texts on which is scored, too few to say."
+        n = scores.instances
+        return f"Of {characters} there are {n} stretches in the texts on which is scored, too few to say."
     best = scores.best[0]
     caption = inspection.captions[best.latent]
     sentence = (

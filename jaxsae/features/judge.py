@@ -273,7 +273,7 @@ def run_score(marked: MarkedRows, p: int, fires: Bool[np.ndarray, " n"]) -> floa
         return 0.0
     hit = fires[members]
     precision, recall = hit.sum() / max(fires.sum(), 1), np.logical_or.reduceat(hit, starts).mean()
-    return float(f1(np.asarray(precision), np.asarray(recall)))
+    return float(f1(np.array([precision]), np.array([recall]))[0])
 
 
 # ---------------------------------------------------------------- columns from latents and from directions

@@ -24,7 +24,11 @@ def text() -> JudgedText:
 
 
 def marked_by(text: JudgedText, has: np.ndarray):
-    return halves(text, has.reshape(-1, len(text)), np.ones(len(text), bool))
+    return halves(text, has.reshape(-1, len(text)), everywhere(text))
+
+
+def everywhere(text: JudgedText) -> np.ndarray:
+    return np.ones(len(text), bool)
 
 
 @pytest.mark.parametrize("sign", [1, -1])
@@ -34,11 +38,11 @@ def test_a_planted_axis_is_found_by_many_random_directions_and_not_by_one(text, 
     rows = rng.standard_normal((len(text), 3)).astype(np.float16)
     rows[has, 1] += sign * 8
     marked = marked_by(text, has)
-    many = baselines.random_directions(rows, 600, text, marked)
-    assert many.run[0] > 0.95
+    many = baselines.random_directions(rows, 600, text, marked, everywhere(text))
+    assert many.score[0] > 0.95
     # the best direction lies along the axis, the right way: the second half of a chunk's columns are turned round
-    one = baselines.random_directions(rows, 1, text, marked)
-    assert one.run[0] < many.run[0]
+    one = baselines.random_directions(rows, 1, text, marked, everywhere(text))
+    assert one.score[0] < many.score[0]
 
 
 def test_chunks_of_directions_change_nothing(text, monkeypatch):
@@ -46,9 +50,11 @@ def test_chunks_of_directions_change_nothing(text, monkeypatch):
     marked = marked_by(text, rng.random((3, len(text))) < 0.1)
     rows = rng.standard_normal((len(text), 6)).astype(np.float32)
     rows[marked[0].has.shape[1] :, 0] += 1
-    whole = baselines.random_directions(rows, 40, text, marked)
+    whole = baselines.random_directions(rows, 40, text, marked, everywhere(text))
     monkeypatch.setattr(baselines, "in_chunks", lambda columns: judge.in_chunks(columns, 7))
-    np.testing.assert_array_equal(baselines.random_directions(rows, 40, text, marked).run, whole.run)
+    np.testing.assert_array_equal(
+        baselines.random_directions(rows, 40, text, marked, everywhere(text)).score, whole.score
+    )
 
 
 def test_directions_are_chosen_on_even_texts_and_scored_on_odd_ones(text):
@@ -58,8 +64,23 @@ def test_directions_are_chosen_on_even_texts_and_scored_on_odd_ones(text):
     for half in (0, 1):
         rows = rng.standard_normal((len(text), 2)).astype(np.float32)
         rows[has & (text.half == half), 0] += 8
-        found[half] = baselines.random_directions(rows, 200, text, marked_by(text, has)).run[0]
+        found[half] = baselines.random_directions(rows, 200, text, marked_by(text, has), everywhere(text)).score[0]
     assert max(found.values()) < 0.5
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_property_has_its_own_direction(text, sign):
+    """Column p is for property p alone, though another would find it; characters that are not used do not count."""
+    rng = np.random.default_rng(5)
+    has = rng.random((2, len(text))) < 0.1
+    values = rng.standard_normal((len(text), 2)).astype(np.float32)
+    values[has[1], 0] += 8
+    values[has[1], 1] += sign * 8
+    used = rng.random(len(text)) < 0.7
+    values[~used] = np.nan
+    found = baselines.own_direction(values, text, halves(text, has, used), used)
+    assert found.score[1] > 0.95
+    assert found.score[0] < 0.4
 
 
 def test_a_property_of_a_window_is_found_by_that_window(text):
@@ -69,17 +90,17 @@ def test_a_property_of_a_window_is_found_by_that_window(text):
     windows_at = [one[i : i + 3] for one in padded for i in range(len(one) - 2)]
     has = np.array([[window == wanted for window in windows_at] for wanted in ("-na", " a-", "MU ")])
     assert has.sum(axis=1).min() > 10
-    found, windows = baselines.windows_of_text(text, marked_by(text, has))
+    found, windows = baselines.windows_of_text(text, marked_by(text, has), everywhere(text))
     assert [windows[column] for column in found.column] == ["-na", " a-", "MU "]
-    assert found.run.tolist() == [1, 1, 1]
+    assert found.score.tolist() == [1, 1, 1]
     assert sorted(windows) == sorted({w for w, half in zip(windows_at, text.half, strict=True) if half == 0})
 
 
 def test_windows_are_of_the_text_as_the_model_sees_it(text):
     has = text.damaged
-    found, windows = baselines.windows_of_text(text, marked_by(text, has))
+    found, windows = baselines.windows_of_text(text, marked_by(text, has), everywhere(text))
     assert windows[found.column[0]][1] == "#"
-    assert 0 < found.run[0] < 1  # one of several windows in which the fourth character is damaged
+    assert 0 < found.score[0] < 1  # one of several windows in which the fourth character is damaged
 
 
 @pytest.mark.parametrize("layer", [0, 2])
@@ -111,9 +132,9 @@ def test_a_concept_that_a_neuron_computes_is_found_by_it(tiny_pt):
     assert 0 < len(text) < samples.real.sum()
     values = np.asarray(model.neurons(samples.ids, samples.mask, layer=1))[text.sample, text.position]
     has = np.stack([values[:, 5] > np.quantile(values[:, 5], 0.95), values[:, 20] < np.quantile(values[:, 20], 0.02)])
-    found = baselines.neurons(model, text, 1, marked_by(text, has))
+    found = baselines.neurons(model, text, 1, marked_by(text, has), everywhere(text))
     assert found.column[0] == 5
-    assert (found.run[0] > 0.9).all()
+    assert (found.score[0] > 0.9).all()
 
 
 def test_all_baselines_of_a_layer(tiny_pt, text):
@@ -123,5 +144,7 @@ def test_all_baselines_of_a_layer(tiny_pt, text):
     rows = rng.standard_normal((len(text), 30)).astype(np.float16)
     got = baselines.baselines(model, text, 1, rows, 16, marked)
     assert got.neurons is not None
-    assert got.random.run.shape == got.windows.run.shape == got.neurons.run.shape == (2,)
-    np.testing.assert_array_equal(got.random.run, baselines.random_directions(rows, 16, text, marked).run)
+    assert got.random.score.shape == got.windows.score.shape == got.neurons.score.shape == (2,)
+    np.testing.assert_array_equal(
+        got.random.score, baselines.random_directions(rows, 16, text, marked, everywhere(text)).score
+    )

@@ -125,10 +125,16 @@ def sparse_cuts(text: JudgedText, column: np.ndarray):
     ]
 
 
-def judged(text: JudgedText, has: np.ndarray, values: np.ndarray, by="run"):
+def sparse(text: JudgedText, has: np.ndarray, values: np.ndarray):
+    """(columns of the two halves, their thresholds, the marked halves)."""
     used = np.ones(len(text), bool)
     marked = halves(text, has, used)
     choose, score, edges = sparse_halves(firings_of(text, values), text, marked, used)
+    return (choose, score), edges, marked
+
+
+def judged(text: JudgedText, has: np.ndarray, values: np.ndarray, by="run"):
+    (choose, score), edges, marked = sparse(text, has, values)
     return judge.judge(choose, score, marked, by), score, edges
 
 
@@ -194,6 +200,23 @@ def test_columns_are_judged_alike_alone_and_together():
         one = judge.detection_score(part, 0, 0, part_score, part_edges)
         assert one._replace(latent=chunk.start) == judge.detection_score(together, 1, chunk.start, score, edges)
     assert [c.stop - c.start for c in judge.in_chunks(12, 5)] == [5, 5, 2]
+
+
+@pytest.mark.parametrize("dense", [True, False])
+def test_the_best_column_is_the_one_that_judging_all_would_choose(dense):
+    text = random_text()
+    has, values = planted(text)
+    columns, _, marked = sparse(text, has, values)
+    if dense:
+        columns = dense_halves((values[text.half == 0], values[text.half == 1]), marked)
+    found = judge.judge(*columns, marked)
+    for p in range(len(has)):
+        for among in (slice(None), slice(2, None, 3)):
+            best = judge.best_column(*columns, marked, p, among)
+            column = np.arange(found.run.shape[1])[among][found.chosen[p, among].argmax()]
+            assert best.column == column
+            got = best.chosen, best.run
+            np.testing.assert_allclose(got, (found.chosen[p, column], found.run[p, column]), atol=1e-6)
 
 
 def test_an_instance_ends_where_its_word_ends():
