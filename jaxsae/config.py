@@ -57,11 +57,11 @@ class ArchitectureRules(NamedTuple):
 
 
 ARCHITECTURES = {
-    "relu": ArchitectureRules("", ("l1_coef", "target_l0"), ("guide", "modern")),
-    "topk": ArchitectureRules("k", ("k_sparse", "target_l0"), ("guide", "modern")),
-    "batchtopk": ArchitectureRules("threshold", ("target_l0",), ("modern",)),
-    "jumprelu": ArchitectureRules("threshold", ("target_l0",), ("modern",)),
-    "matryoshka": ArchitectureRules("threshold", ("target_l0",), ("modern",)),
+    "relu": ArchitectureRules("", ("l1_coef", "target_l0"), ("guide", "modern", "reading")),
+    "topk": ArchitectureRules("k", ("k_sparse", "target_l0"), ("guide", "modern", "reading")),
+    "batchtopk": ArchitectureRules("threshold", ("target_l0",), ("modern", "reading")),
+    "jumprelu": ArchitectureRules("threshold", ("target_l0",), ("modern", "reading")),
+    "matryoshka": ArchitectureRules("threshold", ("target_l0",), ("modern", "reading")),
 }
 
 
@@ -185,10 +185,13 @@ FILE_TAGS = {
 """Setting -> what stands before its value in the name of an SAE file that differs in it."""
 
 RECIPES: dict[str, dict[str, Any]] = {
-    "guide": {"epochs": 50, "patience": 5, "batch_size": 256, "lr": 1e-4},
-    "modern": {"epochs": 10, "decay": 1 / 3, "batch_size": 256, "lr": 8e-3},
+    "guide": {"epochs": 50, "patience": 5, "batch_size": 256, "lr": 1e-4, "expansion": 4},
+    "modern": {"epochs": 10, "decay": 1 / 3, "batch_size": 256, "lr": 8e-3, "expansion": 4},
+    "reading": {"epochs": 10, "decay": 1 / 3, "batch_size": 256, "lr": 8e-3, "expansion": 16},
 }
 """Recipe -> the settings that only some recipes read or that differ between them, with their defaults."""
+READING = {"architecture": "matryoshka", "target_l0": 16}
+"""What the reading recipe takes where no architecture or sparsity is given; it trains as the modern one does."""
 L1_COEF = 1e-3
 """The guide's penalty, where neither a penalty nor a target L0 is given."""
 
@@ -209,9 +212,10 @@ class TrainConfig:
     One that is given and not read is refused.
     """
 
-    recipe: Literal["guide", "modern"] = flag(
+    recipe: Literal["guide", "modern", "reading"] = flag(
         None,
-        "guide: as the original script; modern: scaled rows, tied start, warm-up and decay, dead latents revived",
+        "guide: as the original script; modern: scaled rows, tied start, warm-up and decay, dead latents revived; "
+        "reading: the same, wide and sparse, for features that say something",
         shown="guide; modern for architectures that it alone trains",
     )
     epochs: int = flag(None, "passes over the rows, at most; modern: all of them", shown=_of_recipes("epochs"))
@@ -227,17 +231,20 @@ class TrainConfig:
         "share of the steps in which the learning rate falls to 0; dense SAEs want more",
         shown=_of_recipes("decay"),
     )
-    expansion: int = flag(4, "d_sae / d_in")
+    expansion: int = flag(None, "d_sae / d_in", shown=_of_recipes("expansion"))
     l1_coef: float | None = flag(None, "relu: weight of the mean absolute latent in the loss", shown=f"{L1_COEF:g}")
     k_sparse: int | None = flag(None, "TopK: at most this many latents per row, and no L1 penalty", metavar="K")
     target_l0: int | None = flag(
-        None, "latents per row that the run shall end with, in place of a penalty", metavar="N"
+        None,
+        "latents per row that the run shall end with, in place of a penalty",
+        metavar="N",
+        shown="off; reading: 16",
     )
     architecture: str = flag(
         None,
         "topk: implied by a k; batchtopk, jumprelu and matryoshka need a target L0, and the modern recipe trains them",
         choices=tuple(ARCHITECTURES),
-        shown="relu",
+        shown="relu; reading: matryoshka",
     )
     precision: Literal["float32", "bfloat16"] = flag(
         "float32", "operands of the SAE's matrix products; sums are float32"
@@ -249,6 +256,10 @@ class TrainConfig:
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)
 
+        if self.recipe == "reading" and self.k_sparse is None:
+            take("architecture", READING["architecture"])
+            if self.l1_coef is None:
+                take("target_l0", READING["target_l0"])
         take("architecture", "relu" if self.k_sparse is None else "topk")
         rules = architecture_rules(self.architecture)
         take("recipe", rules.recipes[0])

@@ -22,6 +22,18 @@ def test_the_modern_recipe_is_its_name():
     assert TrainConfig(recipe="modern", lr=1e-3).lr == 1e-3
 
 
+def test_the_reading_recipe_is_wide_and_sparse_unless_told_otherwise():
+    config = TrainConfig(recipe="reading")
+    assert (config.architecture, config.target_l0, config.expansion) == ("matryoshka", 16, 16)
+    assert {**config.settings(), "recipe": ""} == {
+        **TrainConfig(recipe="modern", architecture="matryoshka", target_l0=16, expansion=16).settings(),
+        "recipe": "",
+    }
+    topk = TrainConfig(recipe="reading", k_sparse=8, expansion=4)
+    assert (topk.architecture, topk.target_l0, topk.expansion) == ("topk", None, 4)
+    assert TrainConfig(recipe="reading", architecture="relu", l1_coef=1e-3).target_l0 is None
+
+
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_an_architecture_chooses_a_recipe_that_trains_it(architecture):
     rules = ARCHITECTURES[architecture]
@@ -46,12 +58,12 @@ def test_a_k_means_a_topk():
             {"architecture": "batchtopk", "target_l0": 3, "k_sparse": 3},
             "k_sparse goes with architecture topk, got batch",
         ),
-        ({"architecture": "jumprelu", "target_l0": 3, "recipe": "guide"}, "jumprelu needs recipe modern, got guide"),
+        ({"architecture": "jumprelu", "target_l0": 3, "recipe": "guide"}, "needs recipe modern or reading, got guide"),
         ({"architecture": "jumprelu"}, "architecture jumprelu needs target_l0, got "),
         ({"architecture": "topk"}, "architecture topk needs k_sparse or target_l0, got "),
         ({"l1_coef": 1.0, "target_l0": 3}, "give either l1_coef or target_l0, got both: the target determines the pen"),
         ({"architecture": "gated"}, "architecture must be one of relu, topk, batchtopk, jumprelu, matryoshka, got 'ga"),
-        ({"recipe": "old"}, "recipe must be one of guide, modern, got 'old'"),
+        ({"recipe": "old"}, "recipe must be one of guide, modern, reading, got 'old'"),
     ],
 )
 def test_what_would_not_be_read_is_refused(settings, says):

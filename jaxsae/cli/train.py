@@ -249,11 +249,11 @@ def say_one(result: RunResult, scored_on: str) -> None:
     print(f"wrote    {result.file}, .json, .png; metrics.jsonl has every epoch")
     if report["l0"] > report["d_sae"] / 10:
         print(
-            "note     dense features: over a tenth of them fire on each row. Try --recipe modern --k-sparse 20, "
-            "or --target-l0 20 with any architecture."
+            "note     dense features: over a tenth of them fire on each row. Try --recipe reading, or --recipe modern "
+            "--k-sparse 20."
         )
     if report["dead"] > 0.5:
-        instead = "more text, or a smaller --expansion" if how["recipe"] == "modern" else "--recipe modern as well"
+        instead = "more text, or a smaller --expansion" if how["recipe"] != "guide" else "--recipe modern as well"
         print(f"note     dead latents: {report['dead']:.1%} of them fire on none of these rows. Try {instead}.")
     say_unaware([report])
 

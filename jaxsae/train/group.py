@@ -51,7 +51,7 @@ class Group:
     def __init__(self, rows: Mapping[int, AnyRows], members: Mapping[str, Member]) -> None:
         self.rows, self.members = rows, members
         self.config = next(iter(members.values())).config
-        self.modern = self.config.recipe == "modern"
+        self.modern = self.config.recipe != "guide"
         n, d_in = rows[next(iter(members.values())).layer].shape
         self.configs = {key: m.config.sae(d_in) for key, m in members.items()}
         self.steps = n // self.config.batch_size

@@ -99,7 +99,7 @@ def test_prepare_writes_what_train_reads(script, tmp_path):
         (["--architecture", "batchtopk"], "batchtopk needs --target-l0"),
         (
             ["--architecture", "jumprelu", "--target-l0", 5, "--recipe", "guide"],
-            "architecture jumprelu needs recipe modern, got guide",
+            "architecture jumprelu needs recipe modern or reading, got guide",
         ),
         (["--target-l0", 0], "target-l0 must be in 1..120 (d_sae), got 0"),
         (["--target-l0", 121], "target-l0 must be in 1..120"),
