@@ -36,7 +36,7 @@ def show_overview(path: str, inspection: Inspection) -> None:
     line = f"captions {named:,} features have one that predicts where they fire on held-out texts (F1 of 0.5 or more)"
     if stability is not None:
         both = int((stability.found == 1).sum())
-        line += f"; {both:,} are found again in all {stability.seeds} other seeds (PW-MCC {stability.pw_mcc:.2f})"
+        line += f"; {both:,} are found again in each of {stability.seeds} other seeds (PW-MCC {stability.pw_mcc:.2f})"
     terminal.print_wrapped(line, indent=9)
     rows: list[Sequence[object]] = []
     for latent in inspection.reading_order[:10]:

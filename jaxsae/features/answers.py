@@ -432,7 +432,7 @@ def _summary_sentence(inspection: Inspection) -> str:
         return sentence
     share = float((stability.found[inspection.statistics.fired > 0] == 1).mean())
     return (
-        f"{sentence} {share:.0%} are found again in all {stability.seeds} other seeds (PW-MCC {stability.pw_mcc:.2f})."
+        f"{sentence} {share:.0%} are found again in each of {stability.seeds} other seeds (PW-MCC {stability.pw_mcc:.2f})."
     )
 
 

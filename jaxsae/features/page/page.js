@@ -129,7 +129,7 @@ function bars(rows, description) {
 }
 
 // a caption without its figures
-const words = (l, i) => l.features[i].caption.replace(/ \(\d+% of firings.*$/, "");
+const words = (l, i) => l.features[i].caption.replace(/ \(\d+% of .*$/, "");
 
 function chips(items) {
   return make("ul", { class: "chips" }, ...items.map((item) => make("li", {}, ...[].concat(item))));
