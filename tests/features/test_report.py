@@ -51,7 +51,7 @@ def test_the_page_is_whole_and_asks_for_nothing(html):
     assert not re.findall(r'(?:src|href)="(?!#|data:)[^"]', markup)
     assert "default-src 'none'" in html
     assert len(html) < 2e6
-    assert html.count("<article>") == 4
+    assert html.count("<article>") == 5
 
 
 def test_text_from_the_data_is_escaped(html):
@@ -84,11 +84,11 @@ def test_the_figures_are_those_of_the_statistics(html):
 
 def test_the_answers_say_when_there_is_nothing(html):
     found = data_of(html)["answers"]
-    assert [a["question"].split()[0] for a in found] == ["Which", "Which", "Which", "How"]
-    damage = " ".join(found[0]["sentences"])
+    assert [a["question"].split()[0] for a in found] == ["What", "Which", "Which", "Which", "How"]
+    damage = " ".join(found[1]["sentences"])
     assert "damaged characters" in damage
     # random latents of a random model: no ending has a feature, or there are too few to say
-    assert re.search("No clear feature|too few|no clear feature", " ".join(found[2]["sentences"]))
+    assert re.search("No clear feature|too few|no clear feature", " ".join(found[3]["sentences"]))
     for answer in found:
         assert [c["feature"] for c in answer["causal"]] == [f["feature"] for f in answer["features"]]
 
