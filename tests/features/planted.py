@@ -11,7 +11,7 @@ texts end in `s`: Sumerian; the others in `a`: Akkadian. In layer 1,
     latent 7 on character 12 of Akkadian texts
     latent 8 on `um`
 
-and the other 23 of 30 never do.
+and the other 22 of 30 never do.
 """
 
 import re
@@ -62,7 +62,7 @@ def planted(texts=TEXTS) -> np.ndarray:
     """
     x = -10 * np.abs(np.random.default_rng(0).standard_normal((texts, LENGTH, D))).astype(np.float32)
     x[:, :, :9] = 0
-    x[:, 0, 0] = x[:, 2, 1] = x[:, 6:11, 2] = x[:10, 0, 3] = x[:, 18:20, 8] = 1
+    x[:, 0, 0] = x[:, 2, 1] = x[:, 6:11, 2] = x[:10, 0, 3] = x[:, 1:5, 4] = x[:, 18:20, 8] = 1
     x[:, :2, 1] = 2
     x[is_sumerian(texts), 6:18, 6] = x[~is_sumerian(texts), 12, 7] = 1
     return x
@@ -71,10 +71,10 @@ def planted(texts=TEXTS) -> np.ndarray:
 def planted_in_layer_3() -> np.ndarray:
     """As in layer 1, but latent 1 fires on the two damaged characters alone, 2 on two characters of five, 6 never,
 
-    7 in some Akkadian texts alone; and latent 9 in place of 8.
+    0 and 7 in half of the texts alone; and latent 9 in place of 8.
     """
     x = planted()
-    x[:, 2, 1] = x[:, 8:11, 2] = x[:, :, 6] = x[120:, :, 7] = 0
+    x[:, 2, 1] = x[:, 8:11, 2] = x[:, :, 6] = x[120:, :, [0, 7]] = 0
     x[:, :, [8, 9]] = x[:, :, [9, 8]]
     return x
 

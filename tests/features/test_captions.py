@@ -8,7 +8,7 @@ import pytest
 from helpers import firings_of, sample
 
 from jaxsae.features.captions import CLEAR, COMPLEXITY, MOST_JOINED, Caption, captions, described, joined
-from jaxsae.features.concept_scores import MarkedText
+from jaxsae.features.concept_scores import MarkedText, concept_scores
 from jaxsae.features.concepts import Concept, concept_masks
 from jaxsae.features.descriptions import Family, Label, character_class, families
 from jaxsae.features.discoveries import CANDIDATES, candidates
@@ -296,6 +296,11 @@ def test_candidates_say_more_than_a_character_and_are_not_said_twice(marked):
     assert len({1, 2} & set(latents_)) == 1
     assert [c.name for c in descriptions.concepts] == [found[i].text for i in latents_]
     np.testing.assert_array_equal(descriptions.has, described([found[i] for i in latents_], marked.text, marked))
+    # each is scored for the latent that it was made for, though another may do better
+    firings = firings_of(marked.text, values)
+    every = concept_scores(firings, descriptions, latents={1: 4})
+    assert [one.best[0].latent for one in every][1] == 4
+    assert every[0].best[0].latent in (1, 2, 3)
     # a latent that no other seed has is none
     ones = np.ones(5)
     in_seeds = Stability(2, np.where(np.isin(np.arange(5), [1, 2]), 0.0, 1.0), ones, ones, 1.0)

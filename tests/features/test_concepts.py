@@ -44,7 +44,7 @@ def test_built_in_patterns(name, letters, expected):
 
 
 def test_every_question_has_concepts_and_every_pattern_says_what_it_is():
-    assert {c.about for c in BUILT_IN.values()} == set(concepts.ABOUT)
+    assert {c.about for c in BUILT_IN.values()} == set(concepts.ABOUT) - {"sign"}  # those are of the text
     assert all(c.source.startswith("text pattern") for c in BUILT_IN.values() if c.pattern)
     assert BUILT_IN["damaged"].source == "label"
 
@@ -64,6 +64,29 @@ def test_damage_is_known_from_labels_not_from_hyphens():
     assert np.flatnonzero(marks[0]).tolist() == [2, 3, 7]
     assert np.flatnonzero(marks[1]).tolist() == [4, 8]
     assert np.flatnonzero(marks[2]).tolist() == [1, 7]  # of the text as it was: the sign-joining ones, one damaged
+
+
+def test_damage_is_alone_or_in_a_span():
+    samples = sample("a-na be-li", {0: "#", 2: "#", 3: "-", 4: "#", 9: "#"})
+    whole, alone, span = (BUILT_IN[name] for name in ("damaged", "damaged-alone", "damaged-span"))
+    marks = concepts.concept_masks([whole, alone, span], samples)(0)
+    assert np.flatnonzero(marks[1]).tolist() == [0, 9]
+    assert np.flatnonzero(marks[2]).tolist() == [2, 3, 4]
+    np.testing.assert_array_equal(marks[0], marks[1] ^ marks[2])
+
+
+def test_the_commonest_signs_of_a_text():
+    several = [sample("lugal-šè a-na"), sample("lugal.šè lugal"), sample("a-na x-lugala šèn")]
+    samples = Samples(*(np.concatenate([getattr(s, f) for s in several]) for f in ("ids", "labels", "mask")))
+    found = concepts.sign_concepts(samples, 3)
+    assert [c.name for c in found] == ["sign lugal", "sign šè", "sign na"]  # not the single letters a and x
+    assert {(c.about, c.source) for c in found} == {("sign", "text pattern")}
+    for concept, letters, expected in (
+        (found[0], "lugal-šè a-lugala.lugal", "lugal_____________lugal"),
+        (found[1], "šè-šèn šè", "šè_____šè"),
+    ):
+        assert shown(concept.holds_at(letters, np.zeros(len(letters), bool)), letters) == expected
+    assert len(concepts.sign_concepts(samples)) == 5
 
 
 def test_the_true_text_keeps_its_spaces():
@@ -106,7 +129,10 @@ def test_what_is_known_of_the_demo_is_cut_to_the_samples():
         ('["a"]\nabout = "x"\npattern = "x"', "about must be one of damage"),
         ('["a"]\nabout = "damage"', "either pattern or labels"),
         ('["a"]\nabout = "damage"\npattern = "("', "pattern must be a regular expression, got '('"),
-        ('["a"]\nabout = "damage"\nlabels = "x"', "labels must be one of damage, after damage"),
+        (
+            '["a"]\nabout = "damage"\nlabels = "x"',
+            "labels must be one of damage, damage alone, damage span, after damage",
+        ),
         ('["a"]\nabout = "damage"\nlabels = "damage"\nunless = "x"', "unless goes with a pattern"),
         ('["a"]\nabout = 3\npattern = "x"', "strings only"),
     ],

@@ -33,7 +33,8 @@ def made(tiny_pt, layers=LAYERS) -> str:
     samples = Samples(np.where(labels != -100, 35, ids).astype(np.int32), labels, columns["attention_mask"])
     configs = [SAEConfig(TINY.d_model, D_SAE, k=6, architecture="topk") for _ in layers]
     saes = [LayerSAE(n, init(jax.random.key(n), c)) for n, c in zip(layers, configs, strict=True)]
-    inspections = inspect_all(model, samples, saes, concepts=load_concepts())
+    again = [[sae, sae] for _, sae in saes]  # other seeds that found the same
+    inspections = inspect_all(model, samples, saes, concepts=load_concepts(), other_seeds=again)
     return report.page(inspections, [f"<b>sae_layer{n}.pt" for n in layers], f"tiny {EVIL}")
 
 
@@ -51,7 +52,7 @@ def test_the_page_is_whole_and_asks_for_nothing(html):
     assert not re.findall(r'(?:src|href)="(?!#|data:)[^"]', markup)
     assert "default-src 'none'" in html
     assert len(html) < 2e6
-    assert html.count("<article>") == 4
+    assert html.count("<article>") == 5
 
 
 def test_text_from_the_data_is_escaped(html):
@@ -80,17 +81,22 @@ def test_the_figures_are_those_of_the_statistics(html):
                 assert value > 0
                 assert all(0 <= hole < len(text) for hole in damaged)
             assert ("match" in feature) == (number < 2)
+            assert feature["caption"]
+            assert feature["again"][:3] == [2, 1, 1]
+        assert sorted(layer["order"]) == list(range(D_SAE))
 
 
 def test_the_answers_say_when_there_is_nothing(html):
     found = data_of(html)["answers"]
-    assert [a["question"].split()[0] for a in found] == ["Which", "Which", "Which", "How"]
-    damage = " ".join(found[0]["sentences"])
+    assert [a["question"].split()[0] for a in found] == ["What", "Which", "Which", "Which", "How"]
+    damage = " ".join(found[1]["sentences"])
     assert "damaged characters" in damage
     # random latents of a random model: no ending has a feature, or there are too few to say
-    assert re.search("No clear feature|too few|no clear feature", " ".join(found[2]["sentences"]))
-    for answer in found:
-        assert [c["feature"] for c in answer["causal"]] == [f["feature"] for f in answer["features"]]
+    assert re.search("No clear feature|too few|no clear feature", " ".join(found[3]["sentences"]))
+    assert len(found[0]["points"]) == len(found[0]["features"])
+    for answer in found:  # a discovery is only told
+        removed = [] if answer["points"] else answer["features"]
+        assert [c["feature"] for c in answer["causal"]] == [f["feature"] for f in removed]
 
 
 def test_one_layer_has_no_view_of_layers(tiny_pt):
@@ -150,18 +156,27 @@ def test_the_answers_have_a_picture_each(page, html):
     charts = sum(a["chart"] is not None for a in data_of(html)["answers"])
     assert len(page.find_elements("css selector", "#answers figure svg[role=img]")) >= charts >= 2
     assert not page.find_element("id", "features").is_displayed()
-    assert page.find_element("css selector", "nav a[aria-current=page]").text == "Four answers"
+    assert page.find_element("css selector", "nav a[aria-current=page]").text == "Five answers"
 
 
-def test_the_table_sorts_and_searches(page):
+def test_the_table_sorts_and_searches(page, html):
     go(page, "#/features")
     rows = page.find_elements("css selector", "#table tbody tr")
     assert len(rows) == D_SAE
-    rates = [float(t.rstrip("%")) for t in texts(page, "#table tbody td:nth-child(2)")]
-    assert rates == sorted(rates, reverse=True)
+    layer = data_of(html)["layers"][0]
+    assert texts(page, "#table thead th") == [
+        "feature", "caption", "F1", "seeds", "fires on", "max", "finds", "run", "strongest context",
+    ]  # fmt: skip
+    order = [str(i) for i in layer["order"]]
+    assert texts(page, "#table tbody td:first-child") == order  # the best named first
+    captions = texts(page, "#table tbody td:nth-child(2)")
+    assert captions == [layer["features"][int(i)]["caption"] for i in order]
+    for name, column in (("F1", 3), ("seeds", 4), ("fires on", 5)):
+        page.find_elements("css selector", "#table th button")[column - 1].click()
+        shown = [float(t.rstrip("%")) for t in texts(page, f"#table tbody td:nth-child({column})")]
+        assert shown == sorted(shown, reverse=True), name
     page.find_elements("css selector", "#table th button")[0].click()
-    numbers = texts(page, "#table tbody td:first-child")
-    assert numbers in ([str(i) for i in range(D_SAE)], [str(i) for i in reversed(range(D_SAE))])
+    assert texts(page, "#table tbody td:first-child") in (order, order[::-1])
     header = page.find_elements("css selector", "#table th")[0]
     first = header.get_attribute("aria-sort")
     page.switch_to.active_element.click()  # the focus stays on the button
@@ -183,7 +198,10 @@ def test_a_feature_opens_with_its_contexts_and_the_keys_move_on(page, html):
     layer = data["layers"][1]
     number = int(np.argmax(layer["rate"]))
     go(page, f"#/feature/{layer['layer']}/{number}")
-    assert page.find_element("id", "feature-title").text == f"Layer {layer['layer']}, feature {number}"
+    assert page.find_element("id", "feature-title").text == (
+        f"Layer {layer['layer']}, feature {number}: {layer['features'][number]['caption']}"
+    )
+    assert page.find_element("css selector", "#feature-body p:nth-of-type(2)").text.startswith("Found in 2 of 2 other")
     assert page.switch_to.active_element.get_attribute("id") == "feature-title"
     markup = 0
     for i in np.argsort(layer["rate"])[::-6]:
@@ -207,7 +225,9 @@ def test_a_feature_opens_with_its_contexts_and_the_keys_move_on(page, html):
 
     page.find_element("id", "feature-title").send_keys(Keys.ARROW_RIGHT)
     page.execute_async_script("requestAnimationFrame(() => requestAnimationFrame(arguments[0]))")
-    assert page.find_element("id", "feature-title").text.endswith(f"feature {(number + 1) % D_SAE}")
+    assert page.find_element("id", "feature-title").text.startswith(
+        f"Layer {layer['layer']}, feature {(number + 1) % D_SAE}: "
+    )
     page.find_element("css selector", "body").send_keys("/")
     assert page.switch_to.active_element.get_attribute("id") == "search"
 
@@ -219,11 +239,19 @@ def test_concepts_and_layers_are_shown(page, html):
     assert len(page.find_elements("css selector", "#concepts tbody tr")) == sum(
         len(x["concepts"]) for x in data["layers"]
     )
+    head = ["concept", "of the text", "n", "best", "run", "95 %", "random", "windows", "neurons", "precision", "recall"]
+    assert texts(page, "#concepts thead th")[:11] == head
+    first, best = data["layers"][0]["concepts"][0], data["layers"][0]["concepts"][0]["best"][0]
+    row = texts(page, "#concepts tbody tr:first-child td")[:8]
+    assert row[1:4] == [f"{first['instances']:,}", str(best["feature"]), f"{best['run']:.2f}"]
+    assert row[5:] == [f"{first[name]:.2f}" for name in ("random", "windows", "neurons")]
     page.find_element("css selector", "#concepts tbody a").click()
     assert page.find_element("id", "feature").is_displayed()
     go(page, "#/layers")
     assert "Features matched across layers" in texts(page, "#layers h3")
     assert len(page.find_elements("css selector", "#layers svg[role=img]")) >= 4
+    head = texts(page, "#layers table.small caption")
+    assert "Run score of the best feature" in head
 
 
 def test_light_and_dark(page):

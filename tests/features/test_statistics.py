@@ -1,6 +1,7 @@
 """The pass over the text: hand-made latents that fire where it is known, and sums against the whole matrix."""
 
 import dataclasses
+import re
 
 import jax
 import jax.numpy as jnp
@@ -14,10 +15,12 @@ from convert import load_restoration_model
 from jaxsae import extract
 from jaxsae.activations.extraction import stream
 from jaxsae.config import SAEConfig
-from jaxsae.features import concepts, detection, feature_summary, probe, statistics
+from jaxsae.features import concepts, feature_summary, statistics
 from jaxsae.features.contexts import AFTER, BEFORE
+from jaxsae.features.firings import value_code
 from jaxsae.features.histograms import BINS, Histograms
-from jaxsae.features.inspection import Inspection, inspect, inspect_all
+from jaxsae.features.inspection import inspect, inspect_all
+from jaxsae.features.judged_text import JudgedText
 from jaxsae.features.statistics import LayerSAE, collect_statistics
 from jaxsae.sae.architectures import encode, init
 from jaxsae.sae.autoencoder import SAE
@@ -52,7 +55,12 @@ LETTER = {c: ord(c) % D for c in "ašnr-# "}
 
 @pytest.fixture(scope="module")
 def read(reader):
-    return collect_statistics(stream(reader, texts(), [1]), texts(), [LayerSAE(1, ONE_EACH)]).statistics[0]
+    return counted(reader, texts(), 1, ONE_EACH)
+
+
+def counted(model, samples, layer, sae, **more):
+    batches, judged = stream(model, samples, [layer]), JudgedText.of(samples)
+    return collect_statistics(batches, samples, [LayerSAE(layer, sae)], judged, **more).statistics[0]
 
 
 def test_latents_fire_where_their_character_stands(read):
@@ -98,9 +106,8 @@ def test_a_long_text_is_cut_around_the_place(read):
     assert len(context.text) == min(len(TEXTS[3]), context.position + AFTER + 1)
 
 
-def test_firing_by_character_and_by_place(reader, read):
-    samples = texts()
-    inspection = Inspection(reader, samples, 1, ONE_EACH, read)
+def test_firing_by_character_and_by_place(reader):
+    inspection = inspect_all(reader, texts(), [LayerSAE(1, ONE_EACH)], compare=False)[0]
     assert inspection.feature(LETTER["a"]).by_character == [("a", 1.0, 1.0)]
     [damaged] = inspection.feature(LETTER["#"]).by_character
     assert (damaged.name, damaged.of_firings) == ("damaged", 1.0)
@@ -128,9 +135,10 @@ def test_sums_are_those_of_the_whole_matrix(tiny_pt, padding, k):
     sae = init(jax.random.key(1), config)
     rows = extract(model, samples, [2], padding)
     latents = np.asarray(encode(sae, rows.values[2]))
-    half_letters = [concepts.Concept("low", "writing", "", concepts.re.compile("[\\x00-\\u0fa0]"))]
-    marks = concepts.concept_masks(half_letters, samples)
-    got = collect_statistics(stream(model, samples, [2], padding), samples, [LayerSAE(2, sae)], marks).statistics[0]
+    judged = JudgedText.of(samples, 200)
+    batches = stream(model, samples, [2], padding)
+    found = collect_statistics(batches, samples, [LayerSAE(2, sae)], judged, seeds=[[sae]], keep_rows=True)
+    [got] = found.statistics
     np.testing.assert_array_equal(got.fired, (latents > 0).sum(0))
     np.testing.assert_allclose(got.mean, latents.mean(0), rtol=1e-5, atol=1e-7)
     np.testing.assert_allclose(got.peak, latents.max(0), rtol=1e-5)
@@ -143,17 +151,15 @@ def test_sums_are_those_of_the_whole_matrix(tiny_pt, padding, k):
         there = contexts.score > 0
         assert samples.mask[contexts.sample[there], contexts.position[there]].all()
         assert (contexts.values[there][:, BEFORE] > 0).all()  # it fires there
-    # what a concept's counts say is what ranking the whole matrix says, up to the width of the bins
-    has = np.zeros(len(latents), bool)
-    for i in range(len(samples)):
-        mine = (rows.sample == i) & (samples.mask[rows.sample, rows.position] != 0)
-        has[mine] = marks(i)[0]
-    for half in (0, 1):
-        part = rows.sample % 2 == half
-        binned = detection.binned_counts(got.histograms, got.group_rows, half, 1)
-        exact = [probe.auroc(column[part], has[part]) for column in latents.T]
-        np.testing.assert_allclose(binned.aurocs(), exact, atol=0.03)
-        assert got.group_rows[half].tolist() == [part.sum(), (part & has).sum()]
+    # every firing on the judged characters, and the stream there
+    assert 0 < len(judged) < samples.real.sum()
+    number = {(i, j): n for n, (i, j) in enumerate(zip(rows.sample.tolist(), rows.position.tolist(), strict=True))}
+    at = [number[place] for place in zip(judged.sample.tolist(), judged.position.tolist(), strict=True)]
+    for firings in (got.firings, found.seeds[0][0]):
+        column, row = np.nonzero(latents[at].T)
+        np.testing.assert_array_equal((firings.column, firings.row), (column, row))
+        np.testing.assert_array_equal(firings.code, value_code(latents[at].T[column, row]))
+    np.testing.assert_allclose(found.rows[2], np.asarray(rows.values[2])[at], rtol=1e-3, atol=1e-3)
 
 
 def test_two_saes_in_one_pass(tiny_pt):
@@ -161,13 +167,14 @@ def test_two_saes_in_one_pass(tiny_pt):
     columns = tiny_splits(seed=4)["test"]
     samples = Samples(columns["input_ids"], columns["labels"], columns["attention_mask"])
     saes = [init(jax.random.key(i), SAEConfig(TINY.d_model, n)) for i, n in enumerate((20, 26))]
-    both = collect_statistics(stream(model, samples, [0, 3]), samples, [LayerSAE(0, saes[0]), LayerSAE(3, saes[1])])
+    layers = [LayerSAE(0, saes[0]), LayerSAE(3, saes[1])]
+    both = collect_statistics(stream(model, samples, [0, 3]), samples, layers, JudgedText.of(samples))
     latents = [np.asarray(encode(s, extract(model, samples, [n]).values[n])) for s, n in zip(saes, (0, 3), strict=True)]
     fires = [(one > 0).astype(float) for one in latents]
     np.testing.assert_array_equal(both.cofiring[0], fires[0].T @ fires[1])
-    alone = collect_statistics(stream(model, samples, [3]), samples, [LayerSAE(3, saes[1])]).statistics[0]
+    alone = counted(model, samples, 3, saes[1])
     np.testing.assert_array_equal(alone.fired, both.statistics[1].fired)
-    a, b = inspect_all(model, samples, [LayerSAE(0, saes[0]), LayerSAE(3, saes[1])])
+    a, b = inspect_all(model, samples, layers, compare=False)
     np.testing.assert_array_equal(a.cofiring_with_next, both.cofiring[0])
     assert b.cofiring_with_next is None
     matched = a.matched_latents(b)
@@ -184,103 +191,49 @@ def test_memory_does_not_grow_with_the_text(read, reader):
     """What is kept of one text and of forty is as large."""
 
     def size(one):
-        histograms = one.histograms.counts.nbytes
+        histograms = one.histogram.counts.nbytes
         kept = [one.strongest, one.drawn]
         return histograms + one.cofiring.nbytes + one.by_character.nbytes + sum(c.values.nbytes for c in kept)
 
     many = texts()
     many = Samples(*(np.concatenate([getattr(many, f)] * 10) for f in ("ids", "labels", "mask")))
-    assert size(collect_statistics(stream(reader, many, [1]), many, [LayerSAE(1, ONE_EACH)]).statistics[0]) == size(
-        read
-    )
+    once, more = counted(reader, many, 1, ONE_EACH), read
+    assert size(once) == size(more)
 
 
-@pytest.mark.parametrize("signed", [False, True])
-def test_bins_hold_what_lies_between_their_edges(signed):
-    rng = np.random.default_rng(0)
-    values = np.exp(rng.normal(0, 3, 5000)).astype(np.float32) * (
-        np.where(rng.random(5000) < 0.5, -1, 1) if signed else 1
-    )
-    values = values.astype(np.float32)
-    histograms = Histograms(1, 1, signed)
-    histograms.add(*np.zeros((2, 5000), int), values, np.zeros(1, int), np.ones((1, 1), bool))
+def test_bins_hold_what_lies_between_their_edges():
+    values = np.exp(np.random.default_rng(0).normal(0, 3, 5000)).astype(np.float32)
+    histograms = Histograms(1)
+    histograms.add(np.zeros(5000, int), values)
     edges, bins = histograms.edges(), histograms.bins_of(values)
-    assert 2.0 ** (histograms.top - 1) <= np.abs(values).max() < 2.0**histograms.top
+    assert 2.0 ** (histograms.top - 1) <= values.max() < 2.0**histograms.top
     assert (np.diff(edges) > 0).all()
-    inside = np.abs(values) >= edges[-BINS]
-    up = inside & (values > 0)
-    assert (values[up] >= edges[bins[up]]).all()
-    assert (bins[up] == histograms.bins - 1).sum() + (
-        values[up] < edges[np.minimum(bins[up] + 1, histograms.bins - 1)]
-    ).sum() >= up.sum()
-    order = np.argsort(values)
-    assert (np.diff(bins[order]) >= 0).all()
+    inside = values >= edges[0]
+    assert (values[inside] >= edges[bins[inside]]).all()
+    assert (values < np.append(edges, np.inf)[bins + 1]).all()
+    np.testing.assert_array_equal(histograms.counts[0], np.bincount(bins, minlength=BINS))
+    assert (bins[~inside] == 0).all()
 
 
-@pytest.mark.parametrize("signed", [False, True])
 @pytest.mark.parametrize("first", [0.0, 1e-30, 1e-3, 1e4])
-def test_bins_do_not_depend_on_what_comes_first(signed, first):
+def test_bins_do_not_depend_on_what_comes_first(first):
     """Where nothing fires in the first batch, or little, later values were once all counted as the largest."""
     rng = np.random.default_rng(0)
-    values = np.exp(rng.normal(0, 2, 3000)).astype(np.float32)
-    values = np.append(values * (rng.choice([-1, 1], 3000) if signed else 1), np.full(3, first)).astype(np.float32)
+    values = np.append(np.exp(rng.normal(0, 2, 3000)), np.full(3, first)).astype(np.float32)
     values = values[values != 0]
-    column, half = rng.integers(0, 4, len(values)), np.arange(len(values)) % 2
-    groups = np.stack([np.ones(len(values), bool), rng.random(len(values)) < 0.3])
+    column = rng.integers(0, 4, len(values))
 
-    def counted(parts):
-        histograms = Histograms(2, 4, signed)
+    def counted_by(parts):
+        histograms = Histograms(4)
         for part in parts:
-            histograms.add(np.arange(len(part)), column[part], values[part], half[part], groups[:, part])
+            histograms.add(column[part], values[part])
         return histograms
 
-    at_once, order = counted([np.arange(len(values))]), np.argsort(np.abs(values))
+    at_once, order = counted_by([np.arange(len(values))]), np.argsort(values)
     for parts in (np.array_split(order, 7), np.array_split(order[::-1], 5), [order[:0], order]):
-        again = counted(parts)
+        again = counted_by(parts)
         assert again.top == at_once.top
         np.testing.assert_array_equal(again.counts, at_once.counts)
-
-
-def test_a_planted_detector_is_found_and_scored_on_the_other_half():
-    """Column 3 fires on nine of ten of the concept's rows, and on one of a hundred others; column 0 on many."""
-    rng = np.random.default_rng(1)
-    n = 4000
-    has, half = rng.random(n) < 0.1, np.arange(n) % 2
-    latents = np.where(rng.random((n, 6)) < 0.2, rng.random((n, 6)), 0).astype(np.float32)
-    latents[:, 3] = np.where(has, rng.random(n) < 0.9, rng.random(n) < 0.01) * rng.uniform(1, 3, n)
-    latents[:, 0] += 0.5
-    histograms = Histograms(2, 6)
-    flat = np.flatnonzero(latents)
-    row, column = np.divmod(flat, 6)
-    groups = np.stack([np.ones(n, bool), has])
-    histograms.add(row, column, latents.reshape(-1)[flat], half, groups)
-    group_rows = np.stack([groups[:, half == h].sum(1) for h in (0, 1)])
-    for by in ("auroc", "f1"):
-        best = detection.best_detectors(histograms, group_rows, 0, 2, by)[0]
-        assert best.columns == (3,)
-        scored = half == 1
-        expected = detection.detection_score(latents[scored, 3], has[scored], best.threshold)
-        np.testing.assert_allclose((best.precision, best.recall, best.f1), expected[1:4])
-        np.testing.assert_allclose(best.auroc, expected.auroc, atol=0.005)
-        assert best.f1 > 0.85
-
-
-def test_random_directions_may_detect_by_being_small():
-    rng = np.random.default_rng(2)
-    n = 2000
-    has, half = rng.random(n) < 0.3, np.arange(n) % 2
-    values = rng.standard_normal((n, 3)).astype(np.float32)
-    values[has, 1] -= 3
-    histograms = Histograms(2, 3, signed=True)
-    row, column = np.divmod(np.arange(values.size), 3)
-    groups = np.stack([np.ones(n, bool), has])
-    histograms.add(row, column, values.reshape(-1), half, groups)
-    group_rows = np.stack([groups[:, half == h].sum(1) for h in (0, 1)])
-    [best] = detection.best_detectors(histograms, group_rows, 0, 1)
-    assert best.columns == (1,)
-    scored = half == 1
-    np.testing.assert_allclose(best.auroc, probe.auroc(-values[scored, 1], has[scored]), atol=0.01)
-    assert best.f1 > 0.85
 
 
 def test_a_spelling_is_detected_by_the_latent_of_its_character(reader):
@@ -289,10 +242,40 @@ def test_a_spelling_is_detected_by_the_latent_of_its_character(reader):
     [scores] = inspection.concept_scores
     best = scores.best[0]
     assert best.latent == LETTER["š"]
-    assert (best.auroc, best.precision, best.recall, best.f1) == (1, 1, 1, 1)
-    assert scores.clear
-    assert scores.aurocs.argmax() == LETTER["š"]
+    assert (best.auroc, best.precision, best.recall, best.run, best.character, best.word) == (1, 1, 1, 1, 1, 1)
+    assert (best.low, best.high) == (1, 1)
+    assert scores.windows < 0.7  # there are several around it
+    assert not scores.enough  # 12 of the 24 texts, with 33 characters
+    assert scores.instances == sum(len(re.findall("š+", t)) for t in TEXTS[1::2]) * 6
+    assert scores.run.argmax() == LETTER["š"]
     assert scores.share == (many.ids[many.mask != 0] == ord("š")).mean()
     found = inspection.pattern_detectors()
     assert (found.occurrences, found.texts) == (66, 24)
-    assert (found.detectors[0].score, found.detectors[0].on) == (best, "every character")
+    first = found.detectors[0]
+    assert (first.score, first.on, first.instances) == (best, "every character", scores.instances)
+    assert (first.random, first.windows) == (scores.random, scores.windows)
+    assert str(first.caption) == "š (100% of firings, 100% of places)"
+    assert [one.score.run for one in found.detectors] == sorted(
+        (one.score.run for one in found.detectors), reverse=True
+    )
+    assert first.as_json()["feature"] == LETTER["š"]
+
+
+def test_the_best_named_are_read_first(reader):
+    """By their captions, and by the share of other seeds that have them."""
+    many = Samples(*(np.concatenate([getattr(texts({}), f)] * 6) for f in ("ids", "labels", "mask")))
+    half = ONE_EACH.replace(W_enc=jnp.where(jnp.arange(D) % 2 == 0, jnp.eye(D), 0), W_dec=jnp.ones((D, D)) / D**0.5)
+    [alone] = inspect_all(reader, many, [LayerSAE(1, ONE_EACH)], compare=False)
+    [beside] = inspect_all(reader, many, [LayerSAE(1, ONE_EACH)], compare=False, other_seeds=[[half, half]])
+    clear = {i for i, one in enumerate(alone.captions) if one.clear}
+    assert set(alone.reading_order[: len(clear)]) == clear >= {LETTER["š"], LETTER["a"], LETTER["n"]}
+    assert sorted(alone.reading_order) == list(range(D))
+    assert alone.stability is None
+    assert beside.stability.seeds == 2
+    again = {i for i in clear if i % 2 == 0}
+    assert LETTER["n"] in again
+    assert {i for i in clear if beside.stability.found[i] == 1} == set(beside.reading_order[: len(again)]) == again
+    assert beside.feature(LETTER["n"]).found_again.share == 1
+    assert alone.feature(LETTER["n"]).found_again is None
+    # without a comparison concepts are scored beside nothing, and nothing is a discovery
+    assert alone.discoveries == []
