@@ -5,6 +5,7 @@ device; parameters of another floating type (float64 in the tests) are computed 
 """
 
 import collections
+import dataclasses
 import functools
 import itertools
 from collections.abc import Iterator, Mapping
@@ -297,15 +298,26 @@ def with_params(abstract: M, params: Mapping[str, np.ndarray | jax.Array], dtype
     return nnx.merge(graphdef, nnx.from_flat_state(flat))
 
 
+@functools.lru_cache(maxsize=4)
+def abstract_model(config: ModelConfig, dtype: Any = jnp.float32) -> RestorationModel:
+    """The restoration model as `nnx.eval_shape` makes it: shapes for parameters. It is kept: not to be changed.
+
+    One block is traced for all, as the time that Flax's initialisation takes grows with the square of what was traced.
+    """
+    one = dataclasses.replace(config, n_layers=1)
+    model = nnx.eval_shape(lambda: RestorationModel(one, rngs=nnx.Rngs(0), param_dtype=dtype))
+    model.config = config
+    model.layers = nnx.List([nnx.clone(model.layers[0]) for _ in range(config.n_layers)])
+    return model
+
+
 def param_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """`shapes_of` the restoration model."""
-    return shapes_of(nnx.eval_shape(lambda: RestorationModel(config, rngs=nnx.Rngs(0))))
+    return shapes_of(abstract_model(config))
 
 
 def from_params(
     config: ModelConfig, params: Mapping[str, np.ndarray | jax.Array], dtype: Any = jnp.float32
 ) -> RestorationModel:
     """The restoration model around given parameters; see `with_params`."""
-    return with_params(
-        nnx.eval_shape(lambda: RestorationModel(config, rngs=nnx.Rngs(0), param_dtype=dtype)), params, dtype
-    )
+    return with_params(abstract_model(config, dtype), params, dtype)

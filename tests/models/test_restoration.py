@@ -10,7 +10,16 @@ from flax import nnx
 
 from convert import read_checkpoint, reference
 from jaxsae.errors import InputError
-from jaxsae.models.restoration import RestorationModel, param_shapes, params_of, rotary_table, run_block
+from jaxsae.models.restoration import (
+    RestorationModel,
+    abstract_model,
+    from_params,
+    param_shapes,
+    params_of,
+    rotary_table,
+    run_block,
+    shapes_of,
+)
 from jaxsae.models.restoration_config import ModelConfig
 
 
@@ -140,3 +149,14 @@ def test_config_defaults_are_the_originals():
 def test_a_fresh_model_is_finite():
     model = RestorationModel(TINY, rngs=nnx.Rngs(0))
     assert jnp.isfinite(model(jnp.asarray(some_ids(4)))).all()
+
+
+def test_one_block_is_traced_for_all():
+    """And the model is the same as when each is: its structure is what compiled blocks are found by."""
+    shared, traced = abstract_model(TINY), nnx.eval_shape(lambda: RestorationModel(TINY, rngs=nnx.Rngs(0)))
+    assert jax.tree.structure(shared) == jax.tree.structure(traced)
+    assert nnx.graphdef(shared) == nnx.graphdef(traced)
+    assert list(shapes_of(shared).items()) == list(shapes_of(traced).items())
+    model = from_params(TINY, {path: np.ones(shape, np.float32) for path, shape in shapes_of(shared).items()})
+    assert len({id(leaf) for leaf in params_of(model).values()}) == len(shapes_of(shared))
+    assert nnx.state(shared) == nnx.state(traced)  # what was made from it has left it as it was
