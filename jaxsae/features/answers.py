@@ -431,9 +431,7 @@ def _summary_sentence(inspection: Inspection) -> str:
     if stability is None:
         return sentence
     share = float((stability.found[inspection.statistics.fired > 0] == 1).mean())
-    return (
-        f"{sentence} {share:.0%} are found again in each of {stability.seeds} other seeds (PW-MCC {stability.pw_mcc:.2f})."
-    )
+    return f"{sentence} {share:.0%} are found again in each of {stability.seeds} other seeds (PW-MCC {stability.pw_mcc:.2f})."
 
 
 def discovery_sentence(inspection: Inspection, scores: ConceptScores) -> str:
