@@ -6,7 +6,10 @@ and is refused by name where somebody does.
 """
 
 import collections
+import contextlib
+import io
 import pickle
+import pickletools
 from collections.abc import Callable
 from typing import Any
 
@@ -169,16 +172,28 @@ _KNOWN: dict[tuple[str, str], Any] = (
 )
 
 
+def _check_places(content: bytes) -> None:
+    """Refuse a pickle that keeps something under a number beyond its length: Python makes a table as long as that."""
+    numbers = [-1]
+    with contextlib.suppress(Exception):  # of what is no pickle, the unpickler says why
+        for opcode, number, _ in pickletools.genops(content):
+            if isinstance(number, int) and opcode.name in ("PUT", "BINPUT", "LONG_BINPUT"):
+                numbers.append(number)
+    most = max(numbers)
+    require(most < len(content), f"a pickle must number what it keeps from 0 on, got the number {most}")
+
+
 class Unpickler(pickle.Unpickler):
     """Calls what is in `_KNOWN` and nothing else.
 
     Args:
-      file: the pickle.
+      content: the pickle.
       storage: the bytes of a tensor's storage, by its key.
     """
 
-    def __init__(self, file: Any, storage: Callable[[str], np.ndarray]) -> None:
-        super().__init__(file)
+    def __init__(self, content: bytes, storage: Callable[[str], np.ndarray]) -> None:
+        super().__init__(io.BytesIO(content))
+        _check_places(content)
         self.storage = storage
 
     def find_class(self, module: str, name: str) -> Any:

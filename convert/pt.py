@@ -4,7 +4,6 @@ Unlike with `torch.load`, a flipped byte is found (the zip's checksums), and con
 the file has is refused before anything is allocated. Tensors are read-only views of the mapped file.
 """
 
-import io
 import mmap
 import struct
 import zipfile
@@ -50,9 +49,9 @@ class _Archive:
         """The bytes of a tensor's storage."""
         return self.entry(f"data/{key}")
 
-    def open_pickle(self) -> io.BytesIO:
-        """The pickle as a file."""
-        return io.BytesIO(bytes(self.entry("data.pkl")))
+    def pickle(self) -> bytes:
+        """What holds all but the tensors' bytes."""
+        return bytes(self.entry("data.pkl"))
 
 
 def _check_zip(path: Path) -> None:
@@ -115,7 +114,7 @@ def read_any(path: str | Path) -> Any:
     _check_zip(path)
     try:
         archive = _Archive(path)
-        return Unpickler(archive.open_pickle(), archive.storage).load()
+        return Unpickler(archive.pickle(), archive.storage).load()
     except InputError as error:
         raise error if str(path) in str(error) else InputError(f"{path}: {error}") from None
     except Exception as error:  # a damaged pickle gives errors of many kinds

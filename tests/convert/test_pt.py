@@ -151,3 +151,12 @@ def test_a_tensor_must_lie_within_its_storage(tmp_path):
             new.writestr(entry.filename, data[:8] if entry.filename.endswith("data/0") else data)
     with pytest.raises(InputError, match="must have the length that is declared, got 8 bytes"):
         pt.read_pt(tmp_path / "more.pt", "another")
+
+
+@pytest.mark.parametrize("keep", [b"r\x00\x00\x00\x40", b"p1073741824\n"], ids=["binary", "text"])
+def test_a_short_pickle_takes_no_table_of_gigabytes(tmp_path, keep):
+    """Python's unpickler makes room for as many things as the number says that one of them is kept under."""
+    with zipfile.ZipFile(tmp_path / "m.pt", "w") as archive:
+        archive.writestr("m/data.pkl", b"\x80\x02}" + keep + b".")
+    with pytest.raises(InputError, match=r"a pickle must number what it keeps from 0 on, got the number 1073741824"):
+        pt.read_pt(tmp_path / "m.pt", "another")
