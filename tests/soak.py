@@ -38,10 +38,10 @@ def run(script: str, *flags: object) -> None:
 
 
 def soak(minutes: float) -> list[float]:
-    """MiB after each round."""
+    """MiB after each round, of which there are at least four: quarters are compared."""
     found, end, number = [], time.monotonic() + 60 * minutes, 0
     with tempfile.TemporaryDirectory() as folder:
-        while time.monotonic() < end:
+        while time.monotonic() < end or len(found) < 4:
             sparse = ["--architecture", "batchtopk", "--target-l0", 8 + number % 9]
             flags = ["--seed", number, "--max-samples", 60, "--epochs", 3, "--overwrite", "--quiet"]
             run("train", *sparse, *flags, "--output", folder)
@@ -68,7 +68,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=60)
     found = soak(parser.parse_args().minutes)
-    quarter = max(1, len(found) // 4)
+    quarter = len(found) // 4
     second, last = statistics.median(found[quarter : 2 * quarter]), statistics.median(found[-quarter:])
     print(f"{len(found)} rounds; median of the second quarter {second:.0f} MiB, of the last {last:.0f} MiB")
     sys.exit(last > (1 + GROWTH) * second)
