@@ -26,9 +26,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-# -rs: at its end, what was skipped and why
+# at its end, what was skipped and why; files in the order of tests/conftest.py, the longest first
 test: lint
-	$(RUN) -m pytest --numprocesses 2 --dist loadfile
+	$(RUN) -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.installed
 	$(RUN) -m ruff check .
@@ -50,7 +50,7 @@ test-rivals: rivals
 
 # torch-free: the newest JAX needs a newer Python than the oldest that we serve, and torch's wheels differ between them
 test-newest: .venv-newest/.installed
-	.venv-newest/bin/python -m pytest --numprocesses 2 --dist loadfile
+	.venv-newest/bin/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 .venv-newest/.installed: pyproject.toml
 	@$(NEWEST) -m venv .venv-newest
 	@.venv-newest/bin/python -c 'import tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["project"]; print(*(d for d in p["dependencies"] + p["optional-dependencies"]["dev"] if not d.startswith("torch")), sep="\n")' > .venv-newest/needed.txt

@@ -78,6 +78,28 @@ def pytest_configure(config):
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
+FIRST = ("test_docs", "test_guide", "test_pretrain", "test_inspect", "test_scripts", "test_stopped_commands")
+FIRST += ("test_demo", "test_evaluate", "test_train", "test_wheel", "test_outputs", "test_verify", "test_fuzz")
+"""The files that take longest."""
+
+
+def pytest_collection_modifyitems(items):
+    """The longest files come first, so that no worker is left alone with one at the end."""
+    items.sort(key=lambda item: FIRST.index(item.path.stem) if item.path.stem in FIRST else len(FIRST))
+
+
+@pytest.fixture
+def quick_compiles(monkeypatch):
+    """XLA compiles in half the time, here and in processes that are started, what then runs at half the speed.
+
+    For tests of small models whose subject is not what users' processes compute to the last bit.
+    """
+    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def bounded_memory():
     """What a file compiled does not stay for those after it."""
