@@ -66,7 +66,7 @@ def test_the_guide_s_commands(script, tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def inputs(tiny_pt, tiny_dataset, tmp_path):
+def inputs(quick_compiles, tiny_pt, tiny_dataset, tmp_path):
     flags = ["--checkpoint", tiny_pt, "--dataset", tiny_dataset, "--layer", 1, "--batch-size", 8, *FEWER, "--verify", 0]
     return [*flags, "--output", tmp_path / "out"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import resource
@@ -20,6 +21,8 @@ from jaxsae import files, runtime
 from jaxsae.config import SAEConfig
 from jaxsae.errors import InputError
 from jaxsae.sae.autoencoder import SAE
+
+pytestmark = pytest.mark.usefixtures("quick_compiles")
 
 
 def strict(path):
@@ -188,19 +191,31 @@ def test_a_seed_below_0_prepares_nothing(script, tmp_path):
     assert_one_line_error(ran, "--seed must be at least 0, got -1")
 
 
+@pytest.fixture(scope="module")
+def trained(tiny_pt, tiny_dataset, tmp_path_factory):
+    """`trained(settings)` -> the SAE of a process with these in its environment; each is started once."""
+    command = [sys.executable, str(ROOT / "scripts" / "train.py"), "--checkpoint", str(tiny_pt), "--dataset"]
+    command += [str(tiny_dataset), "--layer", "1", "--epochs", "1", "--batch-size", "16", "--quiet", "--verify", "0"]
+    quick = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+
+    @functools.cache
+    def run(*settings):
+        out, env = tmp_path_factory.mktemp("trained"), {**os.environ, **quick, **dict(settings)}
+        flags = ["--recipe", "modern", "--output", out]
+        done = subprocess.run([*command, *flags], env=env, capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, ""), done
+        return torch.load(out / "sae_layer1_optimized.pt", weights_only=True)
+
+    return lambda settings: run(*settings.items())
+
+
 @pytest.mark.parametrize(
     "settings",
     [{"JAX_NUMPY_DTYPE_PROMOTION": "strict"}, {"JAX_ENABLE_X64": "1"}, {"PYTHONWARNINGS": "error"}],
     ids=str,
 )
-def test_what_an_environment_asks_of_jax_for_other_programs(rated, tmp_path, settings):
-    _, _, *inputs = rated
-    command = [sys.executable, str(ROOT / "scripts" / "train.py"), *map(str, inputs), "--layer", "1", "--epochs", "1"]
-    command += ["--batch-size", "16", "--quiet", "--verify", "0", "--recipe", "modern", "--output"]
-    for name, more in (("usual", {}), ("set", settings)):
-        done = subprocess.run([*command, tmp_path / name], env={**os.environ, **more}, capture_output=True, text=True)
-        assert (done.returncode, done.stderr) == (0, ""), done
-    usual, other = (torch.load(tmp_path / n / "sae_layer1_optimized.pt", weights_only=True) for n in ("usual", "set"))
+def test_what_an_environment_asks_of_jax_for_other_programs(trained, settings):
+    usual, other = trained({}), trained(settings)
     assert all(torch.equal(usual[name], other[name]) for name in ("W_enc", "b_enc", "W_dec", "b_dec"))
 
 

@@ -19,7 +19,7 @@ from jaxsae.text import loading
 
 
 @pytest.fixture
-def inputs(tiny_pt, tiny_dataset):
+def inputs(quick_compiles, tiny_pt, tiny_dataset):
     return ["--checkpoint", tiny_pt, "--dataset", tiny_dataset]
 
 
@@ -101,7 +101,7 @@ def test_two_fresh_processes_give_the_same_bits(small, tmp_path):
     tensors = []
     for name in ("a", "b"):
         command = [sys.executable, "scripts/train.py", *map(str, small[:-1]), str(tmp_path / name), "--verify", "0"]
-        env = os.environ | {"PYTHONHASHSEED": name.encode().hex()}
+        env = os.environ | {"PYTHONHASHSEED": name.encode().hex(), "JAX_DISABLE_MOST_OPTIMIZATIONS": "0"}
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=env)
         assert (done.returncode, done.stderr) == (0, ""), done
         tensors.append(torch.load(tmp_path / name / "sae_layer2_optimized.pt", weights_only=True))

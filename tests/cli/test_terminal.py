@@ -16,6 +16,8 @@ from conftest import ROOT, TINY
 
 from jaxsae.cli import terminal
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 
 

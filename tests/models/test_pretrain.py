@@ -23,6 +23,8 @@ from jaxsae.models.restoration_config import ModelConfig
 from jaxsae.text import arrow, preparation
 from jaxsae.text.samples import Samples
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 CONFIG = ModelConfig(vocab_size=8000, max_position=45, d_model=16, n_heads=2, d_ff=24, n_layers=3, dropout=0.1)
 EVERY = pretrain_data.CharacterSet(np.arange(8000), np.arange(8000))
 """As if every token id occurred."""

@@ -40,6 +40,7 @@ def wait_for(condition, running, seconds=90):
         time.sleep(0.01)
 
 
+@pytest.mark.usefixtures("quick_compiles")
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
 def test_a_command_that_is_stopped(small, script, tmp_path, number, status):
     saved = tmp_path / "out" / "sae_layer1_optimized.state"
@@ -67,6 +68,7 @@ def test_a_command_that_is_stopped(small, script, tmp_path, number, status):
     assert {path.suffix for path in (tmp_path / "out").iterdir()} == {".pt", ".json", ".png", ".jsonl"}
 
 
+@pytest.mark.usefixtures("quick_compiles")
 def test_resumed_by_the_command(small, script, tmp_path, monkeypatch):
     """Stopped in process, several SAEs; the same files in the end, and nothing is left to do after that."""
     flags = [*small, "--epochs", 6, "--l1-coef", "1e-3,1e-1", "--quiet"]
@@ -102,9 +104,10 @@ def test_resumed_by_the_command(small, script, tmp_path, monkeypatch):
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").glob("*.pt")} == whole_run
 
 
+@pytest.mark.usefixtures("quick_compiles")
 def test_a_full_disk_loses_nothing(small, tmp_path):
     """Files may grow to 20 kB in that process: neither a state nor the SAE fits."""
-    flags = [*small, "--epochs", 2]
+    flags = [*small, "--epochs", 2, "--verify", 0]
     limited = "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)); "
     limited += "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
     for extra in ([], ["--save-every", 1000]):
