@@ -104,6 +104,11 @@ def quick_compiles(monkeypatch):
 def bounded_memory():
     """What a file compiled does not stay for those after it."""
     yield
+    forget_compiled()
+
+
+def forget_compiled():
+    """Give back the memory of what was compiled; it is read from the cache's folder when it is needed again."""
     jax.clear_caches()
     gc.collect()
     give_back_memory()

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from conftest import assert_one_line_error, tiny_splits
+from conftest import assert_one_line_error, forget_compiled, tiny_splits
 
 from convert import load_restoration_model, read_checkpoint
 from jaxsae import load_samples
@@ -28,6 +28,13 @@ pytestmark = pytest.mark.usefixtures("quick_compiles")
 CONFIG = ModelConfig(vocab_size=8000, max_position=45, d_model=16, n_heads=2, d_ff=24, n_layers=3, dropout=0.1)
 EVERY = pretrain_data.CharacterSet(np.arange(8000), np.arange(8000))
 """As if every token id occurred."""
+
+
+@pytest.fixture(autouse=True)
+def bounded_memory_of_each():
+    """A step takes hundreds of megabytes to compile."""
+    yield
+    forget_compiled()
 
 
 @pytest.fixture(scope="module")
