@@ -183,23 +183,25 @@ def _caption(one: _Candidate, column: int, firings: int, single: float, rate: fl
 
 def joined(labels: Sequence[Label]) -> str:
     """Labels as one description: what they have in common is said once, single characters by their class."""
-    if len(labels) > 1:
-        for at in (1, 0):  # "u after d, g" and "a, u after d"
-            same = {label.parts[:at] + label.parts[at + 1 :] for label in labels if len(label.parts) == 2}
-            if len(same) == 1 and all(len(label.parts) == 2 for label in labels):
-                parts = [label.parts[at] for label in labels]
-                return labels[0].form.format(*((*labels[0].parts[:at], ", ".join(parts), *labels[0].parts[at + 1 :])))
-        letters = [label.parts[0] for label in labels]
-        if all(
-            len(label.parts) == 1 and label.form == "{}" and len(letter) == 1
-            for label, letter in zip(labels, letters, strict=True)
-        ):
-            classes = {character_class(letter) for letter in letters}
-            listed = ", ".join(letters)
-            return f"{classes.pop()} {listed}" if len(classes) == 1 else listed
-        if len({label.form for label in labels}) == 1 and len(labels[0].parts) == 1:
-            return labels[0].form.format(", ".join(letters))
+    forms = {label.form for label in labels}
+    if len(labels) > 1 and len(forms) == 1:
+        form, count = labels[0].form, len(labels[0].parts)
+        for at in reversed(range(count)):  # "u after d, g" before "a, u after d"
+            rest = {label.parts[:at] + label.parts[at + 1 :] for label in labels}
+            if len(rest) == 1:
+                parts = list(labels[0].parts)
+                every = [label.parts[at] for label in labels]
+                parts[at] = _of_one_class(every) if form == "{}" else ", ".join(every)
+                return form.format(*parts)
     return ", ".join(str(label) for label in labels)
+
+
+def _of_one_class(parts: Sequence[str]) -> str:
+    """A list; single characters of one class with its name: "vowels a, u, i"."""
+    listed = ", ".join(parts)
+    classes = {character_class(part) if len(part) == 1 else "" for part in parts}
+    (name, *others) = classes
+    return listed if others or not name else f"{name} {listed}"
 
 
 def described(captions: Sequence[Caption], text: JudgedText, marked: MarkedText) -> Bool[np.ndarray, "captions n"]:

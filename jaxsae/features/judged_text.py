@@ -10,7 +10,7 @@ from jaxtyping import Bool, Int
 from jaxsae.text.samples import Samples
 from jaxsae.text.tokenizer import UNICODE
 
-MOST_CHARACTERS = 100_000
+MOST_CHARACTERS = 200_000
 """Of a longer text only some samples are judged on, evenly spread over it."""
 
 
