@@ -190,7 +190,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "reading": {"epochs": 10, "decay": 1 / 3, "batch_size": 256, "lr": 8e-3, "expansion": 16},
 }
 """Recipe -> the settings that only some recipes read or that differ between them, with their defaults."""
-READING = {"architecture": "matryoshka", "target_l0": 16}
+READING = {"architecture": "topk", "target_l0": 16}
 """What the reading recipe takes where no architecture or sparsity is given; it trains as the modern one does."""
 L1_COEF = 1e-3
 """The guide's penalty, where neither a penalty nor a target L0 is given."""
@@ -244,7 +244,7 @@ class TrainConfig:
         None,
         "topk: implied by a k; batchtopk, jumprelu and matryoshka need a target L0, and the modern recipe trains them",
         choices=tuple(ARCHITECTURES),
-        shown="relu; reading: matryoshka",
+        shown="relu; reading: topk",
     )
     precision: Literal["float32", "bfloat16"] = flag(
         "float32", "operands of the SAE's matrix products; sums are float32"

@@ -24,9 +24,9 @@ def test_the_modern_recipe_is_its_name():
 
 def test_the_reading_recipe_is_wide_and_sparse_unless_told_otherwise():
     config = TrainConfig(recipe="reading")
-    assert (config.architecture, config.target_l0, config.expansion) == ("matryoshka", 16, 16)
+    assert (config.architecture, config.target_l0, config.expansion) == ("topk", 16, 16)
     assert {**config.settings(), "recipe": ""} == {
-        **TrainConfig(recipe="modern", architecture="matryoshka", target_l0=16, expansion=16).settings(),
+        **TrainConfig(recipe="modern", architecture="topk", target_l0=16, expansion=16).settings(),
         "recipe": "",
     }
     topk = TrainConfig(recipe="reading", k_sparse=8, expansion=4)
