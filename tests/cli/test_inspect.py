@@ -245,7 +245,7 @@ def test_the_demos_planted_properties_are_found(script, tmp_path):
     assert ran.status == 0, ran
     rows = {row["name"]: row for row in json.loads((tmp_path / "d.json").read_text())["concepts"]}
     assert rows["=logogram"]["source"] == "known of the demo"
-    least = {"damaged": 0.5, "=logogram": 0.7, "word-boundary": 0.7, "=numeral": 0.5}
+    least = {"damaged": 0.5, "=logogram": 0.7, "word-boundary": 0.7, "=numeral": 0.35}
     found = {name: rows[name]["best"][0]["run"] for name in least}
     assert all(found[name] > score for name, score in least.items()), found
     # a pattern's share is what the generator knows

@@ -69,12 +69,14 @@ def planted(texts=TEXTS) -> np.ndarray:
 
 
 def planted_in_layer_3() -> np.ndarray:
-    """As in layer 1, but latent 1 fires on the two damaged characters alone, 2 on two characters of five, 6 never,
+    """As in layer 1, but for latents 0, 1, 2, 7, which fire on less, 4 and 6, which never do, 9 and 20.
 
-    0 and 7 in half of the texts alone; and latent 9 in place of 8.
+    1 fires on the two damaged characters alone, 2 on two characters of five, 0 and 7 in half of the texts alone; 9 in
+    place of 8, and 20 on `i`.
     """
     x = planted()
-    x[:, 2, 1] = x[:, 8:11, 2] = x[:, :, 6] = x[120:, :, [0, 7]] = 0
+    x[:, 2, 1] = x[:, 8:11, 2] = x[:, :, [4, 6]] = x[120:, :, [0, 7]] = 0
+    x[:, 20, 20] = 1
     x[:, :, [8, 9]] = x[:, :, [9, 8]]
     return x
 

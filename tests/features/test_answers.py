@@ -41,7 +41,9 @@ def caption(found: Inspection, latent: int, x: np.ndarray) -> str:
     fires = x[1::2, :, latent] > 0
     both = (places & fires).sum()
     precision, recall = both / fires.sum(), both / places.sum()
-    if 2 * precision * recall / (precision + recall) < 0.5:
+    rate = fires.mean()
+    everywhere = 2 * rate / (1 + rate)  # F1 of saying "everywhere"
+    if 2 * precision * recall / (precision + recall) < (1 + everywhere) / 2:
         return f"unclear; {precision:.0%} of firings on {one.text}" if precision >= 0.7 else "unclear"
     return f"{one.text} ({precision:.0%} of firings, {recall:.0%} of places)"
 
@@ -207,7 +209,7 @@ def test_discoveries(with_seeds):
     )
     if with_seeds:  # five of the eight; cosines are 1, and of half of the pairs 1 (twice) or those of five latents
         mean = (1 + 2 * (5 + 25 / np.sqrt(D)) / D) / 3
-        summary += f" {5 / 8:.0%} are found again in all 2 other seeds (PW-MCC {mean:.2f})."
+        summary += f" {5 / 8:.0%} are found again in each of 2 other seeds (PW-MCC {mean:.2f})."
     assert answer.sentences == [summary]
     assert {6} <= {feature.feature for feature in answer.features} <= {0, 1, 2, 4, 6, 7, 8}
     gains = []
@@ -250,7 +252,13 @@ def test_named_features_persist_vanish_and_appear(two_layers):
         return (a & b).sum() / max((a | b).sum(), 1)
 
     partners = {i: max(range(D), key=lambda j: jaccard(i, j)) for i in (0, 1, 2, 4, 6, 7, 8)}
-    assert {i: j for i, j in partners.items() if i != 6} == {0: 0, 1: 1, 2: 2, 4: 4, 7: 7, 8: 9}  # 6 has none
+    assert {i: j for i, j in partners.items() if i not in (4, 6)} == {
+        0: 0,
+        1: 1,
+        2: 2,
+        7: 7,
+        8: 9,
+    }  # the others have none
     np.testing.assert_allclose([match[i].jaccard for i in partners], [jaccard(i, j) for i, j in partners.items()])
     assert [match[i].by_firing for i in partners] == list(partners.values())
 
@@ -266,7 +274,8 @@ def test_named_features_persist_vanish_and_appear(two_layers):
     vanish = [i for i in before if i not in persist]
     appear = [j for j in after if all(jaccard(i, j) < 0.5 for i in range(D))]
     assert {0, 1, 8} <= set(persist)
-    assert 6 in vanish
+    assert vanish == [4]
+    assert appear == [20]
     answer = answers.answer(two_layers, LAYERS, [match])
     assert answer.sentences == [
         f"From layer 1 to 3, of {len(before)} named features {len(persist)} are found again{listed(first, persist)} "

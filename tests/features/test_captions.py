@@ -149,6 +149,21 @@ def test_a_caption_that_predicts_nothing_is_unclear(marked):
     assert found[3].as_json()["f1"] == 0
 
 
+def test_the_strongest_firings_may_have_a_caption_of_their_own(marked):
+    """Noise everywhere, and a quarter of the firings, by far the strongest, on one thing."""
+    n, letter = len(marked.text), where(marked, "n", SEEN)
+    noise = np.random.default_rng(4).random(n) < 3 * letter.mean()
+    values = np.where(letter, 5.0, np.where(noise, 1.0, 0.0)).astype(np.float32)[:, None]
+    [found] = captions(firings_of(marked.text, values), marked)
+    assert found.strong
+    assert found.named
+    assert not found.clear
+    assert str(found).startswith("strongest on n (")
+    always = np.ones((n, 1), np.float32)
+    [dense] = captions(firings_of(marked.text, always), marked)
+    assert not dense.named  # whatever is true of half of the text has an F1 of 0.67
+
+
 def test_captions_are_chosen_on_even_texts_alone():
     names = list(PLANTED)
     one, other = made(240), made(240, odd_seed=9)
