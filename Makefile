@@ -15,7 +15,7 @@ help:
 	@echo "make clean   remove $(VENV) and caches"
 
 train: $(VENV)/.installed
-	$(RUN) scripts/train.py --layer 8 --resume
+	$(RUN) scripts/train.py --layer 8 --recipe reading --output checkpoints/reading --resume
 
 install: $(VENV)/.installed
 # exact versions: constraints.txt; what is needed and why: pyproject.toml

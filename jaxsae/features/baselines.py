@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int
 from jaxsae.features.firings import Firings
 from jaxsae.features.judge import BestColumn, best_column, dense_halves, in_chunks, sparse_halves
 from jaxsae.features.judged_text import JudgedText, MarkedRows
+from jaxsae.features.statistics import as_half
 from jaxsae.models.protocol import ModelWithNeurons, ResidualModel
 from jaxsae.text.batching import plan_batches
 from jaxsae.text.preparation import PADDING_ID
@@ -122,7 +123,7 @@ def neurons(
     for batch in plan_batches(samples.lengths[judged], samples.ids.shape[1]):
         numbers = judged[batch.samples]
         ids, mask = (part[numbers, : batch.length] for part in (samples.ids, samples.mask))
-        hidden = np.asarray(model.neurons(ids, mask, layer=layer), np.float16)
+        hidden = as_half(np.asarray(model.neurons(ids, mask, layer=layer)))
         if values is None:
             values = np.zeros((len(text), hidden.shape[-1]), np.float16)
         row = text.row_at[numbers, : batch.length]

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxsae.features.captions import CLEAR, Caption, described
+from jaxsae.features.captions import Caption, described
 from jaxsae.features.concept_scores import ENOUGH, MarkedText
 from jaxsae.features.concepts import Concept
 from jaxsae.features.stability import Stability
@@ -19,7 +19,7 @@ ALIKE = 0.5
 
 
 def _says(caption: Caption) -> float:
-    if caption.chosen < CLEAR or caption.places < ENOUGH:
+    if not caption.clear or caption.places < ENOUGH:
         return 0.0
     return (caption.chosen - caption.single) * float(np.log10(caption.firings + 1))
 
@@ -35,12 +35,12 @@ class Candidates(NamedTuple):
 def candidates(captions: Sequence[Caption], marked: MarkedText, stability: Stability | None) -> Candidates:
     """The captioned features that say most, and their descriptions as concepts of the text.
 
-    What a feature says is how much better its description predicts it than the best single character does, times the
-    logarithm of how often it fires, and its share of other seeds. Nothing is chosen on the texts that it is scored on.
+    What a feature says is how much better its description predicts it than the best single character does, where
+    descriptions compete, times the logarithm of how often it fires; of one seed alone, a quarter of that.
     """
     said = np.array([_says(caption) for caption in captions])
     if stability is not None:
-        said *= stability.found
+        said *= 0.25 + 0.75 * stability.found
     order = [int(i) for i in np.argsort(-said, kind="stable")[: 4 * CANDIDATES] if said[i] > 0]
     masks = described([captions[i] for i in order], marked.text, marked)
     kept: list[int] = []

@@ -430,7 +430,10 @@ def interval(marked: MarkedRows, p: int, fired: Int[np.ndarray, " m"]) -> tuple[
 
 
 def auroc(has: Bool[np.ndarray, " n"], row: Int[np.ndarray, " m"], rank: Int[np.ndarray, " m"]) -> float:
-    """AUROC of a column that is silent but on the characters `row`, where it is as high as `rank` says."""
+    """AUROC of a column that is silent but on the characters `row`, where it is as high as `rank` says.
+
+    0.5 where all characters have the property or none has.
+    """
     values = np.zeros(len(has))
     values[row] = rank
-    return probe.auroc(values, has)
+    return probe.auroc(values, has) if has.any() and not has.all() else 0.5

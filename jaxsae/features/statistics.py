@@ -203,14 +203,14 @@ def collect_statistics(
                 log.add(characters.judged[row], column, latents[row, column])
         for layer, kept_rows in rows.items():
             here, x = characters.judged >= 0, batch.values[layer]
-            kept_rows[characters.judged[here]] = _half(np.asarray(x).reshape(-1, x.shape[-1])[kept][here])
+            kept_rows[characters.judged[here]] = as_half(np.asarray(x).reshape(-1, x.shape[-1])[kept][here])
         for counts, (a, b) in zip(cofiring, itertools.pairwise(fires), strict=False):
             counts += a.T @ b
         on_rows(int(kept.sum()))
     return Collected(statistics, cofiring, rows, [[log.firings() for log in of] for of in logs])
 
 
-def _half(x: Float[np.ndarray, "n d_in"]) -> Float[np.ndarray, "n d_in"]:
+def as_half(x: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
     """As float16; what is too large becomes the largest that it has."""
     largest = np.finfo(np.float16).max
     return np.clip(x, -largest, largest).astype(np.float16)
