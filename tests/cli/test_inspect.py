@@ -65,7 +65,7 @@ def test_the_overview_counts_what_fires(inspect, folder, tiny_pt, tmp_path):
     assert "Best predicted by their captions" in ran.out
     figures = report["features"]
     assert len(figures["caption"]) == len(figures["caption_f1"]) == 60
-    named = sum("of firings, " in one for one in figures["caption"])
+    named = sum("% of firings, " in one for one in figures["caption"])
     assert report["captioned"] == named / 60
     assert f"captions {named} features have one that predicts where they fire" in ran.out
     assert report["stability"] is None
