@@ -11,9 +11,10 @@ if TYPE_CHECKING:  # heavy: loaded by the functions that use them
     from collections.abc import Callable, Sequence
 
     from jaxsae.features.causal import CausalEffect
+    from jaxsae.features.detection import DetectionScore
     from jaxsae.features.feature_summary import Context, FeatureSummary
-    from jaxsae.features.inspection import CharacterLatents, Inspection, PatternDetectors
-    from jaxsae.features.judge import DetectionScore
+    from jaxsae.features.inspection import Inspection
+    from jaxsae.features.lookups import CharacterLatents, PatternDetectors
 
 
 def show_overview(path: str, inspection: Inspection) -> None:

@@ -1,13 +1,13 @@
 """What finds the concepts without a sparse autoencoder: random directions, windows of text, feed-forward neurons."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from jaxsae.features.firings import Firings
-from jaxsae.features.judge import BestColumn, best_column, dense_halves, in_chunks, sparse_halves
+from jaxsae.features.judge import BestColumn, best_column, dense_halves, sparse_halves
 from jaxsae.features.judged_text import JudgedText, MarkedRows
 from jaxsae.features.statistics import as_half
 from jaxsae.models.protocol import ModelWithNeurons, ResidualModel
@@ -37,6 +37,11 @@ class Baselines(NamedTuple):
     """The windows of text that `windows.column` numbers."""
     neurons: Baseline | None
     """The neurons of the layer's feed-forward network, both ways; None: the model does not show them."""
+
+
+def in_chunks(columns: int, size: int = 256) -> Iterator[slice]:
+    """Parts of many columns."""
+    yield from (slice(start, min(start + size, columns)) for start in range(0, columns, size))
 
 
 def _best_of_directions(

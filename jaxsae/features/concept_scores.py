@@ -12,8 +12,9 @@ from jaxtyping import Bool, Float, Int
 from jaxsae.features import judge
 from jaxsae.features.baselines import Baselines
 from jaxsae.features.concepts import Concept
+from jaxsae.features.detection import DetectionScore, detection_score
 from jaxsae.features.firings import Firings
-from jaxsae.features.judge import DetectionScore, Judgement
+from jaxsae.features.judge import Judgement
 from jaxsae.features.judged_text import JudgedText, MarkedRows
 
 CLEAR_SCORE = 0.3
@@ -156,7 +157,7 @@ def concept_scores(
     out = []
     for p, number in enumerate(marked.scored.tolist()):
         chosen = [latents[number]] if number in latents else judged.best(p, count)
-        best = [judge.detection_score(judged, p, latent, score, edges) for latent in chosen]
+        best = [detection_score(judged, p, latent, score, edges) for latent in chosen]
         out.append(
             ConceptScores(
                 concept=marked.concepts[number],

@@ -11,9 +11,11 @@ from jaxtyping import Float
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from jaxsae.features.answers import Feature, answers
+from jaxsae.features.answer import Feature
+from jaxsae.features.answers import answers
 from jaxsae.features.feature_summary import Context
-from jaxsae.features.inspection import Inspection, MatchedLatent
+from jaxsae.features.inspection import Inspection
+from jaxsae.features.lookups import MatchedLatent
 from jaxsae.features.questions import load_questions
 
 PAGE = Path(__file__).with_name("page")

@@ -22,12 +22,12 @@ from planted import (
 )
 
 from jaxsae.features import answers
-from jaxsae.features.answers import TRY_NEXT, Feature
+from jaxsae.features.answer import TRY_NEXT, Feature, best_detector_sentence, score_of
 from jaxsae.features.captions import described
 from jaxsae.features.concept_scores import ConceptScores
 from jaxsae.features.concepts import concepts_from_truth
+from jaxsae.features.detection import DetectionScore
 from jaxsae.features.inspection import Inspection
-from jaxsae.features.judge import DetectionScore
 from jaxsae.features.questions import load_questions
 from jaxsae.sae.autoencoder import SAE
 
@@ -313,10 +313,10 @@ def test_without_its_concepts_a_question_says_what_is_missing():
 def test_the_verdict_is_what_the_numbers_say(one_layer, run, low, n, windows, says):
     score = DetectionScore(6, run, low, 0.9, 0.25, 0.5, 0.4, 0.4, 0.9, 1.0)
     scores = ConceptScores(CONCEPTS[3], 80, 0.1, n, [score], 0.2, windows, "abc", None, np.zeros(6, np.float32))
-    told = answers.best_detector_sentence(one_layer[0], scores, "endings")
+    told = best_detector_sentence(one_layer[0], scores, "endings")
     if n >= 50:
         assert "25% of the characters on which it fires are such, and it finds 50% of their 50 stretches" in told
-        assert f"({answers.score_of(scores)})" in told
+        assert f"({score_of(scores)})" in told
         assert (
             f"{run:.2f}, {low:.2f} to 0.90; the best random direction 0.20, window of text ('abc') {windows:.2f})"
             in told

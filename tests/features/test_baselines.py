@@ -6,7 +6,7 @@ from conftest import TINY, tiny_splits
 from helpers import sample
 
 from convert import load_restoration_model
-from jaxsae.features import baselines, judge
+from jaxsae.features import baselines
 from jaxsae.features.judge import halves
 from jaxsae.features.judged_text import JudgedText
 from jaxsae.models.protocol import ModelWithNeurons
@@ -51,7 +51,8 @@ def test_chunks_of_directions_change_nothing(text, monkeypatch):
     rows = rng.standard_normal((len(text), 6)).astype(np.float32)
     rows[marked[0].has.shape[1] :, 0] += 1
     whole = baselines.random_directions(rows, 40, text, marked, everywhere(text))
-    monkeypatch.setattr(baselines, "in_chunks", lambda columns: judge.in_chunks(columns, 7))
+    in_chunks = baselines.in_chunks
+    monkeypatch.setattr(baselines, "in_chunks", lambda columns: in_chunks(columns, 7))
     np.testing.assert_array_equal(
         baselines.random_directions(rows, 40, text, marked, everywhere(text)).score, whole.score
     )

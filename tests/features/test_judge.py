@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from helpers import firings_of, sample
 
-from jaxsae.features import judge, probe
-from jaxsae.features.judge import FEWEST_FIRINGS, STEPS, THRESHOLDS, dense_halves, halves, interval, sparse_halves
+from jaxsae.features import baselines, judge, probe
+from jaxsae.features.detection import detection_score, interval
+from jaxsae.features.judge import FEWEST_FIRINGS, STEPS, THRESHOLDS, dense_halves, halves, sparse_halves
 from jaxsae.features.judged_text import JudgedText, MarkedRows
 from jaxsae.text.samples import joined
 
@@ -192,14 +193,14 @@ def test_columns_are_judged_alike_alone_and_together():
     text = random_text()
     has, values = planted(text)
     together, score, edges = judged(text, has, values)
-    for chunk in judge.in_chunks(values.shape[1], 5):
+    for chunk in baselines.in_chunks(values.shape[1], 5):
         part, part_score, part_edges = judged(text, has[1:2], values[:, chunk])
         for name, figures in part._asdict().items():
             np.testing.assert_array_equal(figures, getattr(together, name)[1:2, chunk], err_msg=name)
         np.testing.assert_array_equal(part_edges, edges[chunk])
-        one = judge.detection_score(part, 0, 0, part_score, part_edges)
-        assert one._replace(latent=chunk.start) == judge.detection_score(together, 1, chunk.start, score, edges)
-    assert [c.stop - c.start for c in judge.in_chunks(12, 5)] == [5, 5, 2]
+        one = detection_score(part, 0, 0, part_score, part_edges)
+        assert one._replace(latent=chunk.start) == detection_score(together, 1, chunk.start, score, edges)
+    assert [c.stop - c.start for c in baselines.in_chunks(12, 5)] == [5, 5, 2]
 
 
 @pytest.mark.parametrize("dense", [True, False])
@@ -240,7 +241,7 @@ def test_one_character_of_each_instance_is_all_of_the_recall():
     found, score, edges = judged(text, has[:1], values)
     assert (found.precision[0, 0], found.recall[0, 0], found.run[0, 0]) == (1, 1, 1)
     assert found.character_recall[0, 0] == pytest.approx(0.5)  # of two characters each
-    assert judge.detection_score(found, 0, 0, score, edges)[1:4] == (1, 1, 1)
+    assert detection_score(found, 0, 0, score, edges)[1:4] == (1, 1, 1)
 
 
 @pytest.mark.parametrize("where", [[], [0], [1]])
@@ -253,7 +254,7 @@ def test_a_property_that_nobody_has_scores_0(where):
         assert np.isfinite(figures).all(), name
     if 1 not in where:
         assert not found.run.any()
-        assert judge.detection_score(found, 0, 0, score, edges)[1:4] == (0, 0, 0)
+        assert detection_score(found, 0, 0, score, edges)[1:4] == (0, 0, 0)
 
 
 def test_the_score_of_a_latent_is_that_of_its_threshold():
@@ -262,7 +263,7 @@ def test_the_score_of_a_latent_is_that_of_its_threshold():
     found, score, edges = judged(text, has, values)
     held_out = text.half == 1
     for latent in (0, 1, 2, 5):
-        one = judge.detection_score(found, 1, latent, score, edges)
+        one = detection_score(found, 1, latent, score, edges)
         column = values[held_out, latent]
         expected = plain_counts(
             (column > 0) & (column >= one.threshold),

@@ -1,0 +1,80 @@
+"""What an answer is, and the sentences that several answers are made of."""
+
+from typing import Any, NamedTuple
+
+from jaxsae.features.concept_scores import ConceptScores
+from jaxsae.features.inspection import Inspection
+
+FEW = 20
+"""Latents that fire on fewer characters are not counted."""
+NAMED = 3
+"""Features that an answer names to look at more closely, at most."""
+
+
+class Feature(NamedTuple):
+    """A latent of one of the layers."""
+
+    layer: int
+    feature: int
+
+
+class Answer(NamedTuple):
+    """The answer to one question."""
+
+    question: str
+    sentences: list[str]
+    features: list[Feature]
+    """The features to look at."""
+    caption: str
+    """Of the picture."""
+    chart: dict[str, Any] | None
+    """The picture's data, as page.js draws them; None: no picture."""
+    causal: list[dict[str, Any]] = []  # noqa: RUF012
+    """What is restored without each of the features."""
+    points: list[str] = []  # noqa: RUF012
+    """A sentence for each feature."""
+
+    def as_json(self) -> dict[str, Any]:
+        """As page.js reads it."""
+        return self._asdict() | {"features": [feature._asdict() for feature in self.features]}
+
+
+def without_features(question: str, sentence: str) -> Answer:
+    """An answer that names none."""
+    return Answer(question, [sentence], [], "", None)
+
+
+def beside(scores: ConceptScores) -> str:
+    """What finds a concept without an SAE."""
+    others = (
+        ("the best random direction", scores.random),
+        (f"window of text ({scores.window!r})", scores.windows),
+        ("neuron", scores.neurons),
+    )
+    return ", ".join(f"{name} {score:.2f}" for name, score in others if score is not None)
+
+
+def score_of(scores: ConceptScores) -> str:
+    """The run score of the best latent with its interval, and what stands beside it."""
+    best = scores.best[0]
+    return f"run score {best.run:.2f}, {best.low:.2f} to {best.high:.2f}; {beside(scores)}"
+
+
+TRY_NEXT = "More text, another layer or a wider SAE may show one."
+
+
+def best_detector_sentence(inspection: Inspection, scores: ConceptScores, characters: str) -> str:
+    """How well the best latent finds a concept, and whether that is better than chance."""
+    if not scores.enough:
+        n = scores.instances
+        return f"Of {characters} there are {n} stretches in the texts on which is scored, too few to say."
+    best = scores.best[0]
+    caption = inspection.captions[best.latent]
+    sentence = (
+        f"Feature {best.latent} of layer {inspection.layer} ({caption}) finds {characters} best: at its threshold "
+        f"{best.precision:.0%} of the characters on which it fires are such, and it finds {best.recall:.0%} of their "
+        f"{scores.instances:,} stretches ({score_of(scores)})."
+    )
+    if not scores.clear:
+        return f"No clear feature. {sentence} {TRY_NEXT}"
+    return sentence if best.run > scores.beaten else f"{sentence} What is no feature finds them as well or better."

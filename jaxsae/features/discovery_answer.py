@@ -1,0 +1,69 @@
+"""The answer to what was found at all: the strongest discoveries, and what they beat."""
+
+from collections.abc import Sequence
+
+from jaxsae.features.answer import TRY_NEXT, Answer, Feature, score_of, without_features
+from jaxsae.features.captions import CLEAR
+from jaxsae.features.concept_scores import ConceptScores
+from jaxsae.features.inspection import Inspection
+from jaxsae.features.questions import Discoveries
+
+SHOWN = 10
+"""Discoveries that are told, at most."""
+
+
+def about_discoveries(inspections: Sequence[Inspection], question: Discoveries) -> Answer:
+    """The strongest named features, each with what it beats."""
+    found = [(inspection, scores) for inspection in inspections for scores in inspection.discoveries]
+    found = sorted(found, key=lambda pair: pair[1].beaten - pair[1].best[0].run)[:SHOWN]
+    if not found:
+        return without_features(question.title, f"{question.missing} {TRY_NEXT}")
+    sentences = [_summary_sentence(inspection) for inspection in inspections]
+    features = [Feature(inspection.layer, scores.best[0].latent) for inspection, scores in found]
+    return Answer(
+        question.title,
+        sentences,
+        features,
+        caption="Run score of each on held-out texts with its 95 % interval, beside the best of what is no feature.",
+        chart={
+            "kind": "dumbbell",
+            "rows": [
+                [f"{feature.feature}, {_short(scores.name)}", round(scores.best[0].run, 3), round(scores.beaten, 3)]
+                for feature, (_, scores) in zip(features, found, strict=True)
+            ],
+        },
+        points=[discovery_sentence(inspection, scores) for inspection, scores in found],
+    )
+
+
+def _short(text: str, most: int = 28) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def _summary_sentence(inspection: Inspection) -> str:
+    """How many features have a caption that predicts them, and how many other seeds have too."""
+    alive = int((inspection.statistics.fired > 0).sum())
+    clear = sum(caption.clear for caption in inspection.captions)
+    sentence = (
+        f"Layer {inspection.layer}: of {alive:,} features that fire, {clear:,} ({clear / max(alive, 1):.0%}) have a "
+        f"caption that predicts their firing on held-out texts (F1 of {CLEAR} or more)."
+    )
+    stability = inspection.stability
+    if stability is None:
+        return sentence
+    share = float((stability.found[inspection.statistics.fired > 0] == 1).mean())
+    return f"{sentence} {share:.0%} are found again in each of {stability.seeds} other seeds (PW-MCC {stability.pw_mcc:.2f})."
+
+
+def discovery_sentence(inspection: Inspection, scores: ConceptScores) -> str:
+    """One discovery: what the feature fires on, how well, and what it beats."""
+    best = scores.best[0]
+    sentence = (
+        f"{scores.name}: at its threshold {best.precision:.0%} of its firings are on them, and it finds "
+        f"{best.recall:.0%} of their {scores.instances:,} stretches ({score_of(scores)})."
+    )
+    if inspection.stability is None:
+        return sentence
+    seeds = inspection.stability.seeds
+    times = round(float(inspection.stability.found[best.latent]) * seeds)
+    return f"{sentence} {'Of this seed alone' if not times else f'Found in {times} of {seeds} other seeds'}."
