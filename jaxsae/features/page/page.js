@@ -198,19 +198,19 @@ function showFeature(layer, i) {
 
 function conceptTable(layer) {
   const l = data.layers[layer], score = (v) => (v === null ? "–" : figure2(v));
-  const head = ["concept", "of the text", "n", "best", "run", "95 %", "random", "windows", "neurons", "precision", "recall", "char", "word", "AUROC", "caption of the best; others"];
+  const head = ["concept", "best feature, and others", "n", "run", "95 %", "random", "windows", "neurons", "precision", "recall", "char", "word", "AUROC"];
   const rows = l.concepts.map((c) => {
     const best = c.best[0];
-    const numbers = [percent(c.share), c.instances.toLocaleString("en"), link(layer, best.feature), make("strong", {}, figure2(best.run)), `${figure2(best.low)}–${figure2(best.high)}`,
+    const numbers = [c.instances.toLocaleString("en"), make("strong", {}, figure2(best.run)), `${figure2(best.low)}–${figure2(best.high)}`,
       score(c.random), score(c.windows), score(c.neurons), ...[best.precision, best.recall, best.character, best.word, best.auroc].map(figure2)];
     return make("tr", { class: c.clear ? "clear" : null },
-      make("th", { scope: "row", title: c.source }, c.clear ? `✓ ${c.name}` : c.name, make("div", { class: "soft" }, `${c.title} (${c.source})`)),
-      ...numbers.map((value) => make("td", { class: "number" }, value)),
-      make("td", {}, l.features[best.feature].caption, "; ", ...c.best.slice(1, 4).flatMap((other) => [link(layer, other.feature), " "])));
+      make("th", { scope: "row", title: c.source }, c.clear ? `✓ ${c.name}` : c.name, make("div", { class: "soft" }, `${c.title} (${c.source}), ${percent(c.share)} of the text`)),
+      make("td", { class: "caption" }, link(layer, best.feature), `: ${words(l, best.feature)}; `, ...c.best.slice(1, 4).flatMap((other) => [link(layer, other.feature), " "])),
+      ...numbers.map((value) => make("td", { class: "number" }, value)));
   });
-  return make("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": `Concepts, layer ${l.layer}` }, make("table", {},
+  return make("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": `Concepts, layer ${l.layer}` }, make("table", { class: "concepts" },
     make("caption", {}, `Layer ${l.layer}. ✓ a feature finds it clearly better than random directions do.`),
-    make("thead", {}, make("tr", {}, ...head.map((title, i) => make("th", { scope: "col", class: i && i < 14 ? "number" : null }, title)))),
+    make("thead", {}, make("tr", {}, ...head.map((title, i) => make("th", { scope: "col", class: i > 1 ? "number" : null }, title)))),
     make("tbody", {}, ...rows)));
 }
 
