@@ -186,14 +186,10 @@ def latents(
 
 def joined_text(parts: list[Samples]) -> JudgedText:
     """The validation split as the half that is chosen on, the test split as the half that is scored on."""
-    import numpy as np
-
     from jaxsae.features.judged_text import JudgedText
     from jaxsae.text.samples import joined
 
-    text = JudgedText.of(joined(parts), most=10**9)
-    text.__dict__["half"] = (text.sample >= len(parts[0])).astype(np.int32)  # in place of the parity of the sample
-    return text
+    return JudgedText.of(joined(parts), most=10**9, scored_from=len(parts[0]))
 
 
 def scores(
@@ -250,7 +246,11 @@ def with_frozen_decoder(rows: Array, config: SAEConfig) -> SAE:
     l0 = config.k or config.target_l0
     require(l0 is not None, "the SAE must have a k or a target L0 to be compared with a frozen decoder, got neither")
     how = TrainConfig(
-        recipe="modern", architecture=config.architecture, target_l0=l0, expansion=config.d_sae // config.d_in, epochs=3
+        recipe="modern",
+        architecture=config.architecture,
+        target_l0=l0,
+        expansion=config.d_sae // config.d_in,
+        epochs=10,
     )
     group = Group({0: rows}, {"frozen": Member(0, how)})
     inner = group.stepper.transform

@@ -47,6 +47,7 @@ def main(args: argparse.Namespace) -> None:
     checkpoint = read_checkpoint(data.checkpoint)
     layers = [layer for layer, _ in saes]
     check(args, files, layers, checkpoint)
+    beside = {path: alike(path, file, checkpoint, args.other_model) for path, file in files.items()}
     needed = sorted(set(layers))
     rows = (
         inputs.open_stored_rows(args, data, needed[0], data.max_samples).only(needed)
@@ -75,7 +76,7 @@ def main(args: argparse.Namespace) -> None:
             pattern=args.pattern,
             padding=data.padding,
             rows=rows.layers if rows else None,
-            other_seeds=[[load_sae(other).sae for other in other_seeds(path)] for path in files],
+            other_seeds=[[other.sae for other in beside[path].values()] for path in files],
             compare=args.concepts is not None or bool(args.html or args.pattern),
             on_rows=progress.advance,
         )
@@ -84,7 +85,7 @@ def main(args: argparse.Namespace) -> None:
     print(f"text     {what}: {len(samples):,} samples, {inspections[0].statistics.rows:,} characters")
     reports: list[dict[str, Any]] = []
     for path, inspection in zip(files, inspections, strict=True):
-        inspect_tables.show_overview(path, inspection)
+        inspect_tables.show_overview(path, inspection, [other.name for other in beside[path]])
         about = {"sae": path, "layer": inspection.layer, "architecture": inspection.sae.architecture}
         about |= {"split": data.split, "samples": len(samples), "padding": data.padding}
         reports.append(about | inspection.as_json() | print_requested(args, inspection, path))
@@ -123,6 +124,11 @@ def check(args: argparse.Namespace, files: dict[str, SAEFile], layers: Sequence[
                 0 <= latent <= last,
                 f"feature must be in 0..{last}, got {latent}; {path}, of layer {layer}, has {last + 1} features",
             )
+    require(
+        not args.html or len(set(layers)) == len(layers),
+        f"--html takes one SAE of each layer, got layers {', '.join(map(str, layers))}; other seeds beside a file are found "
+        "without being named",
+    )
     if args.text:
         check_text(args.text, shape)
 
@@ -150,6 +156,16 @@ def other_seeds(path: str) -> list[Path]:
     named = Path(path).parent.glob(f"{glob.escape(stem)}_seed*{Path(path).suffix}")
     beside = {other: other.stem.rpartition("_seed")[2] for other in named if other != Path(path)}
     return sorted((other for other, seed in beside.items() if seed.isdigit()), key=lambda other: int(beside[other]))
+
+
+def alike(path: str, file: SAEFile, checkpoint: Checkpoint, other_model: bool) -> dict[Path, SAEFile]:
+    """The SAEs of other seeds beside a file: of the same model, and trained with the same settings."""
+    from convert import check_model, load_sae
+
+    found = {other: load_sae(other) for other in other_seeds(path)}
+    for other, its in found.items():
+        check_model(other, its, checkpoint.identity, checkpoint.sha256, other_model)
+    return {other: its for other, its in found.items() if its.config == file.config}
 
 
 def concepts_of(args: argparse.Namespace, data: DataConfig, samples: Samples) -> Sequence[Concept]:

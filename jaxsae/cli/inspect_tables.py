@@ -17,8 +17,8 @@ if TYPE_CHECKING:  # heavy: loaded by the functions that use them
     from jaxsae.features.lookups import CharacterLatents, PatternDetectors
 
 
-def show_overview(path: str, inspection: Inspection) -> None:
-    """The whole SAE."""
+def show_overview(path: str, inspection: Inspection, others: Sequence[str] = ()) -> None:
+    """The whole SAE; `others`: the files of other seeds that it is compared with."""
     figures, statistics = inspection.as_json(), inspection.statistics
     terminal.print_wrapped(
         f"sae      {path}: layer {inspection.layer}, {inspection.sae.architecture}, {figures['d_sae']:,} features; "
@@ -35,10 +35,13 @@ def show_overview(path: str, inspection: Inspection) -> None:
     terminal.print_table("Features by firing rate", ("a feature fires on", "features", ""), bars)
     named, stability = sum(one.clear for one in inspection.captions), inspection.stability
     line = f"captions {named:,} features have one that predicts where they fire on held-out texts (F1 of 0.5 or more)"
-    if stability is not None:
-        both = int((stability.found == 1).sum())
-        line += f"; {both:,} are found again in each of {stability.seeds} other seeds (PW-MCC {stability.pw_mcc:.2f})"
     terminal.print_wrapped(line, indent=9)
+    if stability is not None:
+        fires = statistics.fired > 0
+        again = int((fires & (stability.found == 1)).sum())
+        line = f"seeds    beside {', '.join(others)}: of {int(fires.sum()):,} features that fire, {again:,} are found again in "
+        line += f"each of {stability.seeds} other seeds (PW-MCC {stability.pw_mcc:.2f})"
+        terminal.print_wrapped(line, indent=9)
     rows: list[Sequence[object]] = []
     for latent in inspection.reading_order[:10]:
         sizes = f"{statistics.rate[latent]:.2%}", f"{statistics.mean[latent]:.4g}", f"{statistics.peak[latent]:.4g}"

@@ -69,6 +69,8 @@ def best_detector_sentence(inspection: Inspection, scores: ConceptScores, charac
         n = scores.instances
         return f"Of {characters} there are {n} stretches in the texts on which is scored, too few to say."
     best = scores.best[0]
+    if best.run == 0:
+        return f"No feature finds {characters}. {TRY_NEXT}"
     caption = inspection.captions[best.latent]
     sentence = (
         f"Feature {best.latent} of layer {inspection.layer} ({caption}) finds {characters} best: at its threshold "
@@ -77,4 +79,4 @@ def best_detector_sentence(inspection: Inspection, scores: ConceptScores, charac
     )
     if not scores.clear:
         return f"No clear feature. {sentence} {TRY_NEXT}"
-    return sentence if best.run > scores.beaten else f"{sentence} What is no feature finds them as well or better."
+    return sentence if best.run > scores.beside else f"{sentence} What is no feature finds them as well or better."

@@ -11,15 +11,15 @@ from jaxtyping import Int
 
 from jaxsae.features.answer import FEW, NAMED, Answer, Feature, best_detector_sentence, score_of, without_features
 from jaxsae.features.causal import CausalEffect
-from jaxsae.features.concept_scores import ConceptScores
+from jaxsae.features.concept_scores import ENOUGH, ConceptScores
 from jaxsae.features.discovery_answer import about_discoveries
 from jaxsae.features.inspection import Inspection
 from jaxsae.features.layers_answer import about_layers, about_one_layer
 from jaxsae.features.lookups import MatchedLatent
 from jaxsae.features.questions import Characters, Discoveries, Family, Layers, Question, Texts
 
-SPECIFIC = 0.9
-"""A latent is specific to some texts if at least this share of its firings is there."""
+SPECIFIC, ELSEWHERE = 0.9, 0.1
+"""A latent is specific to some texts if at least this share of its firings is there; to the others, if at most this."""
 
 Matches = Sequence[Sequence[MatchedLatent]]
 """For each layer but the last, what `Inspection.matched_latents` finds in the next layer."""
@@ -159,16 +159,16 @@ def about_texts(inspections: Sequence[Inspection], question: Texts) -> Answer:
     base = scores.share
     share = firings / np.maximum(fired, 1)
     enough = fired >= FEW
-    inside, outside = enough & (share >= SPECIFIC), enough & (share <= 1 - SPECIFIC)
-    sentences = [best_detector_sentence(inspection, scores, f"words of {question.texts}")]
+    inside, outside = enough & (share >= SPECIFIC), enough & (share <= ELSEWHERE)
+    sentences = [best_detector_sentence(inspection, scores, f"characters of {question.texts}")]
     if more := question.more.get(scores.name):
         sentences.append(more.note)
         if other := inspection.scores_of(more.other_concept):
-            sentences.append(best_detector_sentence(inspection, other, f"words of {more.other_texts}"))
+            sentences.append(best_detector_sentence(inspection, other, f"characters of {more.other_texts}"))
     sentences.append(
         f"{base:.0%} of the characters stand in {question.texts}. Of {int(enough.sum()):,} features that fire at least "
         f"{FEW} times, {int(inside.sum())} have at least {SPECIFIC:.0%} of their firings there, "
-        f"{int(outside.sum())} at most {1 - SPECIFIC:.0%}."
+        f"{int(outside.sum())} at most {ELSEWHERE:.0%}."
     )
     most_frequent = [
         Feature(layer, int(i))
@@ -191,18 +191,25 @@ def about_texts(inspections: Sequence[Inspection], question: Texts) -> Answer:
     )
 
 
+def _some(names: Sequence[str], most: int = 8) -> str:
+    """The first few, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"{', '.join(names[:most])}{more}"
+
+
 def about_family(inspections: Sequence[Inspection], question: Family) -> Answer:
     """Which of the concepts that belong together have a clear feature; those that are known are preferred."""
     scored = [one for inspection in inspections for one in inspection.concept_scores]
     scored = [one for one in scored if one.concept.about == question.about]
     names = dict.fromkeys(one.name for one in [one for one in scored if one.concept.is_known] or scored)
     found = [best for name in names if (best := _best_layer(inspections, name))]
-    if not found:
+    rare = [scores.name for _, scores in found if not scores.enough]
+    ranked = sorted((pair for pair in found if pair[1].enough), key=lambda pair: -pair[1].best[0].run)
+    if not ranked:
         return without_features(question.title, question.missing)
-    ranked = sorted(found, key=lambda pair: -pair[1].best[0].run)
     clear = [(inspection, scores) for inspection, scores in ranked if scores.clear]
     unclear = [scores.name for _, scores in ranked if not scores.clear]
-    sentences = [f"{len(clear)} of {len(found)} {question.members} have a clear feature."]
+    sentences = [f"{len(clear)} of {len(ranked)} {question.members} have a clear feature."]
     for inspection, scores in clear[:NAMED]:
         latent = scores.best[0].latent
         sentences.append(
@@ -210,11 +217,12 @@ def about_family(inspections: Sequence[Inspection], question: Family) -> Answer:
             f"{score_of(scores)}; {scores.instances:,} instances."
         )
     if not clear:
-        inspection, scores = next((pair for pair in ranked if pair[1].enough), ranked[0])
+        inspection, scores = ranked[0]
         sentences.append(best_detector_sentence(inspection, scores, f"instances of {scores.concept.title}"))
     if clear and unclear:
-        more = f" and {len(unclear) - 8} more" if len(unclear) > 8 else ""
-        sentences.append(f"No clear feature: {', '.join(unclear[:8])}{more}.")
+        sentences.append(f"No clear feature: {_some(unclear)}.")
+    if rare:
+        sentences.append(f"Too few to say, under {ENOUGH} instances in the texts on which is scored: {_some(rare)}.")
     return Answer(
         question.title,
         sentences,

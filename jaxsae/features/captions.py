@@ -35,7 +35,7 @@ class Caption(NamedTuple):
     """What a latent fires on, in words, and how well they predict it on texts on which they were not chosen."""
 
     text: str
-    """Without figures; `unclear` where no description predicts the firing."""
+    """The best description, without figures; it says what the latent is only where the caption is `named`."""
     family: str
     """Of descriptions; empty where there is none."""
     precision: float
@@ -91,7 +91,7 @@ class Caption(NamedTuple):
         }
         return {
             "caption": str(self),
-            "description": self.text,
+            "description": self.text if self.named else None,
             **figures,
             "f1": self.f1,
             "clear": self.clear,
@@ -164,7 +164,8 @@ def _best(firings: Firings, text: JudgedText, every: Sequence[Family]) -> list[C
             continue
         caption = _caption(found[best[column]], column, n, single[column], rate[column])
         if not caption.clear and hints[hint[column], column] > 0:
-            caption = _caption(found[hint[column]], column, n, single[column], rate[column])
+            other = _caption(found[hint[column]], column, n, single[column], rate[column])
+            caption = caption if other.named else other  # a hint says no more than that
         out.append(caption)
     return out
 
@@ -282,4 +283,6 @@ def _of_family(
 def _concept_families(marked: MarkedText) -> Iterator[Family]:
     """Each concept is a family by itself: a character may have several."""
     for number, (concept, rows) in enumerate(zip(marked.concepts, marked.has, strict=True)):
+        if concept.about == "spelling":  # is asked for, and says nothing of others
+            continue
         yield Family(f"concept {number}", np.where(rows, 0, -1), [Label("{}", (concept.title,))], 1)

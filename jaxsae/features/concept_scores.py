@@ -63,9 +63,14 @@ class ConceptScores(NamedTuple):
         return self.enough and best.run >= CLEAR_SCORE and best.low > (self.random or 0.0)
 
     @property
-    def beaten(self) -> float:
+    def beside(self) -> float:
         """The best run score of what is no latent."""
         return max(score or 0.0 for score in (self.random, self.windows, self.neurons))
+
+    @property
+    def margin(self) -> float:
+        """How far the interval of the best latent's run score lies above that; below 0 where it does not."""
+        return self.best[0].low - self.beside
 
     def as_json(self) -> dict[str, Any]:
         """All but the score of every latent."""

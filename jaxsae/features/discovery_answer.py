@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from jaxsae.features.answer import TRY_NEXT, Answer, Feature, score_of, without_features
+from jaxsae.features.answer import TRY_NEXT, Answer, Feature, score_of
 from jaxsae.features.captions import CLEAR
 from jaxsae.features.concept_scores import ConceptScores
 from jaxsae.features.inspection import Inspection
@@ -15,25 +15,30 @@ SHOWN = 10
 def about_discoveries(inspections: Sequence[Inspection], question: Discoveries) -> Answer:
     """The strongest named features, each with what it beats."""
     found = [(inspection, scores) for inspection in inspections for scores in inspection.discoveries]
-    found = sorted(found, key=lambda pair: pair[1].beaten - pair[1].best[0].run)[:SHOWN]
-    if not found:
-        return without_features(question.title, f"{question.missing} {TRY_NEXT}")
+    found = sorted(found, key=lambda pair: -pair[1].margin)[:SHOWN]
     sentences = [_summary_sentence(inspection) for inspection in inspections]
+    if not found:
+        return Answer(question.title, [*sentences, f"{question.missing} {TRY_NEXT}"], [], "", None)
     features = [Feature(inspection.layer, scores.best[0].latent) for inspection, scores in found]
     return Answer(
         question.title,
         sentences,
         features,
-        caption="Run score of each on held-out texts with its 95 % interval, beside the best of what is no feature.",
+        caption="Run score of each on held-out texts with its 95 % interval, and the best of what is no feature. The description was "
+        "made for the feature, which favours it.",
         chart={
             "kind": "dumbbell",
-            "rows": [
-                [f"{feature.feature}, {_short(scores.name)}", round(scores.best[0].run, 3), round(scores.beaten, 3)]
-                for feature, (_, scores) in zip(features, found, strict=True)
-            ],
+            "rows": [_row(inspection, scores, several=len(inspections) > 1) for inspection, scores in found],
         },
         points=[discovery_sentence(inspection, scores) for inspection, scores in found],
     )
+
+
+def _row(inspection: Inspection, scores: ConceptScores, several: bool) -> list[str | float]:
+    """Label, run score, the best beside it, and the interval."""
+    best = scores.best[0]
+    label = f"{f'{inspection.layer}/' if several else ''}{best.latent}, {_short(scores.name)}"
+    return [label, *(round(value, 3) for value in (best.run, scores.beside, best.low, best.high))]
 
 
 def _short(text: str, most: int = 28) -> str:
@@ -62,6 +67,8 @@ def discovery_sentence(inspection: Inspection, scores: ConceptScores) -> str:
         f"{scores.name}: at its threshold {best.precision:.0%} of its firings are on them, and it finds "
         f"{best.recall:.0%} of their {scores.instances:,} stretches ({score_of(scores)})."
     )
+    if scores.margin <= 0:
+        sentence += " Not clearly ahead of what is no feature."
     if inspection.stability is None:
         return sentence
     seeds = inspection.stability.seeds

@@ -15,7 +15,7 @@ from jaxsae.features import baselines, captions, causal, concept_scores, feature
 from jaxsae.features.baselines import Baselines
 from jaxsae.features.captions import Caption
 from jaxsae.features.causal import CausalEffect
-from jaxsae.features.concept_scores import ConceptScores, LeftOut, MarkedText
+from jaxsae.features.concept_scores import CLEAR_SCORE, ConceptScores, LeftOut, MarkedText
 from jaxsae.features.concepts import Concept, concept_masks, spelling_concepts, true_text
 from jaxsae.features.discoveries import FOUND, candidates
 from jaxsae.features.feature_summary import FeatureSummary
@@ -103,9 +103,11 @@ class Inspection:
 
     @property
     def discoveries(self) -> list[ConceptScores]:
-        """Captioned latents that clearly find what their captions say, by how much they beat what is no latent."""
-        found = [one for one in self._compared if one.concept.about == FOUND and one.clear]
-        return sorted(found, key=lambda one: one.beaten - one.best[0].run)
+        """Captioned latents that find what their captions say, by how far they are ahead of what is no latent."""
+        found = [one for one in self._compared if one.concept.about == FOUND]
+        return sorted(
+            (one for one in found if one.enough and one.best[0].run >= CLEAR_SCORE), key=lambda one: -one.margin
+        )
 
     @cached_property
     def _compared(self) -> list[ConceptScores]:

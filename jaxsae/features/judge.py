@@ -331,18 +331,23 @@ def sparse_halves(
     return out[0], out[1], edges
 
 
-STEPS_PER_DEVIATION, STEPS = 10, 40
-"""Directions are cut every tenth of a standard deviation, up to four of them on either side of the mean."""
-
-
 def dense_halves(
     values: tuple[Float[np.ndarray, "n c"], Float[np.ndarray, "m c"]], marked: tuple[MarkedRows, MarkedRows]
 ) -> tuple[DenseColumns, DenseColumns]:
-    """Directions as columns, each twice: the second time the other way round."""
-    mean, deviation = values[0].mean(axis=0), values[0].std(axis=0) + 1e-12
+    """Directions as columns, each twice: the second time the other way round.
+
+    They are cut where from half of the first values down to five of them are larger, in equal ratios, and smaller.
+    """
+    n = len(values[0])
+    share = 0.5 * (FEWEST_FIRINGS / max(0.5 * n, FEWEST_FIRINGS)) ** (np.arange(THRESHOLDS) / (THRESHOLDS - 1))
+    larger = np.minimum((share * n).astype(int), max(n - 1, 0))
+    rank = np.concatenate([larger[:0:-1], n - 1 - larger])  # of the values in rising order
+    ordered = np.sort(values[0], axis=0)
+    edges = np.sort(ordered[rank], axis=0) if n else np.zeros((0, values[0].shape[1]), np.float32)
     out = []
     for marks, part in zip(marked, values, strict=True):
-        scaled = (part - mean) * (STEPS_PER_DEVIATION / deviation)
-        bins = (np.clip(np.floor(scaled), -STEPS, STEPS - 1) + STEPS).astype(np.uint8)
-        out.append(DenseColumns(marks, np.concatenate([bins, 2 * STEPS - 1 - bins], axis=1), 2 * STEPS))
+        bins = np.empty(part.shape, np.uint8)
+        for column in range(part.shape[1]):
+            bins[:, column] = np.searchsorted(edges[:, column], part[:, column], side="right")
+        out.append(DenseColumns(marks, np.concatenate([bins, len(edges) - bins], axis=1), len(edges) + 1))
     return out[0], out[1]

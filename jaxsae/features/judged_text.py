@@ -22,9 +22,11 @@ class JudgedText:
     sample: Int[np.ndarray, " n"]
     """Number of the sample that each character is in."""
     position: Int[np.ndarray, " n"]
+    scored_from: int | None = None
+    """The first sample of the half that is scored on; None: those of odd number are."""
 
     @classmethod
-    def of(cls, samples: Samples, most: int = MOST_CHARACTERS) -> "JudgedText":
+    def of(cls, samples: Samples, most: int = MOST_CHARACTERS, scored_from: int | None = None) -> "JudgedText":
         """All characters of the samples; of more than `most`, those of every second, fourth, ... pair of samples.
 
         Pairs, because latents are chosen on samples of even number and scored on those of odd number.
@@ -33,7 +35,7 @@ class JudgedText:
         step = 1
         while (kept := sample // 2 % step == 0).sum() > most and step < len(samples):
             step *= 2
-        return cls(samples, sample[kept].astype(np.int32), position[kept].astype(np.int32))
+        return cls(samples, sample[kept].astype(np.int32), position[kept].astype(np.int32), scored_from)
 
     def __len__(self) -> int:
         return len(self.sample)
@@ -47,8 +49,8 @@ class JudgedText:
 
     @cached_property
     def half(self) -> Int[np.ndarray, " n"]:
-        """0: of a sample of even number, on which is chosen; 1: of one of odd number, on which is scored."""
-        return self.sample % 2
+        """0: of a sample on which is chosen, by default of even number; 1: of one on which is scored, of odd number."""
+        return self.sample % 2 if self.scored_from is None else (self.sample >= self.scored_from).astype(np.int32)
 
     @cached_property
     def true_ids(self) -> Int[np.ndarray, " n"]:

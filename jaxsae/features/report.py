@@ -93,7 +93,7 @@ def layer_data(
         first_bin = edges.index(one.bin_edges[0]) if one.bin_edges else 0
         entry: dict[str, Any] = {
             "caption": str(one.caption),
-            "f1": _round(one.caption.f1),
+            "f1": _round(one.caption.f1) if one.caption.clear else 0,
             "histogram": [first_bin, one.bin_counts],
             "contexts": [_context(context) for context in one.contexts],
             "characters": [[row.name, *_short((row.of_firings, row.rate))] for row in one.by_character[:6]],

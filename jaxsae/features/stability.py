@@ -17,7 +17,8 @@ from jaxsae.sae.consistency import directions_of, pw_mcc
 SAME_DIRECTION = 0.8
 """Cosine of decoder rows from which two latents count as the same."""
 SAME_FIRING = 0.5
-"""Jaccard index of firings from which they do: of the characters on which either fires, both fire on this share."""
+"""They do, too, where of the characters on which either fires both fire on this share (Jaccard index), and on so much
+of the way to 1 from what two independent latents of their rates have, which for dense latents is more."""
 
 
 class Stability(NamedTuple):
@@ -37,7 +38,7 @@ class Stability(NamedTuple):
     def as_json(self) -> dict[str, Any]:
         """Its figures."""
         return {
-            "seeds": 1 + self.seeds,
+            "other_seeds": self.seeds,
             "pw_mcc": self.pw_mcc,
             "found": self.found.tolist(),
             "cosine": self.cosine.tolist(),
@@ -68,6 +69,15 @@ def stability_of(sae: SAE, others: Sequence[SAE], firings: Firings, of_others: S
 
     mine, directions = within(firings), directions_of(sae)
     cosines = np.stack([(directions @ directions_of(other).T).max(axis=1) for other in others])
-    jaccard = np.stack([jaccards(mine, within(one), len(judged)).max(axis=1) for one in of_others])
-    found = ((cosines >= SAME_DIRECTION) | (jaccard >= SAME_FIRING)).mean(axis=0)
-    return Stability(len(others), found, cosines.mean(axis=0), jaccard.mean(axis=0), pw_mcc([sae, *others]))
+    jaccard, same = [], []
+    for one in map(within, of_others):
+        index = jaccards(mine, one, len(judged))
+        a, b = (
+            np.bincount(f.column, minlength=f.columns)[judged_of] / max(judged.sum(), 1)
+            for f, judged_of in ((mine, np.s_[:, None]), (one, np.s_[None]))
+        )
+        chance = a * b / np.maximum(a + b - a * b, 1e-12)
+        jaccard.append(index.max(axis=1))
+        same.append((index >= np.maximum(SAME_FIRING, chance + SAME_FIRING * (1 - chance))).any(axis=1))
+    found = ((cosines >= SAME_DIRECTION) | np.stack(same)).mean(axis=0)
+    return Stability(len(others), found, cosines.mean(axis=0), np.mean(jaccard, axis=0), pw_mcc([sae, *others]))

@@ -39,7 +39,7 @@ def test_a_planted_axis_is_found_by_many_random_directions_and_not_by_one(text, 
     rows[has, 1] += sign * 8
     marked = marked_by(text, has)
     many = baselines.random_directions(rows, 600, text, marked, everywhere(text))
-    assert many.score[0] > 0.95
+    assert many.score[0] > 0.93  # cut at every tenth row more or less, not between any two
     # the best direction lies along the axis, the right way: the second half of a chunk's columns are turned round
     one = baselines.random_directions(rows, 1, text, marked, everywhere(text))
     assert one.score[0] < many.score[0]
@@ -80,7 +80,7 @@ def test_a_property_has_its_own_direction(text, sign):
     used = rng.random(len(text)) < 0.7
     values[~used] = np.nan
     found = baselines.own_direction(values, text, halves(text, has, used), used)
-    assert found.score[1] > 0.95
+    assert found.score[1] > 0.93
     assert found.score[0] < 0.4
 
 

@@ -8,7 +8,7 @@ from helpers import firings_of, sample
 
 from jaxsae.features import baselines, judge, probe
 from jaxsae.features.detection import detection_score, interval
-from jaxsae.features.judge import FEWEST_FIRINGS, STEPS, THRESHOLDS, dense_halves, halves, sparse_halves
+from jaxsae.features.judge import FEWEST_FIRINGS, THRESHOLDS, dense_halves, halves, sparse_halves
 from jaxsae.features.judged_text import JudgedText, MarkedRows
 from jaxsae.text.samples import joined
 
@@ -166,7 +166,7 @@ def test_every_figure_of_dense_columns_is_that_of_the_definitions(by):
     rng = np.random.default_rng(2)
     values = rng.standard_normal((len(text), 3))
     values[:, 1] -= 3 * has[1]
-    values[:5, 2] = 40  # further than four deviations
+    values[:5, 2] = 40  # far from all others
     values = values.astype(np.float32)
     marked = halves(text, has, np.ones(len(text), bool))
     parts = [values[text.half == half] for half in (0, 1)]
@@ -175,8 +175,9 @@ def test_every_figure_of_dense_columns_is_that_of_the_definitions(by):
     first = parts[0].astype(np.float64)
     for column in range(6):
         k, other_way = column % 3, column >= 3
-        tenth = (first[:, k].std() + 1e-12) / 10
-        edges = [first[:, k].mean() + step * tenth for step in range(1 - STEPS, STEPS)]
+        n, ordered = len(first), sorted(first[:, k])
+        beyond = [int(0.5 * n * (FEWEST_FIRINGS / (0.5 * n)) ** (i / (THRESHOLDS - 1))) for i in range(THRESHOLDS)]
+        edges = sorted([ordered[n - 1 - m] for m in beyond] + [ordered[m] for m in beyond[1:]])
         if other_way:  # on below an edge
             cuts = [lambda v, edge=edge: v < edge for edge in reversed(edges)]
         else:

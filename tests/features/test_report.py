@@ -173,7 +173,7 @@ def test_the_table_sorts_and_searches(page, html):
     assert captions == [layer["features"][int(i)]["caption"] for i in order]
     for name, column in (("F1", 3), ("seeds", 4), ("fires on", 5)):
         page.find_elements("css selector", "#table th button")[column - 1].click()
-        shown = [float(t.rstrip("%")) for t in texts(page, f"#table tbody td:nth-child({column})")]
+        shown = [float(t.rstrip("%") or 0) for t in texts(page, f"#table tbody td:nth-child({column})")]
         assert shown == sorted(shown, reverse=True), name
     page.find_elements("css selector", "#table th button")[0].click()
     assert texts(page, "#table tbody td:first-child") in (order, order[::-1])
@@ -239,12 +239,24 @@ def test_concepts_and_layers_are_shown(page, html):
     assert len(page.find_elements("css selector", "#concepts tbody tr")) == sum(
         len(x["concepts"]) for x in data["layers"]
     )
-    head = ["concept", "of the text", "n", "best", "run", "95 %", "random", "windows", "neurons", "precision", "recall"]
-    assert texts(page, "#concepts thead th")[:11] == head
+    head = [
+        "concept",
+        "best feature, and others",
+        "n",
+        "run",
+        "95 %",
+        "random",
+        "windows",
+        "neurons",
+        "precision",
+        "recall",
+    ]
+    assert texts(page, "#concepts thead th")[:10] == head
     first, best = data["layers"][0]["concepts"][0], data["layers"][0]["concepts"][0]["best"][0]
-    row = texts(page, "#concepts tbody tr:first-child td")[:8]
-    assert row[1:4] == [f"{first['instances']:,}", str(best["feature"]), f"{best['run']:.2f}"]
-    assert row[5:] == [f"{first[name]:.2f}" for name in ("random", "windows", "neurons")]
+    row = texts(page, "#concepts tbody tr:first-child td")[:7]
+    assert row[0].startswith(f"{best['feature']}: ")
+    assert row[1:3] == [f"{first['instances']:,}", f"{best['run']:.2f}"]
+    assert row[4:] == [f"{first[name]:.2f}" for name in ("random", "windows", "neurons")]
     page.find_element("css selector", "#concepts tbody a").click()
     assert page.find_element("id", "feature").is_displayed()
     go(page, "#/layers")

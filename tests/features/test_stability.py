@@ -51,7 +51,7 @@ def test_turned_and_permuted_copies_have_every_latent():
     assert found.found.tolist() == [1.0] * D_SAE
     assert (found.cosine > 0.95).all()
     assert found.pw_mcc > 0.95
-    assert found.as_json()["seeds"] == 3
+    assert found.as_json()["other_seeds"] == 2
 
 
 def test_by_firing_a_latent_is_found_whatever_its_direction():

@@ -55,7 +55,7 @@ const place = (l) => (l.place ??= new Map(l.order.map((i, at) => [i, at])));
 const columns = [
   ["feature", "feature", (l, i) => -place(l).get(i)],
   ["caption", "", (l, i) => l.features[i].caption],
-  ["F1", "number", (l, i) => l.features[i].f1, figure2, "of the caption against the firing, on held-out texts"],
+  ["F1", "number", (l, i) => l.features[i].f1, (v) => (v ? figure2(v) : ""), "of the caption against the firing, on held-out texts"],
   ["seeds", "number", (l, i) => (l.features[i].again || [0, -1])[1], (v) => (v < 0 ? "–" : d3.format(".0%")(v)), "share of the other seeds in which it is found again"],
   ["fires on", "number", (l, i) => l.rate[i], percent],
   ["max", "number", (l, i) => l.max[i], short],
@@ -278,7 +278,8 @@ const pictures = {
   dumbbell: (a) => chart(a.caption, {
     width: 520, height: 24 * a.chart.rows.length + 80, marginLeft: 200, x: { label: "run score on held-out texts", zero: true, grid: true }, y: { label: null, domain: a.chart.rows.map((r) => r[0]) },
     color: { legend: true, domain: ["feature", "beside it"], range: ["var(--accent)", "var(--soft)"] },
-    marks: [Plot.link(a.chart.rows, { x1: (r) => r[2], x2: (r) => r[1], y: (r) => r[0], strokeWidth: 2, strokeOpacity: 0.5 }),
+    marks: [Plot.ruleY(a.chart.rows.filter((r) => r.length > 3), { x1: (r) => r[3], x2: (r) => r[4], y: (r) => r[0], stroke: accent, strokeWidth: 5, strokeOpacity: 0.3 }),
+      Plot.link(a.chart.rows, { x1: (r) => r[2], x2: (r) => r[1], y: (r) => r[0], strokeWidth: 2, strokeOpacity: 0.5 }),
       Plot.dot(a.chart.rows, { x: (r) => r[2], y: (r) => r[0], fill: () => "beside it", r: 4 }),
       Plot.dot(a.chart.rows, { x: (r) => r[1], y: (r) => r[0], fill: () => "feature", r: 5, tip: true, title: (r) => `${r[0]}: ${figure2(r[1])}, beside it ${figure2(r[2])}` })],
   }),
