@@ -134,7 +134,7 @@ def test_other_seeds_beside_the_file_are_found_and_shown(script, folder, tiny_pt
     ran = script("inspect_sae", "--sae", tmp_path / "a_seed0.pt", *flags, "--feature", 3, "--json", tmp_path / "s.json")
     assert ran.status == 0, ran
     report = json.loads((tmp_path / "s.json").read_text())
-    assert report["stability"]["seeds"] == 3
+    assert report["stability"]["other_seeds"] == 2
     assert {0.5, 1.0} >= set(report["stability"]["found"])  # one is the same SAE
     assert "in other seeds" in ran.out
     assert f"(PW-MCC {report['stability']['pw_mcc']:.2f})" in " ".join(ran.out.split())
