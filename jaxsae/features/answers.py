@@ -15,19 +15,15 @@ from jaxsae.features.concept_scores import ENOUGH, ConceptScores
 from jaxsae.features.discovery_answer import about_discoveries
 from jaxsae.features.inspection import Inspection
 from jaxsae.features.layers_answer import about_layers, about_one_layer
-from jaxsae.features.lookups import MatchedLatent
 from jaxsae.features.questions import Characters, Discoveries, Family, Layers, Question, Texts
 
 SPECIFIC, ELSEWHERE = 0.9, 0.1
 """A latent is specific to some texts if at least this share of its firings is there; to the others, if at most this."""
 
-Matches = Sequence[Sequence[MatchedLatent]]
-"""For each layer but the last, what `Inspection.matched_latents` finds in the next layer."""
 
-
-def answers(inspections: Sequence[Inspection], asked: Sequence[Question], matches: Matches) -> list[Answer]:
+def answers(inspections: Sequence[Inspection], asked: Sequence[Question]) -> list[Answer]:
     """Answer each question; of several layers, a concept is answered for the layer that detects it best."""
-    found = [answer(inspections, question, matches) for question in asked]
+    found = [answer(inspections, question) for question in asked]
     # a pass over the damaged text for each: of the discoveries, which are many, nothing is removed
     effects = _effects_of_removal(inspections, [f for one in found if not one.points for f in one.features])
     return [
@@ -35,7 +31,7 @@ def answers(inspections: Sequence[Inspection], asked: Sequence[Question], matche
     ]
 
 
-def answer(inspections: Sequence[Inspection], question: Question, matches: Matches) -> Answer:
+def answer(inspections: Sequence[Inspection], question: Question) -> Answer:
     """Answer one question in the way that it asks for."""
     match question:
         case Characters():
@@ -50,7 +46,7 @@ def answer(inspections: Sequence[Inspection], question: Question, matches: Match
             return (
                 about_one_layer(inspections[0], question)
                 if len(inspections) == 1
-                else about_layers(inspections, question, matches)
+                else about_layers(inspections, question)
             )
 
 

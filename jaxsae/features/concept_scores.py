@@ -44,7 +44,8 @@ class ConceptScores(NamedTuple):
     neurons: float | None
     """Of the best feed-forward neuron; None also where the model does not show them."""
     run: Float[np.ndarray, " d_sae"]
-    """Held-out run score of every latent."""
+    """Held-out run score of every latent, and `chosen`, that of the texts on which its threshold is chosen."""
+    chosen: Float[np.ndarray, " d_sae"]
 
     @property
     def name(self) -> str:
@@ -175,6 +176,7 @@ def concept_scores(
                 window=baselines.window_texts[baselines.windows.column[p]] if baselines else None,
                 neurons=float(baselines.neurons.score[p]) if baselines and baselines.neurons else None,
                 run=judged.run[p],
+                chosen=judged.chosen[p],
             )
         )
     return out

@@ -24,8 +24,8 @@ def about_discoveries(inspections: Sequence[Inspection], question: Discoveries) 
         question.title,
         sentences,
         features,
-        caption="Run score of each on held-out texts with its 95 % interval, and the best of what is no feature. The description was "
-        "made for the feature, which favours it.",
+        caption="Run score of each on held-out texts with its 95 % interval, and the best of what is no feature. The "
+        "description was made for the feature, which favours it.",
         chart={
             "kind": "dumbbell",
             "rows": [_row(inspection, scores, several=len(inspections) > 1) for inspection, scores in found],

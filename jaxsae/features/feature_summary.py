@@ -219,8 +219,8 @@ def promoted_and_suppressed(
 
 
 def concepts_of_latent(scores: Sequence[ConceptScores], latent: int) -> list[FoundConcept]:
-    """The concepts that a latent finds best by run score; at most five, and only those from `LEAST_RUN` on."""
-    ranked = sorted(scores, key=lambda one: -one.run[latent])[:5]
+    """The concepts that a latent finds best where thresholds are chosen; at most five, and `LEAST_RUN` elsewhere."""
+    ranked = sorted(scores, key=lambda one: -one.chosen[latent])[:5]
     return [FoundConcept(one.name, float(one.run[latent])) for one in ranked if one.run[latent] >= LEAST_RUN]
 
 

@@ -1,6 +1,7 @@
 """Where latents fire: an entry of eight bytes for each firing on the judged characters."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Integer
@@ -35,11 +36,6 @@ class Firings:
     judged: Bool[np.ndarray, " n"]
     """The characters that are judged on: the entries of others were dropped."""
 
-    def of_column(self, column: int) -> tuple[Int[np.ndarray, " k"], Integer[np.ndarray, " k"]]:
-        """(characters, codes) of one column, in the order of the text."""
-        first, last = np.searchsorted(self.column, [column, column + 1])
-        return self.row[first:last], self.code[first:last]
-
 
 @dataclass
 class FiringLog:
@@ -63,13 +59,18 @@ class FiringLog:
         self.entries += len(part[0])
         while self.entries > self.most and self.step < len(self.text.samples):
             self.step *= 2
-            self.parts = [tuple(a[self._judged[part[0]]] for a in part) for part in self.parts]
+            judged = self._judged
+            self.parts = [(r[judged[r]], c[judged[r]], v[judged[r]]) for r, c, v in self.parts]
             self.entries = sum(len(part[0]) for part in self.parts)
+
+    @cached_property
+    def _pair(self) -> Int[np.ndarray, " n"]:
+        """The pair of texts that each character is in, numbered without gaps."""
+        return np.unique(self.text.sample // 2, return_inverse=True)[1]
 
     @property
     def _judged(self) -> Bool[np.ndarray, " n"]:
-        pairs = self.text.sample // 2
-        return np.unique(pairs, return_inverse=True)[1] % self.step == 0
+        return self._pair % self.step == 0
 
     def firings(self) -> Firings:
         """All that was added, sorted by column and then by character."""

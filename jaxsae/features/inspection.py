@@ -21,7 +21,7 @@ from jaxsae.features.discoveries import FOUND, candidates
 from jaxsae.features.feature_summary import FeatureSummary
 from jaxsae.features.judged_text import JudgedText
 from jaxsae.features.lookups import CharacterLatents, MatchedLatent, PatternDetector, PatternDetectors
-from jaxsae.features.stability import Stability, stability_of
+from jaxsae.features.stability import Stability, same_firing, stability_of
 from jaxsae.features.statistics import DAMAGED, LatentStatistics, LayerSAE, collect_statistics, encode_stream
 from jaxsae.models.protocol import ModelShape, ResidualModel
 from jaxsae.sae.autoencoder import SAE
@@ -209,9 +209,8 @@ class Inspection:
         """For each latent, the latents of the next SAE of the same pass that are most like it."""
         assert self.cofiring_with_next is not None
         top, cosines = relations.nearest(self.sae, following.sae, 1)
-        both = self.cofiring_with_next
-        either = self.statistics.fired[:, None] + following.statistics.fired[None, :] - both
-        jaccard = both / np.maximum(either, 1)
+        fired, of_next = self.statistics.fired, following.statistics.fired
+        jaccard, _ = same_firing(self.cofiring_with_next, fired, of_next, self.statistics.rows)
         best = jaccard.argmax(axis=1)
         return [
             MatchedLatent(int(top[i, 0]), float(cosines[i, 0]), int(best[i]), float(jaccard[i, best[i]]))

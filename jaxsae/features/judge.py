@@ -167,7 +167,7 @@ class Judgement(NamedTuple):
     """How well each column finds each property; but for `chosen`, on texts on which nothing was chosen."""
 
     chosen: Float[np.ndarray, "p columns"]
-    """Run score at the best threshold, on the texts on which thresholds are chosen; 0: not judged."""
+    """The score that a threshold is chosen by, at the best one, where it is chosen; 0: not judged."""
     at: Int[np.ndarray, "p columns"]
     """Number of that threshold."""
     precision: Float[np.ndarray, "p columns"]

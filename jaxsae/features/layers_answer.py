@@ -4,13 +4,10 @@ import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
-
 from jaxsae.features.answer import FEW, NAMED, Answer, Feature
 from jaxsae.features.inspection import Inspection
-from jaxsae.features.lookups import MatchedLatent
 from jaxsae.features.questions import Layers
-from jaxsae.features.stability import SAME_FIRING
+from jaxsae.features.stability import same_firing
 from jaxsae.train.densities import density_counts, edges_spanning
 
 
@@ -36,13 +33,11 @@ def about_one_layer(inspection: Inspection, question: Layers) -> Answer:
     )
 
 
-def about_layers(
-    inspections: Sequence[Inspection], question: Layers, matches: Sequence[Sequence[MatchedLatent]]
-) -> Answer:
+def about_layers(inspections: Sequence[Inspection], question: Layers) -> Answer:
     """Which named features of a layer are found again in the next, which vanish there and which are new."""
     sentences, named, rows = [], [], []
-    for (one, following), match in zip(itertools.pairwise(inspections), matches, strict=True):
-        change = change_of_named(one, following, match)
+    for one, following in itertools.pairwise(inspections):
+        change = change_of_named(one, following)
         sentences.append(_change_sentence(one, following, change))
         rows.append([f"{one.layer} to {following.layer}", *map(len, change)])
         named += [Feature(one.layer, latent) for latent in (*change.persist[:1], *change.vanish[:1])]
@@ -60,14 +55,14 @@ class Change(NamedTuple):
     """What becomes of the named features of a layer, those that are best read first."""
 
     persist: list[int]
-    """Latents of the layer with a partner in the next that fires on at least half of the same characters."""
+    """Latents of the layer with one in the next that fires alike, as `stability.same_firing` says."""
     vanish: list[int]
     """Latents of the layer without one."""
     appear: list[int]
     """Latents of the next layer that are no such partner of any latent of the layer."""
 
 
-def change_of_named(one: Inspection, following: Inspection, match: Sequence[MatchedLatent]) -> Change:
+def change_of_named(one: Inspection, following: Inspection) -> Change:
     """Of the latents with a caption that predicts them and enough firings."""
 
     def named(inspection: Inspection) -> list[int]:
@@ -75,12 +70,12 @@ def change_of_named(one: Inspection, following: Inspection, match: Sequence[Matc
         return [i for i in inspection.reading_order if inspection.captions[i].clear and fired[i] >= FEW]
 
     assert one.cofiring_with_next is not None
-    either = one.statistics.fired[:, None] + following.statistics.fired[None] - one.cofiring_with_next
-    has_partner = (one.cofiring_with_next / np.maximum(either, 1) >= SAME_FIRING).any(axis=0)
+    _, same = same_firing(one.cofiring_with_next, one.statistics.fired, following.statistics.fired, one.statistics.rows)
+    persists, has_partner = same.max(axis=1), same.max(axis=0)
     of_one = named(one)
     return Change(
-        [i for i in of_one if match[i].jaccard >= SAME_FIRING],
-        [i for i in of_one if match[i].jaccard < SAME_FIRING],
+        [i for i in of_one if persists[i]],
+        [i for i in of_one if not persists[i]],
         [i for i in named(following) if not has_partner[i]],
     )
 

@@ -33,7 +33,7 @@ def page(inspections: Sequence[Inspection], names: Sequence[str], text: str) -> 
     several = len(inspections) > 1
     asked = load_questions()
     matches = [one.matched_latents(following) for one, following in itertools.pairwise(inspections)]
-    found = answers(inspections, asked.questions, matches)
+    found = answers(inspections, asked.questions)
     causal = {Feature(effect["layer"], effect["feature"]): effect for one in found for effect in one.causal}
     layers = [
         layer_data(inspection, name, match, causal, strongest=4 if several else 8)  # contexts are most of the page

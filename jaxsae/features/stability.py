@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from scipy.sparse import csr_array
 
 from jaxsae.features.firings import Firings
@@ -46,15 +46,46 @@ class Stability(NamedTuple):
         }
 
 
-def jaccards(one: Firings, other: Firings, characters: int) -> Float[np.ndarray, "columns other_columns"]:
-    """For each pair of latents the share of the characters on which either fires on which both fire."""
-    matrices = [
-        csr_array((np.ones(len(f.row), np.float32), (f.column.astype(np.int32), f.row)), shape=(f.columns, characters))
+AT_ONCE = 1024
+"""Latents that are compared with all of another SAE's at once, which bounds the memory."""
+
+
+def same_firing(
+    both: Float[np.ndarray, "d other_d"],
+    fired: Int[np.ndarray, " d"],
+    other_fired: Int[np.ndarray, " other_d"],
+    characters: int,
+) -> tuple[Float[np.ndarray, "d other_d"], Bool[np.ndarray, "d other_d"]]:
+    """(Jaccard index of each pair of latents, whether they fire alike, see `SAME_FIRING`).
+
+    Args:
+      both: on how many characters both fire; `fired`, `other_fired`: on how many each does, of `characters`.
+    """
+    jaccard = both / np.maximum(fired[:, None] + other_fired[None] - both, 1)
+    by_chance = fired[:, None] * (other_fired[None] / max(characters, 1))
+    chance = by_chance / np.maximum(fired[:, None] + other_fired[None] - by_chance, 1)
+    return jaccard, jaccard >= np.maximum(SAME_FIRING, chance + SAME_FIRING * (1 - chance))
+
+
+def best_partners(
+    one: Firings, other: Firings, characters: int
+) -> tuple[Float[np.ndarray, " columns"], Bool[np.ndarray, " columns"]]:
+    """For each latent (the Jaccard index of the most alike firing in another SAE, whether any fires alike).
+
+    Args:
+      characters: on which both were read.
+    """
+    mine, others = (
+        csr_array((np.ones(len(f.row), np.float32), (f.column.astype(np.int32), f.row)), (f.columns, len(f.judged)))
         for f in (one, other)
-    ]
-    both = (matrices[0] @ matrices[1].T).toarray()
-    fired = [np.bincount(f.column, minlength=f.columns) for f in (one, other)]
-    return both / np.maximum(fired[0][:, None] + fired[1][None] - both, 1)
+    )
+    fired, other_fired = (np.bincount(f.column, minlength=f.columns) for f in (one, other))
+    jaccard, same = np.zeros(one.columns), np.zeros(one.columns, bool)
+    for start in range(0, one.columns, AT_ONCE):
+        some = slice(start, start + AT_ONCE)
+        index, alike = same_firing((mine[some] @ others.T).toarray(), fired[some], other_fired, characters)
+        jaccard[some], same[some] = index.max(axis=1), alike.any(axis=1)
+    return jaccard, same
 
 
 def stability_of(sae: SAE, others: Sequence[SAE], firings: Firings, of_others: Sequence[Firings]) -> Stability:
@@ -69,15 +100,7 @@ def stability_of(sae: SAE, others: Sequence[SAE], firings: Firings, of_others: S
 
     mine, directions = within(firings), directions_of(sae)
     cosines = np.stack([(directions @ directions_of(other).T).max(axis=1) for other in others])
-    jaccard, same = [], []
-    for one in map(within, of_others):
-        index = jaccards(mine, one, len(judged))
-        a, b = (
-            np.bincount(f.column, minlength=f.columns)[judged_of] / max(judged.sum(), 1)
-            for f, judged_of in ((mine, np.s_[:, None]), (one, np.s_[None]))
-        )
-        chance = a * b / np.maximum(a + b - a * b, 1e-12)
-        jaccard.append(index.max(axis=1))
-        same.append((index >= np.maximum(SAME_FIRING, chance + SAME_FIRING * (1 - chance))).any(axis=1))
-    found = ((cosines >= SAME_DIRECTION) | np.stack(same)).mean(axis=0)
-    return Stability(len(others), found, cosines.mean(axis=0), np.mean(jaccard, axis=0), pw_mcc([sae, *others]))
+    partners = [best_partners(mine, within(one), int(judged.sum())) for one in of_others]
+    jaccard, same = (np.stack(part) for part in zip(*partners, strict=True))
+    found = ((cosines >= SAME_DIRECTION) | same).mean(axis=0)
+    return Stability(len(others), found, cosines.mean(axis=0), jaccard.mean(axis=0), pw_mcc([sae, *others]))

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from helpers import firings_of, sample
 
+from jaxsae.features import stability
 from jaxsae.features.firings import FiringLog
 from jaxsae.features.judged_text import JudgedText
-from jaxsae.features.stability import jaccards, stability_of
+from jaxsae.features.stability import best_partners, same_firing, stability_of
 from jaxsae.sae.autoencoder import SAE
 from jaxsae.sae.consistency import directions_of, pw_mcc
 from jaxsae.text.samples import joined
@@ -87,16 +88,31 @@ def test_where_half_of_the_latents_are_replaced_the_others_are_found():
     np.testing.assert_allclose(found.found, np.where(half, 0.75, 0))
 
 
-def test_jaccards_are_those_of_sets_of_characters():
+def test_jaccards_are_those_of_sets_of_characters(monkeypatch):
     one, other = random_firing(0, 5), random_firing(1, 7)
     other[:, 2], one[:, 4] = one[:, 1], 0
-    got = jaccards(firings_of(TEXT, one), firings_of(TEXT, other), N)
+    both = (one > 0).T.astype(float) @ (other > 0)
+    got, same = same_firing(both, (one > 0).sum(axis=0), (other > 0).sum(axis=0), N)
     assert got.shape == (5, 7)
+    monkeypatch.setattr(stability, "AT_ONCE", 2)
+    best, alike = best_partners(firings_of(TEXT, one), firings_of(TEXT, other), N)
+    np.testing.assert_allclose(best, got.max(axis=1))
+    np.testing.assert_array_equal(alike, same.any(axis=1))
     for i, j in np.ndindex(got.shape):
         a, b = set(np.flatnonzero(one[:, i])), set(np.flatnonzero(other[:, j]))
         assert got[i, j] == pytest.approx(len(a & b) / len(a | b) if a | b else 0)
     assert got[1, 2] == 1
+    assert same[1, 2]
     assert not got[4].any()
+
+
+def test_dense_latents_are_not_found_again_by_chance():
+    """Two that fire on 80 of 100 characters share two thirds of them if they know nothing of each other."""
+    fired = np.array([80])
+    assert not same_firing(np.array([[64.0]]), fired, fired, 100)[1].any()  # Jaccard 64 / 96
+    assert same_firing(np.array([[76.0]]), fired, fired, 100)[1].all()  # 76 / 84, over 2 / 3 + 1 / 6
+    rare = np.array([4])
+    assert same_firing(np.array([[3.0]]), rare, rare, 100)[1].all()
 
 
 def test_firings_are_compared_where_those_of_all_were_kept():
