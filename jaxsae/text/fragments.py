@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from jaxsae.errors import InputError, listed, note, require
 from jaxsae.files import parse_json, read_text
-from jaxsae.text import preparation
+from jaxsae.text.cleaning import clean
 
 ORDER_COLUMNS = (("line_num", "line_number", "line"), ("word_idx", "word_index", "word"))
 """Where a table has a row for each line or word: the columns that give a row's place in its fragment, first the line,
@@ -42,7 +42,7 @@ def read_fragments(path: str | Path, text_column: str = "atf") -> list[str]:
     require(wrong is None, f"{path}: {text_column} must be a string or null, got another type in fragment {wrong}")
     id_joins = "_id" not in rows or is_parquet
     fragments = _as_fragments(path, rows, text_column, id_joins)
-    texts = [text for text in (preparation.clean(fragment) for fragment in fragments if fragment) if text]
+    texts = [text for text in (clean(fragment) for fragment in fragments if fragment) if text]
     require(
         bool(texts),
         f"{path}: must have at least one fragment with text, got none of {len(raw)} in column {text_column}",
