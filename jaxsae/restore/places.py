@@ -126,9 +126,7 @@ def _where_real(real: Bool[Array, "batch position"], changed: Array, x: Array) -
     return jnp.where(real[:, :, None], changed, x)
 
 
-def _best(
-    logits: Float[Array, "n vocab"], k: int, temperature: float
-) -> tuple[Float[Array, "n k"], Int[Array, "n k"]]:
+def _best(logits: Float[Array, "n vocab"], k: int, temperature: float) -> tuple[Float[Array, "n k"], Int[Array, "n k"]]:
     return _top(logits, jnp.float32(temperature), k)
 
 

@@ -75,13 +75,20 @@ class DamagedText:
 
         A filling of `...` or `x` outside brackets stands in square brackets. Outside the gaps nothing is changed.
         """
-        pieces, at = [], 0
-        for gap, filling in zip(self.gaps, fillings, strict=True):
+        marked = [
+            f"[{filling}]" if gap.needs_brackets and filling is not None else filling
+            for gap, filling in zip(self.gaps, fillings, strict=True)
+        ]
+        return self.replaced(marked)
+
+    def replaced(self, pieces: Sequence[str | None]) -> str:
+        """As `filled`, without brackets."""
+        out, at = [], 0
+        for gap, piece in zip(self.gaps, pieces, strict=True):
             start, end = gap.written
-            shown = self.written[start:end] if filling is None else f"[{filling}]" if gap.needs_brackets else filling
-            pieces += [self.written[at:start], shown]
+            out += [self.written[at:start], self.written[start:end] if piece is None else piece]
             at = end
-        return "".join([*pieces, self.written[at:]])
+        return "".join([*out, self.written[at:]])
 
     def resized(self, gap: int, length: int) -> "DamagedText":
         """The same text with so many damaged characters in one gap."""

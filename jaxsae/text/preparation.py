@@ -21,6 +21,7 @@ NO_LABEL = -100
 SPAN, SINGLE = ord("#"), ord("-")
 """What damaged characters become. `-` also joins signs in the text: only the labels say what is damaged."""
 
+
 def mask_text(n: int, rng: random.Random) -> dict[int, int]:
     """Damage a text of `n` characters: position -> the id that stands there then, for 15-25 % of the positions.
 
