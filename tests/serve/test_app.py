@@ -3,12 +3,17 @@
 import contextlib
 import http.client
 import json
+import os
+import re
 import socket
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from conftest import ROOT
 from fake_live import FakeLive
 
 from jaxsae.errors import InputError
@@ -419,3 +424,44 @@ def test_the_worker_bounds_voids_and_stops():
     assert running.result(0) is False
     with pytest.raises(QueueFullError):
         worker.submit(lambda: 7)
+
+
+# ---- as a command
+
+
+COMMAND = """
+import sys
+from fake_live import FakeLive
+from jaxsae.cli import process
+from jaxsae.cli.arguments import Parser
+from jaxsae.serve import run
+
+def main(args):
+    run.serve(run.listen(0), "page", FakeLive({2: 60}), scripts=[], on_ready=lambda address: print(address, flush=True))
+
+process.run(main, Parser("", prog="serve"))
+"""
+
+
+@pytest.mark.parametrize(("number", "status", "word"), [(2, 130, "interrupted\n"), (15, 143, "terminated\n")])
+@pytest.mark.parametrize("busy", [False, True])
+def test_a_signal_ends_it_without_a_word_more(number, status, word, busy):
+    path = os.pathsep.join([str(ROOT), str(ROOT / "tests" / "serve")])
+    command = subprocess.Popen([sys.executable, "-c", COMMAND], env={**os.environ, "PYTHONPATH": path}, text=True,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
+    address = command.stdout.readline().strip()
+    port, token = re.fullmatch(r"http://127\.0\.0\.1:(\d+)/\?token=(.*)", address).groups()
+    held = http.client.HTTPConnection("127.0.0.1", int(port), timeout=20)
+    if busy:
+        headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+        held.request("POST", "/api/restore", b'{"text": "wait"}', headers)
+        time.sleep(0.3)
+    else:
+        held.request("GET", f"/?token={token}")  # and the connection is kept open
+        assert held.getresponse().read() == b"page"
+    begun = time.monotonic()
+    command.send_signal(number)
+    out, err = command.communicate(timeout=20)
+    assert (command.returncode, out, err) == (status, "", word)
+    assert time.monotonic() - begun < 8
+    held.close()

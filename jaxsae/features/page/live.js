@@ -75,8 +75,7 @@ const remember = () => history.replaceState(null, "", address());
 const open = (what) => { location.hash = address(what); };
 
 async function showRestore(_, query) {
-  if (!query && now.text !== null) remember();  // the view's own link: as it was left
-  else {
+  if (query || now.text === null) {  // the view's own link shows it as it was left
     const wanted = new URLSearchParams(query), text = wanted.get("text") ?? examples[0], position = wanted.get("position");
     if (text !== now.text) Object.assign(now, { text, base: null, why: null });
     if ($("typed").value !== text) $("typed").value = text;
@@ -87,6 +86,7 @@ async function showRestore(_, query) {
       settings.set(one.split(":").slice(0, 2).join(":"), Number(one.split(":")[2]));
     }
   }
+  if (!query) remember();  // else Back would lead to an address without a text
   await Promise.all([answerText(), answerWhy()]);
 }
 
@@ -96,7 +96,9 @@ async function answerText() {
     now.changed = null;
     draw();
     if (!text.trim()) { asking.restore?.abort(); say("said", ""); return; }
+    $("line").ariaBusy = "true";
     const answer = await ask("restore", { text, fill: true }, "said", "reading …");
+    if (text === now.text) $("line").ariaBusy = "false";
     if (!answer || text !== now.text) return;
     now.base = answer;
   }
@@ -129,6 +131,7 @@ let applying = null, stale = false, whole = false;
 function apply(fill) {
   stale = true;
   whole ||= fill;
+  $("line").ariaBusy = "true";
   applying ??= (async () => {
     while (stale) {
       const fills = whole, text = now.text;
@@ -138,7 +141,7 @@ function apply(fill) {
       now.changed = answer;
       draw();
     }
-  })().finally(() => { applying = null; });
+  })().finally(() => { applying = null; $("line").ariaBusy = "false"; });
 }
 
 // ---- the text and its broken places
