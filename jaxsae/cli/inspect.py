@@ -99,21 +99,31 @@ def main(args: argparse.Namespace) -> None:
         write_json(args.json, reports[0] if len(reports) == 1 else reports, indent=1)
 
 
-def check(args: argparse.Namespace, files: dict[str, SAEFile], layers: Sequence[int], checkpoint: Checkpoint) -> None:
-    """See before the pass over the text that files, model and flags fit together.
+def check_files(files: dict[str, SAEFile], layers: Sequence[int], checkpoint: Checkpoint, *, other_model: bool) -> None:
+    """See before the pass over the text that SAEs of some layers fit a model.
 
     Raises:
-      InputError: they do not; the file or the flag is named.
+      InputError: one does not; the file is named.
     """
     from convert import check_model
-    from jaxsae.features.inspection import check_text
 
     shape = checkpoint.config
     for (path, file), layer in zip(files.items(), layers, strict=True):
         shape.check_layer(layer)
         width, d_in = shape.d_model, file.config.d_in
         require(d_in == width, f"{path}: d_in must be {width} (the model's d_model), got {d_in}")
-        check_model(path, file, checkpoint.identity, checkpoint.sha256, args.other_model)
+        check_model(path, file, checkpoint.identity, checkpoint.sha256, other_model)
+
+
+def check(args: argparse.Namespace, files: dict[str, SAEFile], layers: Sequence[int], checkpoint: Checkpoint) -> None:
+    """See before the pass over the text that files, model and flags fit together.
+
+    Raises:
+      InputError: they do not; the file or the flag is named.
+    """
+    from jaxsae.features.inspection import check_text
+
+    check_files(files, layers, checkpoint, other_model=args.other_model)
     for flag in ("feature", "pattern", "text", "ablate", "clamp"):
         alone = getattr(args, flag) in (None, []) or len(files) == 1
         require(alone, f"--{flag} takes one SAE, got {len(files)}; give one --layer")
@@ -130,7 +140,7 @@ def check(args: argparse.Namespace, files: dict[str, SAEFile], layers: Sequence[
         "without being named",
     )
     if args.text:
-        check_text(args.text, shape)
+        check_text(args.text, checkpoint.config)
 
 
 def find_files(args: argparse.Namespace) -> dict[str, int | None]:

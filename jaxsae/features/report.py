@@ -19,16 +19,19 @@ from jaxsae.features.lookups import MatchedLatent
 from jaxsae.features.questions import load_questions
 
 PAGE = Path(__file__).with_name("page")
+SCRIPTS = ("d3.min.js", "plot.min.js", "page.js")
+LIVE_SCRIPTS = (*SCRIPTS, "live.js")
 COUNTS = ("No", "One", "Two", "Three", "Four", "Five", "Six")
 
 
-def page(inspections: Sequence[Inspection], names: Sequence[str], text: str) -> str:
+def page(inspections: Sequence[Inspection], names: Sequence[str], text: str, *, live: bool = False) -> str:
     """The page's HTML.
 
     Args:
       inspections: those of one pass, in the order of their layers; made with concepts.
       names: what each SAE is called, such as its file.
       text: what was read, in words.
+      live: with the view that asks a server; whoever serves the page says what scripts it may run, see `scripts`.
     """
     several = len(inspections) > 1
     asked = load_questions()
@@ -49,6 +52,7 @@ def page(inspections: Sequence[Inspection], names: Sequence[str], text: str) -> 
         "layers": layers,
         "answers": [one.as_json() for one in found],
         "language_tag": asked.language_tag,
+        "live": live,
     }
     # a template library, so that whatever stands in the data is escaped
     environment = Environment(loader=FileSystemLoader(PAGE), autoescape=True, undefined=StrictUndefined)
@@ -57,11 +61,14 @@ def page(inspections: Sequence[Inspection], names: Sequence[str], text: str) -> 
         data=data,
         heading=f"{COUNTS[len(found)] if len(found) < len(COUNTS) else len(found)} answers",
         notes=asked.notes,
-        css=_source("page.css"),
-        d3=_source("d3.min.js"),
-        plot=_source("plot.min.js"),
-        js=_source("page.js"),
+        styles=[_source(name) for name in ("page.css", *(("live.css",) if live else ()))],
+        scripts=[Markup(script) for script in scripts(live=live)],
     )
+
+
+def scripts(*, live: bool) -> list[str]:
+    """The scripts that stand in the page, in their order: what a content security policy allows by their hashes."""
+    return [str(_source(name)) for name in (LIVE_SCRIPTS if live else SCRIPTS)]
 
 
 def _source(name: str) -> Markup:

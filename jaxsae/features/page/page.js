@@ -300,27 +300,34 @@ const pictures = {
 const built = new Set();
 function once(name, build) { if (!built.has(name)) { built.add(name); build(); } }
 
-function show() {
-  const [, view = "answers", layerName, feature] = (location.hash || "#/answers").split("/");
-  const layer = Math.max(0, data.layers.findIndex((l) => String(l.layer) === layerName));
-  const known = ["answers", "features", "feature", "concepts", "layers"].filter((id) => $(id));
-  const current = known.includes(view) ? view : "answers";
-  for (const id of known) $(id).hidden = id !== current;
-  for (const a of document.querySelectorAll("nav a")) {
-    const here = a.getAttribute("href") === `#/${current === "feature" ? "features" : current}`;
-    if (here) a.setAttribute("aria-current", "page"); else a.removeAttribute("aria-current");
-  }
-  if (current === "features") showTable();
-  if (current === "feature") {
+// view -> how it is shown, from the rest of the address' path and what stands after its question mark
+const views = {
+  answers: () => {},
+  features: () => showTable(),
+  feature: ([layerName, feature]) => {
+    const layer = Math.max(0, data.layers.findIndex((l) => String(l.layer) === layerName));
     const i = Number(feature), n = data.layers[layer].rate.length;
     state.layer = layer;
     if ($("layer")) $("layer").value = layer;
     showFeature(layer, Number.isInteger(i) && i >= 0 && i < n ? i : 0);
     $("feature-title").focus();
     scrollTo(0, 0);
+  },
+  concepts: () => once("concepts", () => $("concepts-body").append(...data.layers.map((_, layer) => conceptTable(layer)))),
+  layers: () => once("layers", () => showLayers($("layers-body"))),
+};
+
+function show() {
+  const cut = location.hash.indexOf("?"), query = cut < 0 ? "" : location.hash.slice(cut + 1);
+  const [, view, ...rest] = (cut < 0 ? location.hash : location.hash.slice(0, cut)).split("/");
+  const known = Object.keys(views).filter((id) => $(id));
+  const current = known.includes(view) ? view : data.live ? "restore" : "answers";
+  for (const id of known) $(id).hidden = id !== current;
+  for (const a of document.querySelectorAll("nav a")) {
+    const here = a.getAttribute("href") === `#/${current === "feature" ? "features" : current}`;
+    if (here) a.setAttribute("aria-current", "page"); else a.removeAttribute("aria-current");
   }
-  if (current === "concepts") once("concepts", () => $("concepts-body").append(...data.layers.map((_, layer) => conceptTable(layer))));
-  if (current === "layers") once("layers", () => showLayers($("layers-body")));
+  views[current](rest, query);
 }
 
 document.querySelectorAll("[data-chart]").forEach((place) => {
@@ -348,4 +355,4 @@ addEventListener("keydown", (event) => {
 addEventListener("hashchange", show);
 const prefersDark = matchMedia("(prefers-color-scheme: dark)").matches;
 $("theme").setAttribute("aria-pressed", String(prefersDark));
-show();
+addEventListener("DOMContentLoaded", show);  // after the scripts that follow this one
