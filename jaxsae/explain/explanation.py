@@ -19,6 +19,10 @@ from jaxsae.models.protocol import ModelWithNeurons, ResidualModel
 from jaxsae.text.tokenizer import Tokenizer
 
 
+CANDIDATES = 10
+"""The most probable tokens that an explanation names."""
+
+
 class LatentEffect(NamedTuple):
     """What a latent at a character does to the logit difference."""
 
@@ -59,9 +63,8 @@ class Explanation:
     position: int
     candidate: int
     against: int
-    probability: float
-    """Of the candidate."""
-    against_probability: float
+    candidates: list[tuple[int, float]]
+    """The most probable tokens there with their probabilities, best first; the two that are compared are among them."""
     difference: float
     """Of their logits."""
     words: list[WordEffect]
@@ -81,8 +84,9 @@ class Explanation:
             "position": self.position,
             "candidate": piece(self.candidate),
             "against": piece(self.against),
-            "probability": self.probability,
-            "against_probability": self.against_probability,
+            "probability": self.probability(self.candidate),
+            "against_probability": self.probability(self.against),
+            "candidates": [{"character": piece(token), "probability": p} for token, p in self.candidates],
             "logit_difference": self.difference,
             "words": [
                 {
@@ -96,6 +100,10 @@ class Explanation:
             ],
             "layers": [self._layer_json(one, (read or {}).get(one.layer)) for one in self.layers],
         }
+
+    def probability(self, token: int) -> float:
+        """Of one of `candidates`."""
+        return dict(self.candidates)[token]
 
     def piece(self, token: int) -> str:
         """What a token is shown as."""
@@ -137,6 +145,7 @@ def explain(
     candidate: int | None = None,
     against: int | None = None,
     change: tuple[int, Change] | None = None,
+    temperature: float = 1.0,
     counts: Sequence[int] = COUNTS,
     exact: int = latents.EXACT,
     seed: int = 0,
@@ -148,6 +157,7 @@ def explain(
       saes: what each is called -> the SAE with its layer.
       candidate, against: tokens; None: the most probable one, and the most probable other one.
       change: what is done to the residual stream after a layer in all of this; the SAEs must be of that layer.
+      temperature: logits are divided by it for the probabilities.
       counts: of how many latents, neurons and random latents it is measured what they keep.
       exact: how many latents are ablated exactly.
       seed: of the random latents.
@@ -156,18 +166,20 @@ def explain(
       InputError: the text, the place, the tokens and the SAEs do not fit the model or each other.
     """
     readout = Readout(model, ids, position, candidate, against, change)
+    probabilities = readout.probabilities(temperature)
+    shown = dict.fromkeys([*np.argsort(-probabilities, kind="stable")[:CANDIDATES].tolist()])
+    shown |= dict.fromkeys([readout.candidate, readout.against])
     return Explanation(
-        model.tokenizer,
-        readout.ids,
-        position,
-        readout.candidate,
-        readout.against,
-        readout.probability(readout.candidate),
-        readout.probability(readout.against),
-        readout.difference,
-        word_effects(readout),
-        [_of_layer(readout, name, at, counts, exact, seed) for name, at in saes.items()],
-        counts,
+        tokenizer=model.tokenizer,
+        ids=readout.ids,
+        position=position,
+        candidate=readout.candidate,
+        against=readout.against,
+        candidates=[(token, float(probabilities[token])) for token in shown],
+        difference=readout.difference,
+        words=word_effects(readout),
+        layers=[_of_layer(readout, name, at, counts, exact, seed) for name, at in saes.items()],
+        counts=counts,
     )
 
 
@@ -184,8 +196,8 @@ def _of_layer(
     ranked = {"latents": (parts, order), "random": (parts, shuffled)}
     if isinstance(readout.model, ModelWithNeurons):
         neurons = neuron_parts(readout, readout.model, layer)
-        by_size = np.argsort(-np.abs(latents.attribution(readout, layer, x, neurons)), kind="stable")
-        ranked["neurons"] = neurons, by_size
+        by_neuron = latents.attribution(readout, layer, x, neurons, apart=1)  # they are many at each position anyway
+        ranked["neurons"] = neurons, np.argsort(-np.abs(by_neuron), kind="stable")
     variants: dict[str, Iterable[Stream]] = {
         "whole": [x],
         "reconstruction": [np.asarray(reconstruct(sae, x[None]))[0]],

@@ -3,10 +3,9 @@
 Taking out latent j at position p changes the logit difference m by m(x) - m(x - d), d = value * W_dec[j] at row p. To
 first order that is d times the gradient of m. Where the gradient is taken matters. Integrated gradients (Sundararajan
 et al. 2017, arXiv 1703.01365) take it on the way from a stream without any latents, where the model is another one.
-Here it is taken halfway through the removal itself: of each position one latent at a time is halved, the strongest ones
-of all positions in the first pass, the second ones in the second. A pass over the network gives the attributions of as
-many latents as there are positions, and the positions disturb each other little: `scripts/rate_explanations.py`
-compares with the exact effects.
+Here it is taken halfway through the removal itself: at every fourth position one latent is halved, in the first passes
+the strongest ones of these positions, then the second ones. So a pass over the network gives the attributions of many
+latents, which disturb each other little; `scripts/rate_explanations.py` compares with the exact effects.
 """
 
 from collections.abc import Iterator
@@ -21,8 +20,10 @@ from jaxsae.explain.readout import Readout, Stream
 from jaxsae.features.statistics import encode_stream
 from jaxsae.sae.autoencoder import SAE
 
-PASSES = 16
-"""Passes of the attribution, at most: of the latents of a position that come after, all are halved in the last one."""
+RANKS = 16
+"""Latents of a position that have passes of their own, at most; those that come after are halved together."""
+APART = 4
+"""Positions between those at which latents are halved in one pass."""
 EXACT = 100
 """Latents that are ablated exactly."""
 
@@ -61,20 +62,23 @@ def latent_parts(sae: SAE, x: Stream) -> Parts:
     return Parts(position, number, latents[position, number], np.asarray(sae.W_dec, np.float32))
 
 
-def attribution(readout: Readout, layer: int, x: Stream, parts: Parts) -> Float[np.ndarray, " parts"]:
+def attribution(
+    readout: Readout, layer: int, x: Stream, parts: Parts, apart: int = APART
+) -> Float[np.ndarray, " parts"]:
     """About how much the logit difference falls when each part is taken out, see the module's head.
 
     Args:
       x: the residual stream after block `layer`.
+      apart: positions between those at which parts are halved in one pass.
     """
     order = np.lexsort((-parts.size, parts.position))
     first = np.searchsorted(parts.position[order], np.arange(len(x)))
-    turn = np.zeros(len(order), int)
-    turn[order] = np.arange(len(order)) - first[parts.position[order]]
-    turn = np.minimum(turn, PASSES - 1)
-    out = np.zeros(len(order), np.float32)
-    groups = [np.flatnonzero(turn == number) for number in range(turn.max(initial=-1) + 1)]
+    rank = np.zeros(len(order), int)
+    rank[order] = np.arange(len(order)) - first[parts.position[order]]
+    turn = np.minimum(rank, RANKS - 1) * apart + parts.position % apart
+    groups = [np.flatnonzero(turn == number) for number in np.unique(turn)]
     gradients = readout.gradients(layer, (x - parts.written(group, len(x)) / 2 for group in groups))
+    out = np.zeros(len(order), np.float32)
     for group, gradient in zip(groups, gradients, strict=True):
         out[group] = parts.along(group, gradient)
     return out

@@ -67,10 +67,11 @@ class Readout:
         self.room = min(-(-n // SPACING) * SPACING, model.max_position)
         self.size = max(1, AT_ONCE // self.room)
         """Variants of a batch."""
-        self._mask = np.zeros((1, self.room), np.int8)
-        self._mask[0, :n] = 1
-        logits = np.asarray(self._logits_of_texts(self._padded(self.ids, PADDING_ID)[None])[0], np.float64)
-        self.log_probabilities: Float[np.ndarray, " vocab"] = logits - np.logaddexp.reduce(logits)
+        self.mask = np.zeros((1, self.room), np.int8)
+        self.mask[0, :n] = 1
+        self.padded_ids = self._padded(self.ids, PADDING_ID)
+        logits = np.asarray(self._logits_of_texts(self.padded_ids[None])[0], np.float64)
+        self.logits: Float[np.ndarray, " vocab"] = logits
         """Of every token at the place."""
         order = np.argsort(-logits, kind="stable")
         self.candidate = int(order[0]) if candidate is None else candidate
@@ -81,9 +82,10 @@ class Readout:
         self.difference = float(logits[self.candidate] - logits[self.against])
         """The logit difference that is explained."""
 
-    def probability(self, token: int) -> float:
-        """Of a token at the place."""
-        return float(np.exp(self.log_probabilities[token]))
+    def probabilities(self, temperature: float = 1.0) -> Float[np.ndarray, " vocab"]:
+        """Of every token at the place, the logits divided by a temperature."""
+        scaled = self.logits / temperature
+        return np.exp(scaled - np.logaddexp.reduce(scaled))
 
     def of_texts(self, variants: Iterable[Int[np.ndarray, " n"]]) -> Contrast:
         """What stands at the place in other texts of the same length."""
@@ -117,13 +119,12 @@ class Readout:
         if self.change is not None:
             at = self.change[0]
             require(at == layer, f"what is changed after layer {at} must be explained there, got layer {layer}")
-        x = self.model.resid_post(self._padded(self.ids, PADDING_ID)[None], self._mask, layer=layer)
+        x = self.model.resid_post(self.padded_ids[None], self.mask, layer=layer)
         return np.asarray(x if self.change is None else self.change[1](x))[0, : len(self.ids)]
 
     def neurons(self, model: ModelWithNeurons, layer: int) -> Float[np.ndarray, "n d_ff"]:
         """The feed-forward neurons of block `layer` on the text."""
-        ids = self._padded(self.ids, PADDING_ID)[None]
-        return np.asarray(model.neurons(ids, self._mask, layer=layer))[0, : len(self.ids)]
+        return np.asarray(model.neurons(self.padded_ids[None], self.mask, layer=layer))[0, : len(self.ids)]
 
     def gradients(self, layer: int, variants: Iterable[Stream]) -> Iterator[Stream]:
         """Derivative of the logit difference by the residual stream after block `layer`, at each of several streams."""
@@ -151,14 +152,14 @@ class Readout:
         return Contrast(np.concatenate(differences), np.concatenate(guesses))
 
     def _logits_of_texts(self, ids: np.ndarray) -> Float[Array, "batch vocab"]:
-        mask = np.repeat(self._mask, len(ids), axis=0)
+        mask = np.repeat(self.mask, len(ids), axis=0)
         if self.change is None:
             return self._at_place(self.model.resid_post(ids, mask, layer=self.model.n_layers - 1))
         layer, change = self.change
         return self._logits_of_streams(change(self.model.resid_post(ids, mask, layer=layer)), layer)
 
     def _logits_of_streams(self, x: Array | np.ndarray, layer: int) -> Float[Array, "batch vocab"]:
-        mask = np.repeat(self._mask, len(x), axis=0)
+        mask = np.repeat(self.mask, len(x), axis=0)
         return self._at_place(self.model.resume(jnp.asarray(x), mask, layer=layer))
 
     def _at_place(self, last: Float[Array, "batch position d_model"]) -> Float[Array, "batch vocab"]:

@@ -90,6 +90,14 @@ class DamagedText:
             at = end
         return "".join([*out, self.written[at:]])
 
+    def cleaned_position(self, position: int) -> int | None:
+        """Where a character of `written` stands in `cleaned`; None: the model does not see it."""
+        for gap in self.gaps:
+            start, end = gap.written
+            if start <= position < end:
+                return min(gap.start + position - start, gap.end - 1)
+        return next(iter(np.flatnonzero(self.origin == position).tolist()), None)
+
     def resized(self, gap: int, length: int) -> "DamagedText":
         """The same text with so many damaged characters in one gap."""
         it = self.gaps[gap]

@@ -1,0 +1,214 @@
+"""Why a damaged place is restored as it is: the words it rests on, the latents, and how much of it these explain.
+
+The place is a damaged character of --text (# is one character, [...] an unknown number; docs/restoring.md), or of a sample
+of the dataset. A character that is not damaged is taken out first. Every effect is that on the difference of two logits:
+the candidate's and that of the character it is compared with.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from jaxsae import runtime
+from jaxsae.cli import arguments, inputs, saes, terminal
+from jaxsae.cli.restore import calibration_of, describe, visible
+from jaxsae.config import DataConfig
+from jaxsae.errors import require
+
+if TYPE_CHECKING:  # heavy: loaded by the functions that use them
+    import numpy as np
+
+    from jaxsae.explain.explanation import Explanation, LayerExplanation
+    from jaxsae.features.inspection import Inspection
+    from jaxsae.models.protocol import ResidualModel
+    from jaxsae.text.samples import Samples
+
+
+class Place(NamedTuple):
+    """Where something is explained."""
+
+    ids: np.ndarray
+    """The text as the model sees it, damaged there."""
+    position: int
+    text: str
+    """The text as it was given."""
+
+
+def main(args: argparse.Namespace) -> None:
+    """One place of one text, explained."""
+    require((args.text is None) != (args.sample is None), "give a text by --text, or a sample by --sample: one of them")
+    require(args.text is None or bool(args.text.strip()), "--text must have at least one character, got none")
+    require(args.top >= 1, f"top must be at least 1, got {args.top}")
+    data = inputs.data_config(args, max_samples=100)
+    runtime.lean_memory()
+    runtime.select_device(args.device)
+    from convert import read_checkpoint
+    from jaxsae.explain.explanation import explain
+    from jaxsae.features.splice import steer
+    from jaxsae.files import write_json
+
+    files, read = saes.read(args)
+    settings = saes.settings_of(args)
+    require(not settings or len(read) == 1, f"--ablate and --clamp take one SAE, got {len(read)}")
+    checkpoint = read_checkpoint(data.checkpoint)
+    saes.check_files(files, read, checkpoint, other_model=args.other_model)
+    for path, at in read.items():
+        saes.check_latents([latent for latent, _ in settings], path, at)
+    samples = inputs.text(data if args.sample is None else _reaching(data, args.sample))
+    model = checkpoint.model()
+    calibration = calibration_of(model, checkpoint, data.dataset)
+    place = place_of_sample(args, samples) if args.text is None else place_of_text(args, model)
+    tokens = {name: one_token(model, name, getattr(args, name)) for name in ("candidate", "against")}
+    how: dict[str, Any] = {**tokens, "temperature": calibration.temperature if calibration else 1.0}
+    before = explain(model, place.ids, place.position, {}, **how) if settings else None
+    changes = [(at.layer, steer(at.sae, settings)) for at in read.values()] if settings else [None]
+    found = explain(model, place.ids, place.position, read, change=changes[0], **how)
+    corpus = samples[: data.max_samples] if data.max_samples else samples
+    concepts = saes.concepts_of(None, data, corpus)
+    inspections = saes.read_text(model, corpus, data, read, concepts=concepts, compare=False)
+
+    terminal.print_wrapped(f"model    {data.checkpoint}; {describe(calibration, data.dataset)}", indent=9)
+    show(found, before)
+    for layer, inspection in zip(found.layers, inspections, strict=True):
+        show_layer(layer, found, inspection, args.top)
+    if args.json:
+        content = {"text": place.text} | found.as_json({one.layer: one for one in inspections})
+        content["settings"] = [{"feature": latent, "value": value} for latent, value in settings]
+        if before is not None:
+            content["candidates_before"] = before.as_json()["candidates"]
+        write_json(args.json, content, indent=1)
+
+
+def _reaching(data: DataConfig, sample: int) -> DataConfig:
+    """With so many samples that this one is among them."""
+    most = data.max_samples
+    return dataclasses.replace(data, max_samples=None if most is None else max(most, sample + 1))
+
+
+def place_of_sample(args: argparse.Namespace, samples: Samples) -> Place:
+    """The place in a sample of the dataset."""
+    n = len(samples)
+    require(0 <= args.sample < n, f"--sample must be in 0..{n - 1}, got {args.sample}")
+    real = samples.real[args.sample]
+    ids, damaged = samples.ids[args.sample][real], samples.damaged[args.sample][real]
+    return _place(ids, args.position, damaged.nonzero()[0].tolist(), samples.text_of(args.sample))
+
+
+def place_of_text(args: argparse.Namespace, model: ResidualModel) -> Place:
+    """The place in a text as an editor writes it; `--position` counts that text's own characters.
+
+    A gap of unknown length gets the most probable one.
+    """
+    from jaxsae.restore.answer import restore
+    from jaxsae.restore.places import encoded
+    from jaxsae.text.damaged_text import read_damaged
+
+    text = read_damaged(args.text)
+    encoded(model, text)
+    if any(len(gap.lengths) > 1 for gap in text.gaps):
+        text = restore(model, text, beam=4, top=1).text
+    position = args.position
+    if position is not None:
+        last = len(args.text) - 1
+        require(0 <= position <= last, f"--position must be in 0..{last}, got {position}")
+        position = text.cleaned_position(position)
+        require(
+            position is not None,
+            f"--position must be of a character that the model sees, got {args.position}: "
+            f"{args.text[args.position]!r} is left out of what it reads",
+        )
+    damaged = [p for gap in text.gaps for p in range(gap.start, gap.end)]
+    return _place(encoded(model, text), position, damaged, args.text)
+
+
+def _place(ids: np.ndarray, position: int | None, damaged: list[int], text: str) -> Place:
+    from jaxsae.text.preparation import SPAN
+
+    require(
+        position is not None or bool(damaged),
+        "the text must have a damaged place such as # or [...], got none; or name one by --position",
+    )
+    at = damaged[0] if position is None else position
+    require(0 <= at < len(ids), f"--position must be in 0..{len(ids) - 1}, got {at}")
+    if at not in damaged:
+        ids = ids.copy()
+        ids[at] = SPAN
+    return Place(ids, at, text)
+
+
+def one_token(model: ResidualModel, name: str, text: str | None) -> int | None:
+    """The token of a character that a flag names."""
+    if text is None:
+        return None
+    require(len(text) == 1, f"--{name} must be one character, got {text!r}")
+    return int(model.tokenizer.encode(text)[0])
+
+
+def show(found: Explanation, before: Explanation | None) -> None:
+    """Print the place, its candidates and the words."""
+    piece, shown = found.piece, visible(found.tokenizer.decode(found.ids[: found.position]))
+    left, right = (terminal.shown(wanted, instead) for wanted, instead in (("⟨", "<"), ("⟩", ">")))
+    rest = visible(found.tokenizer.decode(found.ids[found.position + 1 :]))
+    terminal.print_wrapped(f"place    {shown}{left}{piece(found.candidate)}{right}{rest}", indent=9)
+    candidates = "  ".join(f"{visible(piece(token))} {p:.1%}" for token, p in found.candidates[:5])
+    if before is not None:
+        was = "  ".join(f"{visible(piece(token))} {p:.1%}" for token, p in before.candidates[:5])
+        print(f"before   {was}\nafter    {candidates}")
+    else:
+        print(f"likely   {candidates}")
+    print(
+        f"why      {visible(piece(found.candidate))} {found.probability(found.candidate):.1%} rather than "
+        f"{visible(piece(found.against))} {found.probability(found.against):.1%}: logit difference {found.difference:+.2f}"
+    )
+    rows = [(one.word, f"{one.effect:+.2f}", visible(piece(one.guess))) for one in found.words[:10]]
+    terminal.print_table("Words, each taken out: what the logit difference loses", ("word", "effect", "then"), rows)
+
+
+def show_layer(one: LayerExplanation, found: Explanation, inspection: Inspection, top: int) -> None:
+    """Print what the latents of an SAE have to do with it."""
+    print()
+    terminal.print_wrapped(f"sae      {one.sae}: layer {one.layer}, {one.active:,} active latents", indent=9)
+    text = found.tokenizer.decode(found.ids)
+    rows = []
+    for latent in one.latents[:top]:
+        start, end = max(0, latent.position - 6), latent.position + 4
+        around = f"{text[start : latent.position]}{{{text[latent.position]}}}{text[latent.position + 1 : end]}"
+        figures = f"{latent.value:.2f}", f"{latent.effect:+.2f}"
+        rows.append((latent.feature, inspection.captions[latent.feature], visible(around), *figures))
+    title = "Latents, each taken out: what the logit difference loses"
+    terminal.print_table(title, ("feature", "caption", "at", "value", "effect"), rows)
+    share = f" ({one.error_effect / found.difference:+.0%})" if found.difference else ""
+    terminal.print_wrapped(
+        f"error    what the SAE leaves out of the stream: taken out, it costs {one.error_effect:+.2f} of the logit "
+        f"difference{share}",
+        indent=9,
+    )
+    names = {"latents": "latents", "random": "random active latents", "neurons": "neurons of the layer"}
+    columns = ["only the first", *map(str, found.counts[1:])]
+    kept = [(names[kind], *(f"{share:.0%}" for share in of.share[1:])) for kind, of in one.kept.items()]
+    terminal.print_table("Share of the logit difference that is kept", columns, kept)
+
+
+def add_flags(parser: arguments.Parser) -> None:
+    """The command's flags."""
+    parser.add_text("--text", metavar="STR", help="the damaged text")
+    parser.add_argument("--sample", type=int, metavar="N", help="or a sample of the dataset, from 0")
+    parser.add_argument(
+        "--position", type=int, metavar="P", help="of the place, from 0 (default: the first damaged one)"
+    )
+    parser.add_text("--candidate", metavar="C", help="the character to explain (default: the most probable one)")
+    parser.add_text("--against", metavar="C", help="what it is compared with (default: the most probable other one)")
+    saes.add_files(parser)
+    saes.add_settings(parser, "with a feature removed", "with it set to a value, wherever it is")
+    parser.add_config(
+        DataConfig,
+        only=("checkpoint", "dataset", "split", "max_samples", "padding"),
+        names={"checkpoint": ("--checkpoint", "--model"), "max_samples": ("--num-samples", "--max-samples")},
+        max_samples=100,
+    )
+    parser.add_argument("--top", type=int, default=10, metavar="N", help="latents that are shown")
+    parser.add_output("--json", "also write all of it; - is standard output")
+    arguments.add_other_model(parser)
+    arguments.add_device(parser)
