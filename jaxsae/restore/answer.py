@@ -46,7 +46,7 @@ class Answer(NamedTuple):
         return [every[0].text if every else best for every, best in zip(self.fillings, single, strict=True)]
 
     def as_json(self) -> dict[str, Any]:
-        """The answer as JSON has it; `input_text`, `top_prediction`, `missing` and `predictions` as Aeneas names them."""
+        """The answer for JSON; `input_text`, `top_prediction`, `missing` and `predictions` are named as Aeneas does."""
         text = self.text
         most = max(map(len, self.fillings), default=0)
         restored = text.filled(self.best)

@@ -72,7 +72,7 @@ def make_gaps(model: ResidualModel, samples: Samples, lengths: range, n: int, se
 
 
 def calibrate(model: ResidualModel, samples: Samples, n: int = GAPS) -> Calibration | None:
-    """The temperature that makes the true characters of gaps in these texts most likely; None where no text has room."""
+    """The temperature that makes the true characters of gaps in texts most likely; None where no text has room."""
     made = make_gaps(model, samples, GAP_LENGTHS, n)
     if not made:
         return None
