@@ -87,7 +87,8 @@ class Answer(NamedTuple):
 
 def _filled_places(text: DamagedText, fillings: Sequence[str]) -> list[int]:
     """Where in the filled text the characters of the fillings stand."""
-    out, shift = [], 0
+    out: list[int] = []
+    shift = 0
     for gap, filling in zip(text.gaps, fillings, strict=True):
         start = gap.written[0] + shift + gap.needs_brackets
         out += range(start, start + len(filling))
