@@ -160,7 +160,7 @@ def rate_places(model: ResidualModel, made: Sequence[Made], samples: Any, t: flo
     """Calibration of the characters of single places, of gaps and of the dataset's own damage."""
     import numpy as np
 
-    from jaxsae.restore.places import Asked
+    from jaxsae.restore.places import Asked, logits_of
 
     holes = [gap.hole() for gap in made]
     gaps = [Asked(hole.ids, np.arange(hole.start, hole.end)) for hole in holes]
@@ -176,23 +176,23 @@ def rate_places(model: ResidualModel, made: Sequence[Made], samples: Any, t: flo
         ("gaps", gaps, np.concatenate([gap.true for gap in made])),
         ("the dataset's damage", own, own_true),
     ):
+        logits = logits_of(model, asked)
         for name, temperature in (("temperature 1", 1.0), (f"temperature {t:.3f}", t)):
-            out[f"{what}, {name}"] = place_errors(model, asked, true, temperature)
+            out[f"{what}, {name}"] = place_errors(logits / np.float32(temperature), true)
     rows = [(name, *(f"{v:,}" if isinstance(v, int) else f"{v:.4f}" for v in of.values())) for name, of in out.items()]
     terminal.print_table("Expected calibration error, 15 bins", ("places", *next(iter(out.values()))), rows)
     return out
 
 
-def place_errors(model: ResidualModel, asked: Sequence[Any], true: np.ndarray, temperature: float) -> dict[str, float]:
+def place_errors(logits: np.ndarray, true: np.ndarray) -> dict[str, float]:
     """Calibration errors of the first character of each place, and of all that are listed."""
     import numpy as np
 
-    from jaxsae.restore.calibration import calibration_error
-    from jaxsae.restore.places import best_tokens
+    from jaxsae.restore.calibration import calibration_error, log_softmax
 
-    best = best_tokens(model, asked, TOP, temperature=temperature)
-    p = np.exp(np.concatenate([row.log_p for row in best])).astype(float)
-    right = np.concatenate([row.ids for row in best]) == true[:, None]
+    best = np.argsort(-logits, axis=1)[:, :TOP]
+    p = np.exp(np.take_along_axis(log_softmax(logits), best, axis=1)).astype(float)
+    right = best == true[:, None]
     return {
         "number": len(true),
         "first right": float(right[:, 0].mean()),
