@@ -53,6 +53,7 @@ except ImportError:  # `make test-newest`: what compares with torch is left out,
     collect_ignore = [*importers(Path(__file__).parent, "torch"), "convert/test_verify.py", "test_fuzz.py"]
 
 from jaxsae.cli import process  # noqa: E402
+from jaxsae.cli.main import run_command  # noqa: E402
 from jaxsae.errors import InputNote  # noqa: E402
 from jaxsae.models.restoration_config import ModelConfig  # noqa: E402
 from jaxsae.runtime import give_back_memory  # noqa: E402
@@ -220,6 +221,8 @@ class Ran:
 def script(monkeypatch):
     """Run a script in this process: `script("train", "--layer", 1)` -> status, standard output, standard error.
 
+    Or a command that has no script, by its name.
+
     What a user does not see is an error here: a command keeps all warnings but notes off the terminal, and with them
     those of our own mistakes.
     """
@@ -237,7 +240,10 @@ def script(monkeypatch):
         out, err, status = io.StringIO(), io.StringIO(), 0
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), warnings.catch_warnings():
             try:
-                runpy.run_path(str(ROOT / "scripts" / f"{name}.py"), run_name="__main__")
+                if (ROOT / "scripts" / f"{name}.py").exists():
+                    runpy.run_path(str(ROOT / "scripts" / f"{name}.py"), run_name="__main__")
+                else:
+                    run_command(name, prog=f"jaxsae {name}")
             except SystemExit as exit_:
                 status = exit_.code or 0
         return Ran(status, out.getvalue(), err.getvalue())

@@ -1,6 +1,7 @@
 """What several tests share and is no fixture."""
 
 import json
+import random
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,6 +24,22 @@ def changed_state(folder: Path, change: Callable[[dict], object], split: str = "
     state = json.loads(file.read_text())
     change(state)
     file.write_text(json.dumps(state))
+
+
+def odd_lines(rng: random.Random, n: int) -> list[str]:
+    """Lines of what transliterations are made of, put together without sense."""
+    parts = [
+        *"aušx₂ₓ12--..:|?!*##…[[]](){}⸢⸣×/+@&$ʾ\n\t\u2028",
+        *[" "] * 12,
+        "\r\n",
+        "LUGAL",
+        "xx",
+        "xxx",
+        "x-x",
+        "...",
+    ]
+    parts += ["##", "{d}", "{ki}", "x x", "[...]", "[x x]", "[a-na]", "[(x)]", "(a # b)", "[... a x]", "#lem: x"]
+    return ["".join(rng.choices(parts, k=rng.randrange(0, 25))) for _ in range(n)]
 
 
 def sample(true: str, damage: dict[int, str] | None = None, width: int = 40) -> Samples:

@@ -59,6 +59,7 @@ def run_block(kind, text, script, ran):
     for line in text.splitlines() if kind == "sh" else []:
         words = shlex.split(line)
         if words[0] == "python" and line not in ran:
+            words = words[2:] if words[1:3] == ["-m", "jaxsae"] else words
             result = script(words[1].removeprefix("scripts/").removesuffix(".py"), *words[2:])
             assert result.status == 0, (line, result)
             ran.append(line)

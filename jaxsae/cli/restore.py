@@ -27,7 +27,7 @@ def main(args: argparse.Namespace) -> None:
     """Texts in, tables out."""
     for name in ("top", "beam"):
         value = getattr(args, name)
-        require(value >= 1, f"{name} must be at least 1, got {value}")
+        require(value >= 1, f"--{name} must be at least 1, got {value}")
     require((args.text is None) != (args.file is None), "give a text by --text or --file: one of them")
     texts = read_texts(args)
     data = inputs.model_and_own_text(args)

@@ -46,7 +46,7 @@ class Answer(NamedTuple):
         return [every[0].text if every else best for every, best in zip(self.fillings, single, strict=True)]
 
     def as_json(self) -> dict[str, Any]:
-        """The answer as JSON has it; `input_text`, `top_prediction`, `missing` and `predictions` as Aeneas names them."""
+        """The answer for JSON; `input_text`, `top_prediction`, `missing` and `predictions` are named as Aeneas does."""
         text = self.text
         most = max(map(len, self.fillings), default=0)
         restored = text.filled(self.best)
@@ -87,7 +87,8 @@ class Answer(NamedTuple):
 
 def _filled_places(text: DamagedText, fillings: Sequence[str]) -> list[int]:
     """Where in the filled text the characters of the fillings stand."""
-    out, shift = [], 0
+    out: list[int] = []
+    shift = 0
     for gap, filling in zip(text.gaps, fillings, strict=True):
         start = gap.written[0] + shift + gap.needs_brackets
         out += range(start, start + len(filling))

@@ -31,8 +31,24 @@ AROUND = 20
 class Made(NamedTuple):
     """A gap that was made in a whole text."""
 
-    hole: Hole
-    true: Int[np.ndarray, " length"]
+    whole: Int[np.ndarray, " n"]
+    start: int
+    end: int
+    damaged: int
+    """The token that stands for a damaged character."""
+
+    @property
+    def true(self) -> Int[np.ndarray, " length"]:
+        """What the gap hides."""
+        return self.whole[self.start : self.end]
+
+    def hole(self, length: int | None = None) -> Hole:
+        """What the model is shown of it; with another length than the true one, if that is given."""
+        length = self.end - self.start if length is None else length
+        gap = np.full(length, self.damaged)
+        ids = np.concatenate([self.whole[: self.start], gap, self.whole[self.end :]])
+        seen = around(len(ids), self.start, self.start + length, CONTEXT)
+        return Hole(ids[seen], self.start - seen.start, self.start - seen.start + length)
 
 
 class Calibration(NamedTuple):
@@ -55,7 +71,7 @@ def make_gaps(model: ResidualModel, samples: Samples, lengths: range, n: int, se
     rng = np.random.default_rng(seed)
     damaged = int(model.tokenizer.encode(DAMAGED)[0])
     texts = {length: np.flatnonzero(samples.lengths >= length + AROUND) for length in lengths}
-    out = []
+    out: list[Made] = []
     for i in range(n):
         length = lengths[i % len(lengths)]
         if not len(texts[length]):
@@ -63,21 +79,18 @@ def make_gaps(model: ResidualModel, samples: Samples, lengths: range, n: int, se
         sample = rng.choice(texts[length])
         whole = samples.true_ids[sample, : samples.lengths[sample]]
         start = int(rng.integers(0, len(whole) - length + 1))
-        ids = whole.copy()
-        ids[start : start + length] = damaged
-        seen = around(len(ids), start, start + length, CONTEXT)
-        hole = Hole(ids[seen], start - seen.start, start - seen.start + length)
-        out.append(Made(hole, whole[start : start + length]))
+        out.append(Made(whole, start, start + length, damaged))
     return out
 
 
 def calibrate(model: ResidualModel, samples: Samples, n: int = GAPS) -> Calibration | None:
-    """The temperature that makes the true characters of gaps in these texts most likely; None where no text has room."""
+    """The temperature that makes the true characters of gaps in texts most likely; None where no text has room."""
     made = make_gaps(model, samples, GAP_LENGTHS, n)
     if not made:
         return None
-    logits = logits_of(model, [Asked(m.hole.ids, np.arange(m.hole.start, m.hole.end)) for m in made])
-    return fit_temperature(logits, np.concatenate([m.true for m in made]))
+    holes = [gap.hole() for gap in made]
+    logits = logits_of(model, [Asked(hole.ids, np.arange(hole.start, hole.end)) for hole in holes])
+    return fit_temperature(logits, np.concatenate([gap.true for gap in made]))
 
 
 def fit_temperature(logits: Float[np.ndarray, "n vocab"], true: Int[np.ndarray, " n"]) -> Calibration:

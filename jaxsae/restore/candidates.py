@@ -74,7 +74,7 @@ def _pieces(
         return []
     if len(ids) <= most:
         return [(ids, 0, range(len(text.gaps)))]
-    out = []
+    out: list[tuple[np.ndarray, int, Sequence[int]]] = []
     for number, gap in enumerate(text.gaps):
         length = gap.end - gap.start
         require(length <= most, f"a gap must have at most {most} characters (max_position), got {length}")

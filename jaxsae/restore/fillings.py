@@ -1,5 +1,6 @@
 """What may have stood in a whole gap: fillings with scores and probabilities, also where its length is unknown."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -70,8 +71,20 @@ def fill(
     require(beam >= 1, f"beam must be at least 1, got {beam}")
     require(top >= 1, f"top must be at least 1, got {top}")
     require(0 <= gap < len(text.gaps), f"gap must be in 0..{len(text.gaps) - 1}, got {gap}")
-    lengths = text.gaps[gap].lengths
-    holes = [hole_of(model, text.resized(gap, length), gap) for length in lengths]
+    holes = [hole_of(model, text.resized(gap, length), gap) for length in text.gaps[gap].lengths]
+    return fill_holes(model, holes, beam=beam, top=top, change=change, temperature=temperature)
+
+
+def fill_holes(
+    model: ResidualModel,
+    holes: Sequence[Hole],
+    *,
+    beam: int,
+    top: int,
+    change: Change | None = None,
+    temperature: float = 1.0,
+) -> list[Filling]:
+    """As `fill`, for one gap with each of the lengths that it may have."""
     log_p = np.zeros(1)
     if len(holes) > 1:
         log_p = length_log_p(model, holes, change=change, temperature=temperature)
@@ -83,9 +96,14 @@ def fill(
         for every, of_length in zip(found, log_p.tolist(), strict=True)
         for filled in every
     ]
+    return as_fillings(model, scored, top)
+
+
+def as_fillings(model: ResidualModel, scored: Sequence[tuple[float, Sequence[int]]], top: int) -> list[Filling]:
+    """The best `top` of (score, tokens) pairs, which are all that were found."""
     total = max(1.0, float(np.exp([score for score, _ in scored]).sum()))
-    scored = sorted(scored, key=lambda one: -one[0])[:top]
+    best = sorted(scored, key=lambda one: -one[0])[:top]
     return [
         Filling("".join(model.tokenizer.pieces(ids)), score, float(np.exp(score)) / total, len(ids))
-        for score, ids in scored
+        for score, ids in best
     ]

@@ -50,12 +50,31 @@ def best_tokens(
     k = min(k, model.tokenizer.vocab_size)
     found: list[Best | None] = [None] * len(asked)
     for rows, counts, logits in _batches(model, asked, change):
-        log_p, ids = (np.asarray(part) for part in _best(logits, k, temperature))
+        log_p, ids = (np.asarray(part) for part in _top(logits, jnp.float32(temperature), k))
         at = 0
         for row, count in zip(rows, counts, strict=True):
             found[row] = Best(ids[at : at + count], log_p[at : at + count])
             at += count
     return [best for best in found if best is not None]
+
+
+def log_p_of(
+    model: ResidualModel,
+    asked: Sequence[Asked],
+    tokens: Sequence[Int[np.ndarray, " p"]],
+    *,
+    change: Change | None = None,
+    temperature: float = 1.0,
+) -> list[Float[np.ndarray, " p"]]:
+    """The log-probabilities of given tokens, one at each position that is asked for, for each text."""
+    found: list[np.ndarray] = [np.zeros(0)] * len(asked)
+    for rows, counts, logits in _batches(model, asked, change):
+        wanted = np.zeros(len(logits), np.int32)
+        wanted[: sum(counts)] = np.concatenate([tokens[row] for row in rows])
+        log_p = np.asarray(_log_p(logits, jnp.asarray(wanted), jnp.float32(temperature)))[: sum(counts)]
+        for row, part in zip(rows, np.split(log_p, np.cumsum(counts)[:-1]), strict=True):
+            found[row] = part
+    return found
 
 
 def logits_of(model: ResidualModel, asked: Sequence[Asked]) -> Float[np.ndarray, "positions vocab"]:
@@ -126,11 +145,14 @@ def _where_real(real: Bool[Array, "batch position"], changed: Array, x: Array) -
     return jnp.where(real[:, :, None], changed, x)
 
 
-def _best(logits: Float[Array, "n vocab"], k: int, temperature: float) -> tuple[Float[Array, "n k"], Int[Array, "n k"]]:
-    return _top(logits, jnp.float32(temperature), k)
-
-
 _top = jax.jit(lambda logits, t, k: jax.lax.top_k(jax.nn.log_softmax(logits / t), k), static_argnums=2)
+
+
+@jax.jit
+def _log_p(
+    logits: Float[Array, "n vocab"], tokens: Int[Array, " n"], temperature: Float[Array, ""]
+) -> Float[Array, " n"]:
+    return jnp.take_along_axis(jax.nn.log_softmax(logits / temperature), tokens[:, None], axis=1)[:, 0]
 
 
 def encoded(model: ResidualModel, text: DamagedText) -> Int[np.ndarray, " n"]:

@@ -39,6 +39,13 @@ class Filled(NamedTuple):
     """Sum of the log-probabilities of its tokens, each at the time when it was filled in."""
 
 
+def with_gap(hole: Hole, gap: Int[np.ndarray, " length"]) -> Int[np.ndarray, " n"]:
+    """The text with some tokens in its gap; where they are open, it stays damaged."""
+    ids = hole.ids.copy()
+    ids[hole.start : hole.end] = np.where(gap == OPEN, ids[hole.start : hole.end], gap)
+    return ids
+
+
 def search(
     model: ResidualModel,
     holes: Sequence[Hole],
@@ -60,9 +67,7 @@ def search(
             n = hole.end - hole.start
             for state in its if step < n else ():
                 gap = np.array(state)
-                ids = hole.ids.copy()
-                ids[hole.start : hole.end] = np.where(gap == OPEN, ids[hole.start : hole.end], gap)
-                asked.append(Asked(ids, hole.start + np.flatnonzero(gap == OPEN)))
+                asked.append(Asked(with_gap(hole, gap), hole.start + np.flatnonzero(gap == OPEN)))
                 of.append((number, state))
         best = best_tokens(model, asked, max(beam, top), change=change, temperature=temperature)
         grown: dict[int, list[tuple[float, State, int, int]]] = {}

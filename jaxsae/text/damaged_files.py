@@ -51,11 +51,11 @@ def read_damaged_file(path: str | Path, text_column: str = "atf") -> list[Named]
 def _atf_texts(content: str) -> list[Named]:
     headers = list(_HEADER.finditer(content))
     starts = [found.start() for found in headers]
+    names = [found[1] for found in headers]
     if not starts or content[: starts[0]].strip():  # before the first header there is a text without one
-        headers, starts = [None, *headers], [0, *starts]  # type: ignore[list-item]
-    out = []
-    for header, start, end in zip(headers, starts, [*starts[1:], len(content)], strict=True):
+        starts, names = [0, *starts], ["", *names]
+    out: list[Named] = []
+    for name, start, end in zip(names, starts, [*starts[1:], len(content)], strict=True):
         text = read_damaged(content[start:end], atf=True)
-        name = header[1] if header else "text"
         out += [Named(name or f"text {len(out) + 1}", text)] if text.cleaned else []
     return out

@@ -9,7 +9,8 @@ from conftest import assert_one_line_error, tiny_splits
 
 from jaxsae.errors import InputError
 from jaxsae.files import atomic_path
-from jaxsae.text import arrow, fragments, loading, preparation, samples
+from jaxsae.text import arrow, fragments, loading, samples
+from jaxsae.text.cleaning import clean
 
 
 def hf_dataset(columns):

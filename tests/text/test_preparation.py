@@ -7,23 +7,6 @@ from jaxsae.text import preparation
 from jaxsae.text.tokenizer import UNICODE
 
 
-@pytest.mark.parametrize(
-    ("atf", "plain"),
-    [
-        ("a [x] b", "a b"),
-        ("[a [b] c]", "c]"),  # first opener to first closer; what is unmatched stays
-        ("a (b\nc) d {ki}e", "a d e"),
-        ("GU₃-šu₂ 12 sìlaₓ", "GU-šu sìlaₓ"),
-        ("2. a…b×c\t d ", ". a b c d"),
-        ("x²", "x²"),  # only ASCII digits and subscript digits go
-        ("[(a] b) c", "b) c"),  # brackets go kind by kind
-        ("…", ""),
-    ],
-)
-def test_cleaning(atf, plain):
-    assert preparation.clean(atf) == plain
-
-
 def test_ids_are_code_points():
     assert UNICODE.encode("aš-⸣").tolist() == [97, 353, 45, 11811]
     assert UNICODE.decode(UNICODE.encode("šar-ru ₓ")) == "šar-ru ₓ"
