@@ -15,6 +15,7 @@ COMMANDS = {
     "train": "train sparse autoencoders on a model's residual stream",
     "evaluate": "evaluate SAE files on held-out text",
     "inspect": "what an SAE's features mean: tables, pictures, a page",
+    "parallels": "passages of a corpus that share latents with a text",
     "verify": "compare every layer's activations with PyTorch hooks",
     "extract": "write the rows of one or more layers to disk",
     "prepare": "raw fragments -> a dataset: clean, damage, split",

@@ -1,0 +1,1 @@
+"""Why the model restores what it restores, and where else a corpus has the same."""
