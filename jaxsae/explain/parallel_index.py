@@ -27,6 +27,11 @@ from jaxsae.files import atomic_path, read_json
 from jaxsae.sae.autoencoder import SAE
 
 FORMAT, VERSION = "jaxsae-parallels", 1
+_POSTINGS = {"starts": np.int32, "passages": np.int32, "weights": np.float32}
+COLUMNS: dict[str, type] = {"passages": np.int32}
+"""Name of an array -> its type."""
+COLUMNS |= {f"{name}_{part}": kind for name in ("latents", "letters") for part, kind in _POSTINGS.items()}
+COLUMNS |= {"letters_alphabet": np.int32, "letters_grams": np.uint64, "letters_idf": np.float32}
 
 
 @dataclass(frozen=True)
@@ -104,18 +109,18 @@ def write_index(path: str | Path, index: Index) -> None:
     path = Path(path)
     free = not path.exists() or (path.is_dir() and not any(path.iterdir()))
     require(free, f"the index must not exist, got {path}; give another folder or remove it")
-    head = {"format": FORMAT, "version": VERSION, **index.about, "texts": len(index.texts)}
-    head |= {"passages": len(index.passages), "d_sae": index.latents.features, "grams": index.letters.features}
-    head |= {"entries": [len(index.latents.passages), len(index.letters.passages)]}
+    head = {"format": FORMAT, "version": VERSION, **index.about, "sizes": {"texts": len(index.texts)}}
+    head["sizes"] |= {name: len(array) for name, array in arrays(index).items()}
     with atomic_path(path) as folder:
         folder.mkdir()
-        for name, array in _arrays(index).items():
+        for name, array in arrays(index).items():
             np.save(folder / f"{name}.npy", array)
         for name, content in (("texts", index.texts), ("captions", index.captions), ("index", head)):
             (folder / f"{name}.json").write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
 
 
-def _arrays(index: Index) -> dict[str, np.ndarray]:
+def arrays(index: Index) -> dict[str, np.ndarray]:
+    """File name -> array."""
     out = {"passages": index.passages}
     for name, postings in (("latents", index.latents), ("letters", index.letters)):
         out |= {f"{name}_{part}": getattr(postings, part) for part in ("starts", "passages", "weights")}
@@ -134,79 +139,58 @@ def open_index(path: str | Path, model: str | None = None, sae: SAE | None = Non
       InputError: no index, not whole, of another version, or of another model, SAE or layer.
     """
     folder = Path(path)
+    again = "give another folder, or remove this one to have it built again"
     try:
         about = read_json(folder / "index.json")
         known = about["format"] == FORMAT and about["version"]
-        texts, captions = (read_json(folder / f"{name}.json") for name in ("texts", "captions"))
-        of = {name: about[name] for name in ("model_sha256", "sae_sha256", "layer")}
-        passages, features, grams, entries = (about[name] for name in ("passages", "d_sae", "grams", "entries"))
-        counts = [len(texts), len(captions), *map(int, (passages, features, grams)), *map(int, entries)]
+        of = {name: about[name] for name in ("model_sha256", "sae_sha256", "layer", "scale")}
+        sizes = {name: int(about["sizes"][name]) for name in ("texts", *COLUMNS)}
+        texts, captions = (list(map(str, read_json(folder / f"{name}.json"))) for name in ("texts", "captions"))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
-            f"{folder}: index.json must describe an index of passages, got {type(error).__name__}: {error}"
+            f"{folder}: index.json must describe an index of passages, got {type(error).__name__}: {error}; {again}"
         ) from None
-    again = "give another folder, or remove this one to have it built again"
     require(
         known == VERSION, f"{folder}: must be of version {VERSION} of {FORMAT}, got {known or about['format']}; {again}"
     )
-    given = {"model_sha256": model, "sae_sha256": None if sae is None else identity(sae), "layer": layer}
-    for name, value in given.items():
-        what = name.removesuffix("_sha256").upper() if name == "sae_sha256" else name.removesuffix("_sha256")
+    given = (("model", model, "model_sha256"), ("SAE", None if sae is None else identity(sae), "sae_sha256"))
+    for what, value, name in (*given, ("layer", layer, "layer")):
+        got = str(of[name])[:12]
         same = value is None or value == of[name]
-        require(
-            same,
-            f"{folder}: the index must be of the {what} given, {str(value)[:12]}, got {str(of[name])[:12]}; {again}",
-        )
-    sizes_agree = counts[:2] == [about.get("texts"), features] and len(entries) == 2
-    index = _index(folder, about, texts, captions) if sizes_agree else None
-    require(index is not None and _is_whole(index, counts), f"{folder}: the sizes of an index must agree; {again}")
-    assert index is not None
-    return index
-
-
-def _index(folder: Path, about: Mapping[str, Any], texts: Sequence[str], captions: Sequence[str]) -> Index:
-    def array(name: str) -> np.ndarray:
-        path = folder / f"{name}.npy"
-        try:
-            return np.load(path, mmap_mode="r", allow_pickle=False)
-        except Exception as error:  # NumPy parses the header as Python does, with all the kinds of errors that has
-            message = " ".join(str(error).split())[:200]
-            raise InputError(f"{path}: must be a whole .npy file, got {message}; build the index again") from None
-
-    def postings(name: str) -> Postings:
-        starts, numbers, weights = (array(f"{name}_{part}") for part in ("starts", "passages", "weights"))
-        return Postings(starts, numbers, weights, int(about["passages"]))
-
-    grams = Letters(*(array(f"letters_{part}") for part in ("alphabet", "grams", "idf")))
-    rest = list(texts), list(captions), array("passages"), postings("latents"), postings("letters"), grams
-    return Index(dict(about), *rest)
-
-
-def _is_whole(index: Index, counts: Sequence[int]) -> bool:
-    """Whether shapes, types and numbers agree: what does not would lead out of the arrays' memory."""
-    texts, _, passages, features, grams, *entries = counts
-    ok = index.passages.shape == (passages, 3) and index.passages.dtype == np.int32
-    ok = ok and index.grams.grams.shape == index.grams.weights.shape == (grams,)
-    for postings, rows, count in zip((index.latents, index.letters), (features, grams), entries, strict=True):
-        ok = (
-            ok
-            and postings.starts.shape == (rows + 1,)
-            and postings.passages.shape == postings.weights.shape == (count,)
-        )
-        ok = (
-            ok and postings.starts.dtype == postings.passages.dtype == np.int32 and postings.weights.dtype == np.float32
-        )
-        ok = (
-            ok
-            and postings.starts[0] == 0
-            and postings.starts[-1] == count
-            and bool((np.diff(postings.starts) >= 0).all())
-        )
-        ok = ok and count > 0 and postings.passages.min() >= 0 and postings.passages.max() < passages
-    if not ok:
-        return False
-    text, start, end = index.passages.T
-    lengths = np.array([len(one) for one in index.texts])
-    return bool((text >= 0).all() and (text < texts).all() and (np.diff(text) >= 0).all()) and bool(
-        (start >= 0).all() and (start < end).all() and (end <= lengths[text]).all()
+        require(same, f"{folder}: the index must be of the {what} given, {str(value)[:12]}, got {got}; {again}")
+    found = {name: _array(folder / f"{name}.npy") for name in COLUMNS}
+    for name, array in found.items():
+        fits = array.dtype == COLUMNS[name] and array.shape == (sizes[name], 3)[: 2 if name == "passages" else 1]
+        require(fits, f"{folder}: the sizes of an index must agree, {name}.npy has others; {again}")
+    agree = (len(texts), len(captions)) == (sizes["texts"], sizes["latents_starts"] - 1)
+    agree = agree and sizes["letters_grams"] == sizes["letters_idf"] == sizes["letters_starts"] - 1
+    require(agree and _in_range(found, texts), f"{folder}: the numbers of an index must agree, and do not; {again}")
+    latents, letters = (
+        Postings(*(found[f"{name}_{part}"] for part in ("starts", "passages", "weights")), sizes["passages"])
+        for name in ("latents", "letters")
     )
+    grams = Letters(*(found[f"letters_{part}"] for part in ("alphabet", "grams", "idf")))
+    return Index(about, texts, captions, found["passages"], latents, letters, grams)
+
+
+def _array(path: Path) -> np.ndarray:
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except Exception as error:  # NumPy parses the header as Python does, with all the kinds of errors that has
+        message = " ".join(str(error).split())[:200]
+        raise InputError(f"{path}: must be a whole .npy file, got {message}; build the index again") from None
+
+
+def _in_range(found: Mapping[str, np.ndarray], texts: Sequence[str]) -> bool:
+    """Whether all numbers lead to what is there: others would lead out of the arrays' memory."""
+    count = len(found["passages"])
+    for name in ("latents", "letters"):
+        starts, passages, weights = (found[f"{name}_{part}"] for part in ("starts", "passages", "weights"))
+        ok = len(starts) > 0 and starts[0] == 0 and starts[-1] == len(passages) == len(weights)
+        if not (ok and (np.diff(starts) >= 0).all() and ((passages >= 0) & (passages < count)).all()):
+            return False
+    text, start, end = found["passages"].T
+    if not ((text >= 0) & (text < len(texts))).all() or count == 0:
+        return False
+    within = (start >= 0) & (start < end) & (end <= np.array([len(one) for one in texts])[text])
+    return bool(within.all() and (np.diff(text) >= 0).all())

@@ -126,8 +126,12 @@ def _sums(values: Float[np.ndarray, "n d_sae"], of: Sequence[Passage]) -> scipy.
     return scipy.sparse.csr_matrix(np.stack(dense) if dense else np.zeros((0, values.shape[1]), np.float32))
 
 
+def sparse_rows(sums: Float[np.ndarray, "passages d_sae"], scale: float) -> scipy.sparse.csr_matrix:
+    """The vector of each passage, from the sums of its latents; `scale`: their median in the corpus."""
+    return _vectors(scipy.sparse.csr_matrix(sums), scale)
+
+
 def _vectors(sums: scipy.sparse.csr_matrix, scale: float) -> scipy.sparse.csr_matrix:
-    """Rows of length 1."""
     out = sums.copy()
     out.data = np.log1p(4 * out.data / scale)
     squares = np.asarray(out.multiply(out).sum(axis=1)).reshape(-1)
@@ -161,7 +165,6 @@ def find(
     require(bool(text.strip()), "text must have a word, got only spaces")
     require(position is None or 0 <= position < len(text), f"position must be in 0..{len(text) - 1}, got {position}")
     require(top >= 1, f"top must be at least 1, got {top}")
-    require(by in BY, f"by must be one of {', '.join(BY)}, got {by!r}")
     asked = passages(text) if position is None else [passage_around(text, position)]
     rows = _vectors(_sums(latents_of(model, sae, text, index.about["layer"]), asked), index.about["scale"])
     letters = index.grams.vectors([text[one.start : one.end] for one in asked])
