@@ -32,8 +32,7 @@ def main(args: argparse.Namespace) -> None:
     runtime.select_device(args.device)
     from convert import check_model, layer_of, load_sae, read_checkpoint
     from jaxsae.explain.parallel_index import open_index, write_index
-    from jaxsae.explain.parallels import find
-    from jaxsae.features.inspection import check_text
+    from jaxsae.explain.parallels import check_query, find
     from jaxsae.files import write_json
     from jaxsae.text.preparation import clean
 
@@ -44,7 +43,7 @@ def main(args: argparse.Namespace) -> None:
     check_model(args.sae, file, checkpoint.identity, checkpoint.sha256, args.other_model)
     text = None if args.text is None else clean(args.text)
     if text is not None:
-        check_text(text, checkpoint.config)
+        check_query(text, checkpoint.config, args.position, args.top)
     folder = Path(args.index)
     model = checkpoint.model(n_layers=layer + 1)
     if not (folder / "index.json").exists():

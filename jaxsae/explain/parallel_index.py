@@ -166,8 +166,8 @@ def open_index(path: str | Path, model: str | None = None, sae: SAE | None = Non
     agree = agree and sizes["letters_grams"] == sizes["letters_idf"] == sizes["letters_starts"] - 1
     require(agree and _in_range(found, texts), f"{folder}: the numbers of an index must agree, and do not; {again}")
     latents, letters = (
-        Postings(*(found[f"{name}_{part}"] for part in ("starts", "passages", "weights")), sizes["passages"])
-        for name in ("latents", "letters")
+        Postings(found[f"{of}_starts"], found[f"{of}_passages"], found[f"{of}_weights"], sizes["passages"])
+        for of in ("latents", "letters")
     )
     grams = Letters(*(found[f"letters_{part}"] for part in ("alphabet", "grams", "idf")))
     return Index(about, texts, captions, found["passages"], latents, letters, grams)

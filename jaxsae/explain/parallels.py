@@ -22,7 +22,7 @@ from jaxsae.features.concepts import Concept
 from jaxsae.features.inspection import check_text, inspect_all
 from jaxsae.features.judged_text import MOST_CHARACTERS
 from jaxsae.features.statistics import LayerSAE, encode_stream
-from jaxsae.models.protocol import ResidualModel
+from jaxsae.models.protocol import ModelShape, ResidualModel
 from jaxsae.sae.autoencoder import SAE
 from jaxsae.text.batching import run_lengths
 from jaxsae.text.preparation import NO_LABEL, PADDING_ID
@@ -161,10 +161,7 @@ def find(
     Raises:
       InputError: the model cannot read the text, it has no words, or not that position.
     """
-    check_text(text, model)
-    require(bool(text.strip()), "text must have a word, got only spaces")
-    require(position is None or 0 <= position < len(text), f"position must be in 0..{len(text) - 1}, got {position}")
-    require(top >= 1, f"top must be at least 1, got {top}")
+    check_query(text, model, position, top)
     asked = passages(text) if position is None else [passage_around(text, position)]
     rows = _vectors(_sums(latents_of(model, sae, text, index.about["layer"]), asked), index.about["scale"])
     letters = index.grams.vectors([text[one.start : one.end] for one in asked])
@@ -178,6 +175,14 @@ def find(
         _parallel(index, asked[query], rows[query], number, float(scores[query, number]), of_latents)
         for query, number in best(scores, index.passages[:, 0], top)
     ]
+
+
+def check_query(text: str, shape: ModelShape, position: int | None = None, top: int = 20) -> None:
+    """Raise `InputError` where `find` cannot look for a text with a model of this shape."""
+    check_text(text, shape)
+    require(bool(text.strip()), "text must have a word, got only spaces")
+    require(position is None or 0 <= position < len(text), f"position must be in 0..{len(text) - 1}, got {position}")
+    require(top >= 1, f"top must be at least 1, got {top}")
 
 
 def best(scores: Float[np.ndarray, "queries passages"], text: np.ndarray, top: int) -> list[tuple[int, int]]:
