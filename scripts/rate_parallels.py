@@ -204,7 +204,8 @@ def speed(index: Index, count: int, model: ResidualModel, sae: SAE, asked: Sampl
         texts = [asked.text_of(i) for i in range(60)]
         for text in texts:
             find(index, model, sae, text)  # compiles for each length, and reads the files once
-        whole, place = [], []
+        whole: list[float] = []
+        place: list[float] = []
         for text in texts:
             for seconds, position in ((whole, None), (place, len(text) // 2)):
                 began = time.monotonic()
