@@ -17,6 +17,7 @@ COMMANDS = {
     "inspect": "what an SAE's features mean: tables, pictures, a page",
     "restore": "fill the gaps of damaged text",
     "explain": "why a place is restored as it is: words, latents, and how much they explain",
+    "parallels": "passages of a corpus that share latents with a text",
     "serve": "the page of inspect, alive: restores and explains what is typed there",
     "verify": "compare every layer's activations with PyTorch hooks",
     "extract": "write the rows of one or more layers to disk",

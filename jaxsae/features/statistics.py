@@ -106,6 +106,8 @@ class LatentStatistics:
 
     def add(self, latents: Float[np.ndarray, "n d_sae"], characters: BatchCharacters) -> None:
         """Add the rows of a batch to the counts."""
+        if not len(latents):  # of texts without characters
+            return
         self.rows += len(latents)
         flat = np.flatnonzero(latents)
         row, column = np.divmod(flat, self.d_sae)
