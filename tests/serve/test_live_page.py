@@ -67,7 +67,7 @@ def site(html):
 
 @pytest.fixture
 def page(browser, site):
-    """The page opened; when the test ends, its console had no error but refused questions, and it asked the server alone."""
+    """The page opened; when the test ends, its console had no error but refusals, and it asked its server alone."""
     site.live.calls.clear()
     browser.get_log("browser"), browser.get_log("performance")
     browser.get("about:blank")
@@ -261,10 +261,11 @@ def test_a_latent_is_dragged_and_the_candidates_change(page, site):
     assert moved == [old != new for old, new in zip(before, texts(page, ".place"), strict=True)]
     assert any(moved)
     assert one(page, "#changes").is_displayed()
-    assert one(page, "#changes .outcome").text.count("%") == 2
+    assert one(page, "#outcome").text.count("%") == 2
     # a second, then each is undone: by itself, and all
     drag(page, 3, 0.0)
     wait(page, lambda: len(site.asked("restore")[-1][2]) == 2 and len(texts(page, "#changes li")) == 2)
+    still(page)
     one(page, "#changes li button").click()
     wait(page, lambda: len(texts(page, "#changes li")) == 1)
     page.refresh()  # what is set stands in the address

@@ -192,17 +192,18 @@ function drawLine() {
 // ---- what is changed
 
 function drawChanges() {
+  const before = placeAt(now.base, now.position)?.candidates, after = placeAt(now.changed, now.position)?.candidates;
+  const outcome = before && after ? `${listed(before.slice(0, 1), "character")} → ${listed(after.slice(0, 1), "character")}` : "";
+  const rows = [...settings].map(([key, value]) => [key, usual.has(key) ? ` ${short(usual.get(key))} → ${short(value)} ` : ` = ${short(value)} `]);
   $("changes").hidden = !settings.size || !now.base;
-  const chips = [...settings].map(([key, value]) => {
+  $("outcome").textContent = outcome;
+  if ($("changed").dataset.rows === JSON.stringify(rows)) return;  // a button that is being pressed stays
+  $("changed").dataset.rows = JSON.stringify(rows);
+  $("changed").replaceChildren(...rows.map(([key, what]) => {
     const [layer, feature] = key.split(":"), remove = make("button", { type: "button", "aria-label": `undo layer ${layer}, feature ${feature}` }, "×");
     remove.addEventListener("click", () => { settings.delete(key); settled(); });
-    return make("li", {}, make("a", { href: `#/feature/${layer}/${feature}` }, `layer ${layer}, ${feature}`), usual.has(key) ? ` ${short(usual.get(key))} → ${short(value)} ` : ` = ${short(value)} `, remove);
-  });
-  const reset = make("button", { type: "button", id: "reset" }, "Reset");
-  reset.addEventListener("click", () => { settings.clear(); settled(); });
-  const before = placeAt(now.base, now.position)?.candidates, after = placeAt(now.changed, now.position)?.candidates;
-  $("changes").replaceChildren(make("strong", {}, "Changed"), make("ul", { class: "chips" }, ...chips), reset,
-    before && after ? make("span", { class: "outcome" }, `${listed(before.slice(0, 1), "character")} → ${listed(after.slice(0, 1), "character")}`) : null);
+    return make("li", {}, make("a", { href: `#/feature/${layer}/${feature}` }, `layer ${layer}, ${feature}`), what, remove);
+  }));
 }
 
 function settled() {
@@ -381,6 +382,7 @@ $("typed").addEventListener("input", () => {
     show();
   }, DELAY);
 });
+$("reset").addEventListener("click", () => { settings.clear(); settled(); });
 $("example").addEventListener("click", () => {
   const next = examples[(examples.indexOf(now.text) + 1) % examples.length];
   settings.clear();
