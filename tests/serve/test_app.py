@@ -1,5 +1,6 @@
 """The server over real connections: who may ask and what, what is bounded, and that nothing brings it down."""
 
+import asyncio
 import contextlib
 import http.client
 import json
@@ -18,7 +19,7 @@ from fake_live import FakeLive
 
 from jaxsae.errors import InputError
 from jaxsae.serve import run
-from jaxsae.serve.asked import Limits
+from jaxsae.serve.asked import Limits, RefusedError, read_body
 from jaxsae.serve.worker import QueueFullError, SupersededError, Worker
 
 PAGE = "<!doctype html><title>page</title><script>1</script>"
@@ -253,6 +254,7 @@ ONE = {"layer": 2, "feature": 7, "value": 1.5}
         ({"text": "a", "settings": [ONE | {"value": 1e300}]}, "finite"),
         ({"text": "a", "settings": [ONE | {"value": 10**400}]}, "finite"),
         ({"text": "a", "settings": [ONE | {"value": "1"}]}, "value must be a number"),
+        ({"text": "a", "settings": [ONE | {"value": True}]}, "value must be a number"),
     ],
     ids=lambda value: str(value)[:40],
 )
@@ -296,6 +298,22 @@ def test_ten_megabytes_are_refused(server):
     for body in ([b"a" * 10**6] * 40,):  # more than is even thrown away: the answer may be lost, the server is not
         with contextlib.suppress(ConnectionError):
             assert server.ask(body=body)[0] == 413
+
+
+@pytest.mark.parametrize(("pieces", "read"), [(1, 1), (100, 100), (10**6, 168)])
+def test_a_body_that_is_too_long_is_read_to_its_end_and_forgotten(pieces, read):
+    """A client that is still sending would not see the answer; one that never ends is not listened to for ever."""
+    came = 0
+
+    async def chunks():
+        nonlocal came
+        for _ in range(pieces):
+            came += 1
+            yield b"a" * 10**5
+
+    with pytest.raises(RefusedError, match="at most 65,536 bytes"):
+        asyncio.run(read_body(chunks(), Limits()))
+    assert came == read
 
 
 def test_a_body_that_does_not_come_is_waited_for_in_vain(server):

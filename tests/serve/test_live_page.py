@@ -290,7 +290,7 @@ def test_a_latent_leads_to_its_page_and_back(page, site):
     link.click()
     wait(page, lambda: one(page, "#feature").is_displayed())
     assert one(page, "#feature-title").text.startswith(f"Layer {LAYERS[0]}, feature {number}:")
-    for back in (lambda: one(page, "#back").click(), page.back, lambda: one(page, "nav a").click()):
+    for back in (lambda: one(page, "#back a").click(), page.back, lambda: one(page, "nav a").click()):
         back()
         wait(page, lambda: one(page, "#why").is_displayed())
         again = [
@@ -309,7 +309,7 @@ def test_what_cannot_be_read_is_said(page, site):
     type_text(page, "a-na @ #")
     wait(page, lambda: one(page, "#said").text == "text must be of characters that the model knows, got @")
     assert "wrong" in one(page, "#said").get_attribute("class")
-    assert texts(page, ".place") == []
+    assert not one(page, "#line").is_displayed()
     type_text(page, "a-na be-lí-ia")
     wait(page, lambda: "Nothing is damaged here" in one(page, "#line").text)
     assert one(page, "#said").text == ""

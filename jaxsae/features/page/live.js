@@ -99,6 +99,7 @@ async function answerText() {
     $("line").ariaBusy = "true";
     const answer = await ask("restore", { text, fill: true }, "said", "reading …");
     if (text === now.text) $("line").ariaBusy = "false";
+    if (!answer && text === now.text) $("line").hidden = true;
     if (!answer || text !== now.text) return;
     now.base = answer;
   }
@@ -167,8 +168,12 @@ function placeButton(position, rows, name, before, title) {
 
 function drawLine() {
   const answer = shown(), focused = document.activeElement?.closest?.("#line [data-position]")?.dataset.position;
+  const coming = !answer && now.text.trim() !== "";  // what was there stays meanwhile, as a picture
+  $("line").hidden = false;
+  $("line").inert = coming;
+  if (coming) return;
   $("line").replaceChildren();
-  if (!answer) { $("line").append(make("span", { class: "soft" }, now.text?.trim() ? "…" : "Type or paste a text above.")); return; }
+  if (!answer) { $("line").append(make("span", { class: "soft" }, "Type or paste a text above.")); return; }
   const line = make("p", { class: "text line", lang: data.language_tag });
   let last = 0;
   const letters = [...answer.text];
@@ -390,6 +395,6 @@ $("example").addEventListener("click", () => {
 });
 addEventListener("hashchange", () => {
   $("back").hidden = !now.why || $("feature").hidden;
-  if (now.why) $("back").setAttribute("href", address());
+  if (now.why) $("back").firstChild.setAttribute("href", address());
 });
 views.restore = showRestore;
