@@ -375,6 +375,7 @@ def test_a_later_request_of_the_same_page_makes_the_older_void(server):
         newest = pool.submit(server.ask, body=b'{"text": "newest #"}', Jaxsae_Page="one")
         statuses = [one.result()[0] for one in older]
         assert statuses == [409, 409]
+        time.sleep(0.2)
         server.live.gate.set()
         assert [one.result()[0] for one in (running, parallels, newest)] == [200, 200, 200]
     texts = [call[1] for call in server.live.calls]
@@ -433,6 +434,12 @@ def test_the_worker_bounds_voids_and_stops():
     last = worker.submit(lambda: 5)
     gate.set()
     assert (first.result(5), newer.result(5), last.result(5)) == (True, 4, 5)
+    done = []
+    first = worker.submit(lambda: gate.wait(0.3) and None)
+    given_up = worker.submit(lambda: done.append("given up"))
+    assert given_up.cancel()
+    worker.submit(lambda: done.append("waited for")).result(5)
+    assert done == ["waited for"]
     gate.clear()
     running = worker.submit(lambda: gate.wait(0.5))
     time.sleep(0.1)
@@ -477,6 +484,9 @@ def test_a_signal_ends_it_without_a_word_more(number, status, word, busy):
     else:
         held.request("GET", f"/?token={token}")  # and the connection is kept open
         assert held.getresponse().read() == b"page"
+    with socket.create_connection(("127.0.0.1", int(port)), timeout=10) as garbage:
+        garbage.sendall(b"\0\0\0\r\n\r\n")
+        assert garbage.recv(1000).startswith(b"HTTP/1.1 400 ")
     begun = time.monotonic()
     command.send_signal(number)
     out, err = command.communicate(timeout=20)
