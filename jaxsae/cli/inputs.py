@@ -6,7 +6,7 @@ import argparse
 import functools
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from jaxsae.cli import arguments, terminal
 from jaxsae.config import DEMO, DEMO_TEXT, DataConfig
@@ -19,6 +19,13 @@ if TYPE_CHECKING:
 
 DEFAULT_USER_PATHS = {"checkpoint": "models/torso_restoration/best_model.pt", "dataset": "data/restoration_dataset"}
 """Where the original scripts' guide has the user's model and text, seen from the folder in which it is run."""
+
+
+class ModelAndText(NamedTuple):
+    """Paths of a model and of a dataset of its own."""
+
+    checkpoint: str
+    dataset: str | None
 
 
 def data_config(args: argparse.Namespace, **defaults: Any) -> DataConfig:
@@ -41,6 +48,18 @@ def data_config(args: argparse.Namespace, **defaults: Any) -> DataConfig:
     elif missing == ["checkpoint"] and not is_demo(args.dataset, "dataset") and not is_rows(args.dataset):
         say("note     no --checkpoint given: the model is the embedded demo's, not yours")
     return arguments.config_from(args, DataConfig, **defaults)
+
+
+def model_and_own_text(args: argparse.Namespace) -> ModelAndText:
+    """The model that the flags say, and text of the kind that it was trained on; as `data_config`, which is printed.
+
+    A model that is given alone has none: the demo's text is not its own.
+    """
+    if hasattr(args, "checkpoint") and not hasattr(args, "dataset") and not is_demo(args.checkpoint, "best_model.pt"):
+        return ModelAndText(args.checkpoint, None)
+    data = data_config(args)
+    require(not is_rows(data.dataset), f"--dataset must be text here, got stored rows in {data.dataset}")
+    return ModelAndText(data.checkpoint, data.dataset)
 
 
 def is_demo(path: str | Path, what: Literal["best_model.pt", "dataset"]) -> bool:

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jaxsae import runtime
-from jaxsae.cli import arguments, inputs, terminal
-from jaxsae.cli.inspect import alike, check_files, concepts_of, find_files
+from jaxsae.cli import arguments, inputs, saes
 from jaxsae.config import DataConfig
 from jaxsae.errors import one_line, require
 
@@ -29,37 +28,29 @@ def main(args: argparse.Namespace) -> None:
     data = inputs.data_config(args, max_samples=100)
     runtime.lean_memory()
     runtime.select_device(args.device)
-    from convert import layer_of, load_sae, read_checkpoint
-    from jaxsae.features.inspection import inspect_all
+    from convert import read_checkpoint
     from jaxsae.features.report import page, scripts
-    from jaxsae.features.statistics import LayerSAE
     from jaxsae.serve import run
-    from jaxsae.text.samples import kept_positions
 
     listener = run.listen(args.port)  # first: a port that is taken is to be known before the pass over the text
-    given = find_files(args)
-    files = {path: load_sae(path) for path in given}
-    saes = [LayerSAE(layer_of(path, file, given[path]), file.sae) for path, file in files.items()]
-    layers = [layer for layer, _ in saes]
+    files, read = saes.read(args)
+    layers = [layer for layer, _ in read.values()]
     differ = len(set(layers)) == len(layers)
     require(differ, f"--sae must name one SAE of each layer, got layers {', '.join(map(str, layers))}")
     checkpoint = read_checkpoint(data.checkpoint)
-    check_files(files, layers, checkpoint, other_model=args.other_model)
-    beside = [alike(path, file, checkpoint, args.other_model) for path, file in files.items()]
+    saes.check_files(files, read, checkpoint, other_model=args.other_model)
+    beside = [saes.alike(path, file, checkpoint, args.other_model) for path, file in files.items()]
     samples = inputs.text(data)
-    model = checkpoint.model(n_layers=None)
+    model = checkpoint.model()
     del checkpoint
-    n = int(kept_positions(samples, data.padding).sum())
-    with terminal.Progress("read    ", n, "characters", quiet=False).shown() as progress:
-        inspections = inspect_all(
-            model,
-            samples,
-            saes,
-            concepts=concepts_of(args, data, samples),
-            padding=data.padding,
-            other_seeds=[[other.sae for other in one.values()] for one in beside],
-            on_rows=progress.advance,
-        )
+    inspections = saes.read_text(
+        model,
+        samples,
+        data,
+        read,
+        concepts=saes.concepts_of(None, data, samples),
+        other_seeds=[[other.sae for other in one.values()] for one in beside],
+    )
     what = f"{'/'.join(Path(data.dataset).parts[-2:])}, {data.split} split, padding {data.padding}"
     print(f"text     {what}: {len(samples):,} samples, {inspections[0].statistics.rows:,} characters")
     html = page(inspections, list(files), what, live=True)
@@ -91,7 +82,7 @@ def live_of(inspections: Sequence[Inspection], names: Sequence[str], index: str 
 
 def add_flags(parser: arguments.Parser) -> None:
     """The command's flags."""
-    parser.add_argument("--sae", nargs="+", metavar="FILE", help="SAE files; left out: those of --layer in --output")
+    saes.add_files(parser)
     parser.add_argument("--port", type=int, default=0, metavar="N", help="where to listen; 0 is any free one")
     parser.add_config(
         DataConfig,
@@ -99,11 +90,6 @@ def add_flags(parser: arguments.Parser) -> None:
         names={"checkpoint": ("--checkpoint", "--model"), "max_samples": ("--num-samples", "--max-samples")},
         max_samples=100,
     )
-    parser.add_argument("--layer", metavar="L[,L...]", help="as the file says; needed where it does not (files: 8)")
-    parser.add_argument(
-        "--output", default="checkpoints/sae_results", metavar="DIR", help="where training left the SAE files"
-    )
     parser.add_argument("--parallels", metavar="DIR", help="an index of passages, to show those that are alike")
-    parser.set_defaults(concepts=None)  # the built-in ones
     arguments.add_other_model(parser)
     arguments.add_device(parser)

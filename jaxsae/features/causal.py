@@ -67,10 +67,7 @@ def causal_effects(
     if not settings:
         return []
     latents = np.array([latent for latent, _ in settings])
-    changes: dict[str, splice.Change] = {
-        str(i): lambda x, latent=latent, value=value: splice.with_latent(at.sae, x, latent, float(value))  # type: ignore[misc]
-        for i, (latent, value) in enumerate(settings)
-    }
+    changes = {str(i): splice.steer(at.sae, [setting]) for i, setting in enumerate(settings)}
     found, values = splice.restorations(
         model, samples, at.layer, changes, lambda x: encode_stream(at.sae, x)[:, latents]
     )

@@ -18,7 +18,7 @@ from jaxsae.features.causal import CausalEffect
 from jaxsae.features.concept_scores import CLEAR_SCORE, ConceptScores, LeftOut, MarkedText
 from jaxsae.features.concepts import Concept, concept_masks, spelling_concepts, true_text
 from jaxsae.features.discoveries import FOUND, candidates
-from jaxsae.features.feature_summary import FeatureSummary
+from jaxsae.features.feature_summary import Context, FeatureSummary
 from jaxsae.features.judged_text import JudgedText
 from jaxsae.features.lookups import CharacterLatents, MatchedLatent, PatternDetector, PatternDetectors
 from jaxsae.features.stability import Stability, same_firing, stability_of
@@ -152,6 +152,11 @@ class Inspection:
             nearest=self.nearest,
             strongest=strongest,
         )
+
+    def strongest_context(self, latent: int) -> Context | None:
+        """The place at which a latent fires most; None: it fires nowhere on this text."""
+        found = feature_summary.contexts(self.samples, self.statistics, latent, strongest=1)
+        return found[0] if found else None
 
     def pattern_detectors(self, count: int = 10) -> PatternDetectors:
         """The latents that detect `pattern`, or one of its characters, best.

@@ -3,7 +3,7 @@
 Measured at damaged positions alone: at the others the model only has to copy what it sees. Padding is left as it is.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxsae.errors import require
+from jaxsae.models.products import matmul
 from jaxsae.models.protocol import ResidualModel
 from jaxsae.sae.architectures import encode
 from jaxsae.sae.autoencoder import SAE, decode
@@ -140,16 +141,32 @@ def reconstruct(sae: SAE, x: Float[Array, "batch position d_in"]) -> Float[Array
 
 
 @jax.jit
-def with_latent(
-    sae: SAE, x: Float[Array, "batch position d_in"], latent: int | Int[Array, ""], value: float | Array
+def with_latents(
+    sae: SAE,
+    x: Float[Array, "batch position d_in"],
+    latents: Int[Array | np.ndarray, " m"],
+    values: Float[Array | np.ndarray, " m"],
 ) -> Float[Array, "batch position d_in"]:
-    """A residual stream with one latent set to `value` everywhere; all else is kept, the SAE's error too.
+    """A residual stream with latents set to values everywhere; all else is kept, the SAE's error too.
 
-    x + (value - latents[latent]) * W_dec[latent]; a value of 0 removes the latent.
+    x + (values - latents of x) @ W_dec[latents]; a value of 0 removes a latent.
     """
     rows = x.reshape(-1, x.shape[-1])
-    now = encode(sae, rows)[:, latent]
-    return (rows + (value - now)[:, None] * sae.W_dec[latent][None, :]).reshape(x.shape)
+    now = encode(sae, rows)[:, latents]
+    return (rows + matmul(values[None] - now, sae.W_dec[latents])).reshape(x.shape)
+
+
+def steer(sae: SAE, settings: Sequence[tuple[int, float]]) -> Change:
+    """The change that sets each (latent, value) everywhere; a value of 0 removes the latent.
+
+    Raises:
+      InputError: there is no such latent, or one is set twice.
+    """
+    latents, values = np.array([n for n, _ in settings], int), np.array([value for _, value in settings], np.float32)
+    for latent in latents.tolist():
+        require(0 <= latent < sae.d_sae, f"feature must be in 0..{sae.d_sae - 1}, got {latent}")
+    require(len(set(latents.tolist())) == len(latents), f"a feature must be set once, got {latents.tolist()}")
+    return lambda x: with_latents(sae, x, latents, values)
 
 
 def recovered(clean: Effect, changed: Effect, ablated: Effect) -> float:

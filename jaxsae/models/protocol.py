@@ -79,6 +79,9 @@ class ModelWithNeurons(Protocol):
     def neurons(self, ids: Ids, mask: Mask | None = None, *, layer: int) -> Float[Array, "batch position d_ff"]:
         """The hidden values of block `layer`'s feed-forward network, after its activation function."""
 
+    def neuron_directions(self, layer: int) -> Float[np.ndarray, "d_ff d_model"]:
+        """What a value of 1 of each neuron of block `layer` adds to the residual stream after it."""
+
 
 @runtime_checkable
 class StoredModel(Protocol):

@@ -242,6 +242,11 @@ class RestorationModel(nnx.Module):
         x = self.resid_post(ids, mask, layer=layer - 1) if layer else run_embed(self.embed, ids)
         return run_neurons(self.layers[layer], x, *self._positions(x, mask))
 
+    def neuron_directions(self, layer: int) -> Float[np.ndarray, "d_ff d_model"]:
+        """The rows of block `layer`'s down projection."""
+        self.check_layer(layer)
+        return np.asarray(self.layers[layer].ff.down.kernel[...])
+
     def resid_post(self, ids: Ids, mask: Mask | None = None, *, layer: int) -> Float[Array, "batch position d_model"]:
         """The residual stream after block `layer` (0-based), running only blocks 0..layer.
 

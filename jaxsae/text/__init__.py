@@ -1,1 +1,1 @@
-"""Text -> token ids. Read in this order: fragments, preparation, tokenizer, arrow, loading, samples, batching."""
+"""Text -> token ids. Read in this order: cleaning, fragments, preparation, tokenizer, arrow, loading, samples, batching."""

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from jaxsae.errors import InputError, listed, note, require
 from jaxsae.files import parse_json, read_text
-from jaxsae.text import preparation
+from jaxsae.text.cleaning import clean
 
 ORDER_COLUMNS = (("line_num", "line_number", "line"), ("word_idx", "word_index", "word"))
 """Where a table has a row for each line or word: the columns that give a row's place in its fragment, first the line,
@@ -20,7 +20,22 @@ IDS = ("_id", "fragment_id", "id")
 
 
 def read_fragments(path: str | Path, text_column: str = "atf") -> list[str]:
-    """The cleaned texts of a file of fragments, in file order; fragments without text are left out.
+    """The cleaned texts of `read_raw_fragments`; those that are empty then are left out.
+
+    Raises:
+      InputError: not such a file, no text in it, or rows of one fragment that cannot be put in order.
+    """
+    raw = read_raw_fragments(path, text_column)
+    texts = [text for text in map(clean, raw) if text]
+    require(
+        bool(texts),
+        f"{path}: must have at least one fragment with text, got none of {len(raw)} in column {text_column}",
+    )
+    return texts
+
+
+def read_raw_fragments(path: str | Path, text_column: str = "atf") -> list[str]:
+    """The texts of a file of fragments as they are written, in file order; empty where a fragment has none.
 
     Rows with the same id, as in a table with a row for each word, are one fragment: in the order of the columns of
     `PLACES`, or of the file. In JSON, `_id` alone joins no rows: in the original format every object is a fragment.
@@ -30,7 +45,7 @@ def read_fragments(path: str | Path, text_column: str = "atf") -> list[str]:
       text_column: the column, or key, of the texts.
 
     Raises:
-      InputError: not such a file, no text in it, or rows of one fragment that cannot be put in order.
+      InputError: not such a file, or rows of one fragment that cannot be put in order.
     """
     path = Path(path)
     with path.open("rb") as file:
@@ -41,13 +56,7 @@ def read_fragments(path: str | Path, text_column: str = "atf") -> list[str]:
     wrong = next((i for i, one in enumerate(raw) if not isinstance(one, str | None)), None)
     require(wrong is None, f"{path}: {text_column} must be a string or null, got another type in fragment {wrong}")
     id_joins = "_id" not in rows or is_parquet
-    fragments = _as_fragments(path, rows, text_column, id_joins)
-    texts = [text for text in (preparation.clean(fragment) for fragment in fragments if fragment) if text]
-    require(
-        bool(texts),
-        f"{path}: must have at least one fragment with text, got none of {len(raw)} in column {text_column}",
-    )
-    return texts
+    return [fragment or "" for fragment in _as_fragments(path, rows, text_column, id_joins)]
 
 
 def _as_fragments(path: Path, rows: Mapping[str, list[Any]], text_column: str, id_joins: bool) -> list[str | None]:

@@ -1,4 +1,4 @@
-"""Cleaned text -> token ids with damage, and the split into train, validation and test; `clean` is here as well.
+"""Cleaned text -> token ids with damage, and the split into train, validation and test.
 
 Everything here reproduces the original preprocessing exactly, draw for draw: a text that the model was trained on must
 not turn up as held-out.
@@ -6,7 +6,6 @@ not turn up as held-out.
 
 import math
 import random
-import re
 from collections.abc import Iterable
 
 import numpy as np
@@ -21,22 +20,6 @@ NO_LABEL = -100
 """The label of a position that is not damaged."""
 SPAN, SINGLE = ord("#"), ord("-")
 """What damaged characters become. `-` also joins signs in the text: only the labels say what is damaged."""
-
-_CLEANING = (  # in this order; a bracket reaches from the first opener to the first closer, over line ends too
-    (re.compile(r"\[[^\]]*\]"), " "),
-    (re.compile(r"\([^\)]*\)"), " "),
-    (re.compile(r"\{[^\}]*\}"), " "),
-    (re.compile(r"[0-9₀-₉]"), ""),
-    (re.compile(r"[…×]"), " "),
-    (re.compile(r"\s+"), " "),
-)
-
-
-def clean(atf: str) -> str:
-    """ATF transliteration -> plain text: no editorial brackets, no digits, single spaces."""
-    for pattern, replacement in _CLEANING:
-        atf = pattern.sub(replacement, atf)
-    return atf.strip()
 
 
 def mask_text(n: int, rng: random.Random) -> dict[int, int]:

@@ -11,7 +11,7 @@ from scipy.optimize import linear_sum_assignment
 
 from convert import load_restoration_model, load_sae, save_sae
 from jaxsae import encode, extract, load_samples
-from jaxsae.cli.inspect import other_seeds
+from jaxsae.cli.saes import other_seeds
 from jaxsae.config import SAEConfig
 from jaxsae.sae.architectures import init
 from jaxsae.text import arrow, fragments, loading

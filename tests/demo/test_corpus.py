@@ -11,7 +11,8 @@ import pytest
 from jaxsae.demo import akkadian, words
 from jaxsae.demo.corpus import GENRES, LABELS, MAX_LENGTH, generate, lay_out
 from jaxsae.demo.tablet import Tablet
-from jaxsae.text.preparation import clean, split_indices
+from jaxsae.text.cleaning import clean
+from jaxsae.text.preparation import split_indices
 
 DIGEST = """
 import hashlib

@@ -115,17 +115,17 @@ def test_a_latent_set_to_what_it_is_changes_nothing_and_its_removal_takes_its_ro
     rows = np.asarray(x).reshape(-1, TINY.d_model)
     latents = np.asarray(encode(sae, jnp.asarray(rows)))
     latent = int((latents > 0).mean(0).argmax())
-    removed = np.asarray(splice.with_latent(sae, x, latent, 0.0)).reshape(rows.shape)
+    removed = np.asarray(splice.with_latents(sae, x, np.array([latent]), np.array([0.0], x.dtype))).reshape(rows.shape)
     np.testing.assert_allclose(
         removed, rows - latents[:, latent : latent + 1] * np.asarray(sae.W_dec[latent]), atol=1e-5
     )
-    clamped = np.asarray(splice.with_latent(sae, x, latent, 7.0)).reshape(rows.shape)
+    clamped = np.asarray(splice.with_latents(sae, x, np.array([latent]), np.array([7.0], x.dtype))).reshape(rows.shape)
     step = (7 - latents[:, latent : latent + 1]) * np.asarray(sae.W_dec[latent])
     np.testing.assert_allclose(clamped, rows + step, atol=1e-5)
     # where it has that value already, all stays: the SAE's error too
     at = latents[:, latent] > 0
     one = jnp.asarray(rows[at][:1])[None]
-    kept = splice.with_latent(sae, one, latent, float(latents[at][0, latent]))
+    kept = splice.with_latents(sae, one, np.array([latent]), np.asarray(latents[at][0, [latent]]))
     np.testing.assert_allclose(np.asarray(kept), np.asarray(one), atol=1e-5)
 
 

@@ -102,7 +102,7 @@ def test_fragments_become_the_same_samples_as_a_prepared_folder(tmp_path):
             ]
         )
     )
-    splits = loading.prepare_splits([preparation.clean(a) for a in atfs], 42)
+    splits = loading.prepare_splits([clean(a) for a in atfs], 42)
     folder = tmp_path / "folder"
     folder.mkdir()
     arrow.save_splits(folder, splits)
@@ -236,7 +236,7 @@ def test_json_lines_and_parquet_give_the_same_samples(script, tmp_path):
     (tmp_path / "atf.jsonl").write_text("\n".join(json.dumps(row) for row in renamed))
     assert_same(
         loading.load_samples(tmp_path / "atf.jsonl", "train"),
-        loading.prepare_splits([preparation.clean(one) for one in texts if one], 42)["train"],
+        loading.prepare_splits([clean(one) for one in texts if one], 42)["train"],
     )
 
 

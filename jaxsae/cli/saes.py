@@ -1,0 +1,161 @@
+"""Which SAE files a command reads, and what goes with them: other seeds, concepts, settings of latents."""
+
+from __future__ import annotations
+
+import argparse
+import glob
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jaxsae.cli import arguments, inputs, terminal
+from jaxsae.config import DEMO_TEXT, DataConfig
+from jaxsae.errors import require
+
+if TYPE_CHECKING:  # heavy: loaded by the functions that use them
+    from collections.abc import Mapping, Sequence
+
+    from convert.restoration import Checkpoint
+    from convert.sae_files import SAEFile
+    from jaxsae.features.concepts import Concept
+    from jaxsae.features.inspection import Inspection
+    from jaxsae.features.statistics import LayerSAE
+    from jaxsae.models.protocol import ResidualModel
+    from jaxsae.text.samples import Samples
+
+
+def add_files(parser: arguments.Parser) -> None:
+    """Add the flags that say which files are read: `--sae`, `--layer`, `--output`."""
+    parser.add_argument("--sae", nargs="+", metavar="FILE", help="SAE files; left out: those of --layer in --output")
+    parser.add_argument("--layer", metavar="L[,L...]", help="as the file says; needed where it does not (files: 8)")
+    parser.add_argument(
+        "--output", default="checkpoints/sae_results", metavar="DIR", help="where training left the SAE files"
+    )
+
+
+def add_settings(parser: arguments.Parser, ablate: str, clamp: str) -> None:
+    """Add `--ablate N` and `--clamp N=VALUE`, with what each is for."""
+    parser.add_argument("--ablate", type=int, nargs="+", default=[], metavar="N", help=ablate)
+    parser.add_argument("--clamp", type=clamped, nargs="+", default=[], metavar="N=VALUE", help=clamp)
+
+
+def settings_of(args: argparse.Namespace) -> list[tuple[int, float]]:
+    """(latent, value) of every `--ablate` and `--clamp`."""
+    return [(latent, 0.0) for latent in args.ablate] + args.clamp
+
+
+def read(args: argparse.Namespace) -> tuple[dict[str, SAEFile], dict[str, LayerSAE]]:
+    """The files, and their SAEs with the layers that they are of."""
+    from convert import layer_of, load_sae
+    from jaxsae.features.statistics import LayerSAE
+
+    given = find_files(args)
+    files = {path: load_sae(path) for path in given}
+    return files, {path: LayerSAE(layer_of(path, file, given[path]), file.sae) for path, file in files.items()}
+
+
+def find_files(args: argparse.Namespace) -> dict[str, int | None]:
+    """SAE file -> the layer that was given for it."""
+    found = [arguments.layer_number(part) for part in args.layer.split(",")] if args.layer else []
+    given = [layer for layer in found if layer is not None and layer >= 0]
+    require(len(given) == len(found), f"--layer must be numbers separated by commas, got {args.layer}")
+    if args.sae:
+        require(
+            len(given) in (0, 1, len(args.sae)), f"--layer must name one layer for each --sae, got {len(given)} layers"
+        )
+        require(len(set(args.sae)) == len(args.sae), "--sae must name different files, got one twice")
+        layers: list[int | None] = [*given] if len(given) == len(args.sae) else [*given, *[None] * len(args.sae)]
+        return dict(zip(args.sae, layers, strict=False))
+    return {str(Path(args.output) / f"sae_layer{layer}_optimized.pt"): layer for layer in given or [8]}
+
+
+def check_files(
+    files: dict[str, SAEFile], saes: dict[str, LayerSAE], checkpoint: Checkpoint, *, other_model: bool
+) -> None:
+    """See before the model is run that SAEs fit it.
+
+    Raises:
+      InputError: one does not; the file is named.
+    """
+    from convert import check_model
+
+    shape = checkpoint.config
+    for path, file in files.items():
+        shape.check_layer(saes[path].layer)
+        width, d_in = shape.d_model, file.config.d_in
+        require(d_in == width, f"{path}: d_in must be {width} (the model's d_model), got {d_in}")
+        check_model(path, file, checkpoint.identity, checkpoint.sha256, other_model)
+
+
+def other_seeds(path: str) -> list[Path]:
+    """The files beside an SAE file that differ from it in the seed alone, as training names them."""
+    stem, mark, seed = Path(path).stem.rpartition("_seed")
+    if not mark or not seed.isdigit():
+        return []
+    named = Path(path).parent.glob(f"{glob.escape(stem)}_seed*{Path(path).suffix}")
+    beside = {other: other.stem.rpartition("_seed")[2] for other in named if other != Path(path)}
+    return sorted((other for other, seed in beside.items() if seed.isdigit()), key=lambda other: int(beside[other]))
+
+
+def alike(path: str, file: SAEFile, checkpoint: Checkpoint, other_model: bool) -> dict[Path, SAEFile]:
+    """The SAEs of other seeds beside a file: of the same model, and trained with the same settings."""
+    from convert import check_model, load_sae
+
+    found = {other: load_sae(other) for other in other_seeds(path)}
+    for other, its in found.items():
+        check_model(other, its, checkpoint.identity, checkpoint.sha256, other_model)
+    return {other: its for other, its in found.items() if its.config == file.config}
+
+
+def check_latents(latents: Sequence[int], path: str, at: LayerSAE) -> None:
+    """Raise `InputError` unless the SAE of a file has such latents."""
+    last = at.sae.d_sae - 1
+    for latent in latents:
+        require(
+            0 <= latent <= last,
+            f"feature must be in 0..{last}, got {latent}; {path}, of layer {at.layer}, has {last + 1} features",
+        )
+
+
+def concepts_of(file: str | None, data: DataConfig, samples: Samples) -> Sequence[Concept]:
+    """The concepts that latents are compared with: those of a file, and what is known of the demo's characters.
+
+    Args:
+      file: of the user's own concepts; empty or None: the built-in ones.
+    """
+    from jaxsae.demo import dataset
+    from jaxsae.features import concepts
+
+    chosen = concepts.load_concepts(file or concepts.BUILT_IN)
+    if not file:
+        chosen += concepts.sign_concepts(samples)
+    if inputs.is_demo(data.dataset, "dataset"):
+        properties = dataset.load_truth(DEMO_TEXT, data.split).properties()
+        n = int(samples.real.sum())
+        chosen += concepts.concepts_from_truth(properties, dataset.properties_about(properties), n)
+    return chosen
+
+
+def read_text(
+    model: ResidualModel, samples: Samples, data: DataConfig, saes: Mapping[str, LayerSAE], **how: Any
+) -> list[Inspection]:
+    """`inspect_all` with its progress shown; `how` are its other arguments."""
+    from jaxsae.features.inspection import inspect_all
+    from jaxsae.text.samples import kept_positions
+
+    n = int(kept_positions(samples, data.padding).sum())
+    with terminal.Progress("read    ", n, "characters", quiet=False).shown() as progress:
+        every = list(saes.values())
+        return inspect_all(model, samples, every, padding=data.padding, on_rows=progress.advance, **how)
+
+
+def clamped(text: str) -> tuple[int, float]:
+    """`N=VALUE`."""
+    latent, _, value = text.partition("=")
+    try:
+        number, setting = int(latent), float(value)
+    except ValueError:
+        setting = math.nan
+    if not math.isfinite(setting):
+        raise argparse.ArgumentTypeError(f"must be N=VALUE, a feature's number and a finite value, got {text}")
+    return number, setting

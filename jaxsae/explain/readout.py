@@ -1,0 +1,172 @@
+"""What two candidates of a damaged place are worth to the model, in variants of the text or of its residual stream."""
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from jaxsae.errors import require
+from jaxsae.features.splice import Change
+from jaxsae.models.protocol import ModelWithNeurons, ResidualModel
+from jaxsae.text.preparation import PADDING_ID
+
+AT_ONCE = 4096
+"""Characters of a batch, about."""
+SPACING = 32
+"""Texts are padded to multiples of so many characters, so that there are few lengths to compile for."""
+
+Stream = Float[np.ndarray, "n d_model"]
+
+
+class Contrast(NamedTuple):
+    """What stands at a place in each of several variants."""
+
+    difference: Float[np.ndarray, " variants"]
+    """Logit of the candidate minus that of the token it is compared with."""
+    guess: Int[np.ndarray, " variants"]
+    """The most probable token."""
+
+
+@jax.jit
+def _contrast(
+    logits: Float[Array, "n vocab"], pair: Int[Array | np.ndarray, " two"]
+) -> tuple[Float[Array, " n"], Int[Array, " n"]]:
+    return logits[:, pair[0]] - logits[:, pair[1]], logits.argmax(axis=-1)
+
+
+class Readout:
+    """A damaged place of a text: two candidates, the difference of their logits, and what that would be otherwise.
+
+    Args:
+      ids: token ids of the text as the model sees it, [n].
+      candidate: the token that is explained; None: the most probable one.
+      against: what it is compared with; None: the most probable other one.
+      change: (layer, what is done to the residual stream after that block) in every variant.
+
+    Raises:
+      InputError: the text is empty or too long, or there is no such position or token.
+    """
+
+    def __init__(
+        self,
+        model: ResidualModel,
+        ids: Int[np.ndarray, " n"],
+        position: int,
+        candidate: int | None = None,
+        against: int | None = None,
+        change: tuple[int, Change] | None = None,
+    ) -> None:
+        n = len(ids)
+        require(0 < n <= model.max_position, f"a text must have 1..{model.max_position} characters, got {n}")
+        require(0 <= position < n, f"position must be in 0..{n - 1}, got {position}")
+        self.model, self.ids, self.position, self.change = model, np.asarray(ids, np.int32), position, change
+        self.room = min(-(-n // SPACING) * SPACING, model.max_position)
+        self.size = max(1, AT_ONCE // self.room)
+        """Variants of a batch."""
+        self._mask = np.zeros((1, self.room), np.int8)
+        self._mask[0, :n] = 1
+        logits = np.asarray(self._logits_of_texts(self._padded(self.ids, PADDING_ID)[None])[0], np.float64)
+        self.log_probabilities: Float[np.ndarray, " vocab"] = logits - np.logaddexp.reduce(logits)
+        """Of every token at the place."""
+        order = np.argsort(-logits, kind="stable")
+        self.candidate = int(order[0]) if candidate is None else candidate
+        self.against = int(order[order != self.candidate][0]) if against is None else against
+        for token in (self.candidate, self.against):
+            require(0 <= token < len(logits), f"a candidate must be in 0..{len(logits) - 1}, got {token}")
+        require(self.candidate != self.against, "a candidate must be compared with another, got the same one twice")
+        self.difference = float(logits[self.candidate] - logits[self.against])
+        """The logit difference that is explained."""
+
+    def probability(self, token: int) -> float:
+        """Of a token at the place."""
+        return float(np.exp(self.log_probabilities[token]))
+
+    def of_texts(self, variants: Iterable[Int[np.ndarray, " n"]]) -> Contrast:
+        """What stands at the place in other texts of the same length."""
+        return self._batched((self._padded(ids, PADDING_ID) for ids in variants), self._logits_of_texts)
+
+    def of_streams(
+        self, layer: int, groups: Mapping[str, Iterable[Stream]]
+    ) -> dict[str, Float[np.ndarray, " variants"]]:
+        """The logit difference if the residual stream after block `layer` were another; no change is made to it.
+
+        Args:
+          groups: named variants of the stream; all run in the same batches.
+        """
+        names: list[str] = []
+
+        def every() -> Iterator[np.ndarray]:
+            for name, variants in groups.items():
+                for x in variants:
+                    names.append(name)
+                    yield self._padded(x, 0)
+
+        found = self._batched(every(), lambda x: self._logits_of_streams(x, layer)).difference
+        return {name: found[np.array(names) == name] for name in groups}
+
+    def stream(self, layer: int) -> Stream:
+        """The residual stream of the text after block `layer`.
+
+        Raises:
+          InputError: it is changed after another layer.
+        """
+        if self.change is not None:
+            at = self.change[0]
+            require(at == layer, f"what is changed after layer {at} must be explained there, got layer {layer}")
+        x = self.model.resid_post(self._padded(self.ids, PADDING_ID)[None], self._mask, layer=layer)
+        return np.asarray(x if self.change is None else self.change[1](x))[0, : len(self.ids)]
+
+    def neurons(self, model: ModelWithNeurons, layer: int) -> Float[np.ndarray, "n d_ff"]:
+        """The feed-forward neurons of block `layer` on the text."""
+        ids = self._padded(self.ids, PADDING_ID)[None]
+        return np.asarray(model.neurons(ids, self._mask, layer=layer))[0, : len(self.ids)]
+
+    def gradients(self, layer: int, variants: Iterable[Stream]) -> Iterator[Stream]:
+        """Derivative of the logit difference by the residual stream after block `layer`, at each of several streams."""
+
+        def difference(x: Array) -> Array:
+            return _contrast(self._logits_of_streams(x, layer), self._pair)[0].sum()
+
+        # a quarter: what the gradient needs of the forward pass is kept
+        for count, batch in filled_batches((self._padded(x, 0) for x in variants), max(1, self.size // 4)):
+            yield from np.asarray(jax.grad(difference)(jnp.asarray(batch)))[:count, : len(self.ids)]
+
+    @property
+    def _pair(self) -> np.ndarray:
+        return np.array([self.candidate, self.against])
+
+    def _padded(self, rows: np.ndarray, value: float) -> np.ndarray:
+        return np.pad(rows, [(0, self.room - len(rows)), *[(0, 0)] * (rows.ndim - 1)], constant_values=value)
+
+    def _batched(self, variants: Iterable[np.ndarray], logits: Callable[[np.ndarray], Array]) -> Contrast:
+        found: list[tuple[np.ndarray, np.ndarray]] = []
+        for count, batch in filled_batches(variants, self.size):
+            difference, guess = _contrast(logits(batch), self._pair)
+            found.append((np.asarray(difference)[:count], np.asarray(guess)[:count]))
+        differences, guesses = zip(*found, strict=True) if found else ((np.zeros(0),), (np.zeros(0, int),))
+        return Contrast(np.concatenate(differences), np.concatenate(guesses))
+
+    def _logits_of_texts(self, ids: np.ndarray) -> Float[Array, "batch vocab"]:
+        mask = np.repeat(self._mask, len(ids), axis=0)
+        if self.change is None:
+            return self._at_place(self.model.resid_post(ids, mask, layer=self.model.n_layers - 1))
+        layer, change = self.change
+        return self._logits_of_streams(change(self.model.resid_post(ids, mask, layer=layer)), layer)
+
+    def _logits_of_streams(self, x: Array | np.ndarray, layer: int) -> Float[Array, "batch vocab"]:
+        mask = np.repeat(self._mask, len(x), axis=0)
+        return self._at_place(self.model.resume(jnp.asarray(x), mask, layer=layer))
+
+    def _at_place(self, last: Float[Array, "batch position d_model"]) -> Float[Array, "batch vocab"]:
+        return self.model.unembed(last[:, self.position : self.position + 1])[:, 0]
+
+
+def filled_batches(items: Iterable[np.ndarray], size: int) -> Iterator[tuple[int, np.ndarray]]:
+    """(count, that many items and the first one again up to `size`): one shape, so that there is little to compile."""
+    rest = iter(items)
+    while batch := list(itertools.islice(rest, size)):
+        yield len(batch), np.stack([*batch, *batch[:1] * (size - len(batch))])

@@ -1,0 +1,50 @@
+"""Which visible words a restoration rests on: each is taken out, and the model restores the place without it."""
+
+import re
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Int
+
+from jaxsae.explain.readout import Readout
+from jaxsae.text.preparation import SPAN
+from jaxsae.text.tokenizer import UNICODE
+
+
+class WordEffect(NamedTuple):
+    """What a word does to the logit difference of two candidates."""
+
+    word: str
+    """As the model sees it, `#` where it is damaged."""
+    start: int
+    """Its first character in the text, and `end`, the one after its last."""
+    end: int
+    effect: float
+    """The logit difference with the word less the one without it: above 0, the word speaks for the candidate."""
+    guess: int
+    """The most probable token without the word."""
+
+
+def words_of(ids: Int[np.ndarray, " n"]) -> list[tuple[int, int]]:
+    """(start, end) of each word of which something is visible; words are parted by spaces."""
+    text = UNICODE.decode(ids)
+    return [word.span() for word in re.finditer(r"\S+", text) if word[0].strip(chr(SPAN))]
+
+
+def word_effects(readout: Readout) -> list[WordEffect]:
+    """Every visible word damaged in turn, exactly, the strongest effect first.
+
+    Of the word that the place stands in, what is visible around the place is taken out.
+    """
+    spans = words_of(readout.ids)
+    without = np.repeat(readout.ids[None], len(spans), axis=0)
+    for row, (start, end) in zip(without, spans, strict=True):
+        row[start:end] = SPAN
+    found = readout.of_texts(without)
+    effects = [
+        WordEffect(
+            UNICODE.decode(readout.ids[start:end]), start, end, readout.difference - float(difference), int(guess)
+        )
+        for (start, end), difference, guess in zip(spans, found.difference, found.guess, strict=True)
+    ]
+    return sorted(effects, key=lambda one: -abs(one.effect))

@@ -1,0 +1,1 @@
+"""Damaged texts -> what may have stood there. Read in this order: places, candidates, search, lengths, calibration."""
