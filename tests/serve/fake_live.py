@@ -108,7 +108,7 @@ class FakeLive:
             "layer": layer, "sae": f"sae_layer{layer}_optimized.pt", "d_sae": d_sae, "error_share": 0.12 + 0.05 * n,
             "error_effect": 0.4 - 0.1 * n, "latents": latents,
             "faithfulness": {"counts": counts, "latents": kept, "random": [0.2 * k for k in kept],
-                             "neurons": [0.6 * k for k in kept], "needed": 8},
+                             "neurons": [0.6 * k for k in kept], "needed": {"latents": 8, "random": None, "neurons": None}},
         }  # fmt: skip
 
     def parallels(self, text, position):

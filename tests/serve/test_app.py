@@ -272,7 +272,7 @@ def test_what_cannot_be_asked_is_one_line(server, body, reason):
         ({"text": "#"}, "position must be given"),
         ({"text": "#", "position": 1.0}, "whole number"),
         ({"text": "#", "position": 0, "candidate": ""}, "one character"),
-        ({"text": "#", "position": 0, "against": "a" * 9}, "one character"),
+        ({"text": "#", "position": 0, "against": "a" * 33}, "one character"),
         ({"text": "#", "position": 4}, "position must be damaged"),
     ],
     ids=lambda value: str(value)[:40],

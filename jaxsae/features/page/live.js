@@ -273,7 +273,7 @@ function drawCandidates() {
 }
 
 const plain = (caption) => caption.replace(/ \(\d+% of .*$/, "");  // without its figures
-const signed = d3.format("+.2f");
+const signed = d3.format("+.2f"), ratio = (v) => (v === null ? "–" : share(v));
 const shaded = (effect, most) => ({ class: effect < 0 ? "against" : "for", style: `--level: ${Math.min(1, Math.abs(effect) / (most || 1))}` });
 
 function drawWords() {
@@ -326,28 +326,29 @@ function drawLatents() {
   const { layers, cleaned } = now.why.answer, l = layers[now.layer];
   if (!l) { $("latents").replaceChildren(make("p", { class: "soft" }, "No autoencoder of any layer.")); return; }
   const most = d3.max(l.latents, (one) => Math.abs(one.effect)), rows = now.all ? l.latents : l.latents.slice(0, MANY);
+  const known = data.layers.find((one) => one.layer === l.layer), caption = (one) => one.caption ?? known?.features[one.feature]?.caption ?? "";
   const letters = [...cleaned], around = (at) => [make("span", { class: "soft" }, letters.slice(Math.max(0, at - 6), at).join("")), make("strong", {}, visible(letters[at] ?? "")), make("span", { class: "soft" }, letters.slice(at + 1, at + 7).join(""))];
   const body = make("ul", { class: "latents" }, ...rows.map((one) => make("li", {},
-    make("div", { class: "what", title: one.caption }, make("a", { href: `#/feature/${l.layer}/${one.feature}` }, String(one.feature)), ` ${plain(one.caption)} `,
+    make("div", { class: "what", title: caption(one) }, make("a", { href: `#/feature/${l.layer}/${one.feature}` }, String(one.feature)), ` ${plain(caption(one))} `,
       make("span", { class: "where" }, `at ${one.position}  `, make("span", { class: "letters" }, ...around(one.position))),
-      one.context ? make("div", { class: "context" }, contextText(one.context, Math.max(0, one.context[3] - 18), one.context[3] + 9)) : null),
+      ...(known?.features[one.feature]?.contexts.slice(0, 1).map((c) => make("div", { class: "context", title: "where it fires most strongly" }, contextText(c, Math.max(0, c[3] - 24), c[3] + 16))) ?? [])),
     slider(l.layer, one), make("div", { class: "much" }, effectBar(one.effect, most), make("span", { class: "figure" }, signed(one.effect))))));
   const more = make("button", { type: "button", hidden: now.all || l.latents.length <= MANY }, `Show all ${l.latents.length}`);
   more.addEventListener("click", () => { now.all = true; drawLatents(); });
   $("latents").replaceChildren(layers.length > 1 ? depthTable(layers) : "", make("p", { class: "soft" },
-    `Layer ${l.layer}, ${l.sae}: ${share(l.error_share)} of the stream is left out by the autoencoder, with an effect of ${signed(l.error_effect)}. Drag a value to see what would be restored.`), make("div", { class: "head", "aria-hidden": "true" }, ...["latent, and where it fires", "value", "effect"].map((title) => make("span", {}, title))), body, more, faithfulness(l));
+    `Layer ${l.layer}, ${l.sae}. What its autoencoder leaves out carries ${signed(l.error_effect)} of the difference (${ratio(l.error_share)}). Drag a value to see what would be restored.`), make("div", { class: "head", "aria-hidden": "true" }, ...["latent, and where it fires", "value", "effect"].map((title) => make("span", {}, title))), body, more, faithfulness(l));
 }
 
 function depthTable(layers) {
-  const head = ["layer", "left out", "its effect", "latents for 80 %", "strongest latent"];
+  const head = ["layer", "left out carries", "share", "latents for 80 %", "strongest latent"];
   return make("div", { class: "scroll" }, make("table", { class: "small depth" }, make("caption", {}, "Over the depth of the model"),
     make("thead", {}, make("tr", {}, ...head.map((title, i) => make("th", { scope: "col", class: i < 4 ? "number" : null }, title)))),
     make("tbody", {}, ...layers.map((l, i) => {
       const choose = make("button", { type: "button", "aria-pressed": String(i === now.layer), "aria-label": `the latents of layer ${l.layer}` }, String(l.layer));
       choose.addEventListener("click", () => { now.layer = i; now.all = false; drawLatents(); $("latents").querySelector("[aria-pressed=true]").focus(); });
       const first = l.latents[0];
-      return make("tr", {}, make("td", { class: "number" }, choose), ...[share(l.error_share), signed(l.error_effect), String(l.faithfulness?.needed ?? "–")].map((v) => make("td", { class: "number" }, v)),
-        make("td", {}, first ? `${first.feature} ${plain(first.caption)}, ${signed(first.effect)}` : "–"));
+      return make("tr", {}, make("td", { class: "number" }, choose), ...[signed(l.error_effect), ratio(l.error_share), String(l.faithfulness?.needed?.latents ?? "–")].map((v) => make("td", { class: "number" }, v)),
+        make("td", {}, first ? `${first.feature} ${plain(first.caption ?? "")}, ${signed(first.effect)}` : "–"));
     }))));
 }
 
@@ -360,20 +361,16 @@ function faithfulness(l) {
     width: 520, height: 240, x: { type: "log", label: "how many", ticks: f.counts.filter((n) => n > 0), tickFormat: "d" }, y: { label: "share of the difference", tickFormat: "%", grid: true },
     color: { legend: true, domain: kinds, range: kinds.map((kind) => ({ latents: accent, neurons: "rgb(var(--fire))", random: "var(--soft)" })[kind]) },
     marks: [Plot.ruleY([0]), Plot.ruleY([1], { strokeDasharray: "4 3" }), Plot.line(points, { x: "count", y: "kept", stroke: "kind", strokeWidth: 2 }), Plot.dot(points, { x: "count", y: "kept", fill: "kind", r: 3 })],
-  }), make("figcaption", {}, `How much of the difference the strongest carry alone${f.needed ? `: ${f.needed} latents, 80 %` : ""}.`));
+  }), make("figcaption", {}, `How much of the difference the strongest carry alone${f.needed?.latents ? `: ${f.needed.latents} latents, 80 %` : ""}.`));
 }
 
 function drawParallels() {
   const found = now.why?.parallels;
   if (!found) { $("parallels").replaceChildren(make("p", { class: "soft" }, "…")); return; }
   const rows = found.parallels ?? [];
-  const passage = ({ passage: text, start, end }) => {
-    const letters = [...text];
-    return make("p", { class: "text", lang: data.language_tag }, letters.slice(0, start).join(""), make("mark", { style: "--level: .35" }, letters.slice(start, end).join("")), letters.slice(end).join(""));
-  };
   $("parallels").replaceChildren(rows.length ? make("ol", { class: "parallels" }, ...rows.map((one) => make("li", { class: "card" },
-    make("span", { class: "soft" }, `text ${one.text_number}, ${figure2(one.score)}`), passage(one),
-    chips((one.shared ?? []).map((s) => [make("a", { href: `#/feature/${s.layer ?? data.layers[0].layer}/${s.feature}` }, String(s.feature)), ` ${plain(s.caption)}, ${share(s.share)}`])))))
+    make("span", { class: "soft" }, `text ${one.text_number}, from ${one.start}: ${figure2(one.score)}`), make("p", { class: "text", lang: data.language_tag }, one.passage),
+    chips((one.shared ?? []).map((s) => [make("a", { href: `#/feature/${found.layer ?? data.layers[0].layer}/${s.feature}` }, String(s.feature)), ` ${plain(s.caption)}, ${share(s.share)}`])))))
     : make("p", { class: "soft" }, found.parallels ? "None." : "No index of passages was given."), rows.length && found.by ? make("p", { class: "soft" }, `Found by ${found.by}.`) : "");
 }
 
