@@ -19,7 +19,6 @@ const usual = new Map();  // "layer:feature" -> the value that the explanation f
 
 const asking = {};
 class Unanswered extends Error {}
-
 function say(place, text, wrong = false) {
   $(place).textContent = text;
   $(place).classList.toggle("wrong", wrong);
@@ -95,8 +94,8 @@ async function answerText() {
   if (!now.base) {
     now.changed = null;
     draw();
+    $("line").ariaBusy = String(text.trim() !== "");
     if (!text.trim()) { asking.restore?.abort(); say("said", ""); return; }
-    $("line").ariaBusy = "true";
     const answer = await ask("restore", { text, fill: true }, "said", "reading …");
     if (text === now.text) $("line").ariaBusy = "false";
     if (!answer && text === now.text) $("line").hidden = true;
@@ -151,7 +150,11 @@ const shown = () => now.changed ?? now.base;
 const share = d3.format(".0%");
 const listed = (rows, name) => rows.slice(0, 5).map((row) => `${visible(row[name])} ${share(row.probability)}`).join(", ");
 const gapAt = (answer, position) => answer?.gaps.find((gap) => gap.cleaned_start <= position && position < gap.cleaned_end);
-const placeAt = (answer, position) => gapAt(answer, position)?.places.find((place) => place.position === position);
+// positions are those of `base`: with latents set, a gap may be read as longer or shorter, and what follows it has moved
+function placeAt(answer, position) {
+  const gap = gapAt(now.base, position), number = now.base?.gaps.indexOf(gap), same = gap && answer?.gaps[number];
+  return same?.places.length === gap?.places.length ? same?.places[gap.places.findIndex((place) => place.position === position)] : undefined;
+}
 const unknown = (gap) => gap.lengths[0] !== gap.lengths[1];
 
 function placeButton(position, rows, name, before, title) {
@@ -180,11 +183,11 @@ function drawLine() {
   answer.gaps.forEach((gap, number) => {
     line.append(letters.slice(last, gap.start).join(""));
     last = gap.end;
-    const original = now.changed ? now.base.gaps[number] : null;
+    const base = now.base.gaps[number], original = now.changed ? base : null;
     if (unknown(gap)) {
-      const fillings = gap.fillings.length ? gap.fillings : now.base.gaps[number].fillings;
-      line.append(placeButton(gap.cleaned_start, fillings, "text", original?.fillings, "gap of unknown length: "));
-    } else gap.places.forEach((place, i) => line.append(placeButton(place.position, place.candidates, "character", original?.places[i].candidates, "")));
+      const fillings = gap.fillings.length ? gap.fillings : base.fillings;
+      line.append(placeButton(base.cleaned_start, fillings, "text", original?.fillings, "gap of unknown length: "));
+    } else gap.places.forEach((place, i) => line.append(placeButton(base.places[i].position, place.candidates, "character", original?.places[i].candidates, "")));
   });
   line.append(letters.slice(last).join(""));
   const hint = answer.gaps.length ? "Choose a place to see why it is restored so. The fainter, the less sure." : "Nothing is damaged here: put # for a character that cannot be read.";
@@ -197,7 +200,7 @@ function drawLine() {
 // ---- what is changed
 
 function drawChanges() {
-  const before = placeAt(now.base, now.position)?.candidates, after = placeAt(now.changed, now.position)?.candidates;
+  const [before, after] = [now.base, now.changed].map((answer) => placeAt(answer, now.position)?.candidates);
   const outcome = before && after ? `${listed(before.slice(0, 1), "character")} → ${listed(after.slice(0, 1), "character")}` : "";
   const rows = [...settings].map(([key, value]) => [key, usual.has(key) ? ` ${short(usual.get(key))} → ${short(value)} ` : ` = ${short(value)} `]);
   $("changes").hidden = !settings.size || !now.base;
@@ -210,7 +213,6 @@ function drawChanges() {
     return make("li", {}, make("a", { href: `#/feature/${layer}/${feature}` }, `layer ${layer}, ${feature}`), what, remove);
   }));
 }
-
 function settled() {
   remember();
   drawWhy();
@@ -246,7 +248,7 @@ function bar(p, before) {
 }
 
 function drawCandidates() {
-  const before = placeAt(now.base, now.position)?.candidates, after = placeAt(now.changed, now.position)?.candidates;
+  const [before, after] = [now.base, now.changed].map((answer) => placeAt(answer, now.position)?.candidates);
   if (!before) { $("candidates").replaceChildren(); $("fillings").replaceChildren(); return; }
   const old = new Map(before.map((row) => [row.character, row.probability])), fresh = new Map((after ?? before).map((row) => [row.character, row.probability]));
   const names = [...new Set([...before.slice(0, 8), ...(after ?? []).slice(0, 3)].map((row) => row.character))];
@@ -260,7 +262,7 @@ function drawCandidates() {
     return make("li", {}, button);
   })));
   [...$("candidates").querySelectorAll("[data-candidate]")].find((one) => one.dataset.candidate === focused)?.focus();
-  const gap = gapAt(now.base, now.position), changed = gapAt(now.changed, now.position), fillings = (changed?.fillings.length ? changed : gap).fillings;
+  const gap = gapAt(now.base, now.position), changed = now.changed?.gaps[now.base.gaps.indexOf(gap)], fillings = (changed?.fillings.length ? changed : gap).fillings;
   if (gap.places.length < 2 && !unknown(gap)) { $("fillings").replaceChildren(); return; }
   const places = gap.places.map((place) => {
     const button = make("button", { type: "button", class: "letters", "aria-current": place.position === now.position ? "true" : null, title: listed(place.candidates, "character") }, visible(place.candidates[0].character));
