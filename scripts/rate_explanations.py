@@ -170,7 +170,8 @@ def rate_planted(model: RestorationModel, per_kind: int) -> dict[str, dict[str, 
     """Share of places at which the word that decides ranks first, where the model tells the two texts apart."""
     out: dict[str, dict[str, float]] = {}
     for kind, make in KINDS.items():
-        rng, ranks = random.Random(kind), []
+        rng = random.Random(kind)
+        ranks: list[dict[str, int]] = []
         seen: set[tuple[str, str]] = set()
         for _ in range(12 * per_kind):
             made = make(Tablet(rng, "akkadian", 200))
@@ -225,7 +226,7 @@ def saliency(model: RestorationModel, readout: Readout) -> np.ndarray:
 
 
 def rollout(model: RestorationModel, readout: Readout) -> np.ndarray:
-    """Attention from the place to each character: means over heads, beside the stream itself, multiplied over layers."""
+    """Attention from the place to each character: means over heads, beside the stream itself, over all layers."""
     ids, mask = _padded(readout)
     n = ids.shape[1]
     x, mixed = model.embed(ids), np.eye(n)
@@ -240,7 +241,7 @@ def rollout(model: RestorationModel, readout: Readout) -> np.ndarray:
 def attention_pattern(block: Block, x: jax.Array, mask: jax.Array, d_head: int, base: float) -> jax.Array:
     """How much each position attends to each other, the mean over heads."""
     n, normed = x.shape[1], block.ln1(x)
-    cos, sin = rotary_table(n, d_head, base)
+    cos, sin = (jnp.asarray(table) for table in rotary_table(n, d_head, base))
     q, k = (
         rotate(p(normed).reshape(1, n, -1, d_head).transpose(0, 2, 1, 3), cos, sin)
         for p in (block.attn.q_proj, block.attn.k_proj)

@@ -9,8 +9,10 @@ import json
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
+import urllib.request
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -53,12 +55,38 @@ def folder(tmp_path_factory):
     return folder
 
 
+def serves(flags):
+    """A server runs as it stands there but for its port, gives page and answer, and ends as it is told."""
+    flags[flags.index("--port") + 1] = "0"  # that of the page may be taken here
+    command = [sys.executable, str(ROOT / "scripts" / "serve.py"), *flags]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
+        said = []
+        for line in server.stdout:
+            said.append(line)
+            if line.startswith("open "):
+                break
+        try:
+            address = said[-1].split()[1]
+            assert b'id="restore"' in urllib.request.urlopen(address, timeout=60).read()
+            root, token = address.split("?token=")
+            headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+            question = urllib.request.Request(f"{root}api/restore", b'{"text": "a-na be-l#-ia"}', headers)
+            assert json.loads(urllib.request.urlopen(question, timeout=120).read())["gaps"]
+        finally:
+            server.send_signal(signal.SIGINT)
+            said.append(server.stderr.read())
+    assert (server.returncode, said[-1].splitlines()[-1:]) == (130, ["interrupted"]), said
+
+
 def run_block(kind, text, script, ran):
     if kind == "python":
         exec(compile(text, "a page", "exec"), {})
     for line in text.splitlines() if kind == "sh" else []:
         words = shlex.split(line)
-        if words[0] == "python" and line not in ran:
+        if words[:2] == ["python", "scripts/serve.py"]:
+            serves(words[2:])
+            ran.append(line)
+        elif words[0] == "python" and line not in ran:
             words = words[2:] if words[1:3] == ["-m", "jaxsae"] else words
             result = script(words[1].removeprefix("scripts/").removesuffix(".py"), *words[2:])
             assert result.status == 0, (line, result)

@@ -131,7 +131,8 @@ def nodes(folders: list[str]) -> Iterator[tuple[str, ast.AST]]:
 
 def test_the_library_knows_settings_and_no_flags():
     """The command line puts the flags into its messages."""
-    rooms = [f"jaxsae/{room}" for room in ("text", "models", "activations", "sae", "train", "features", "explain")]
+    names = ("text", "models", "activations", "sae", "train", "features", "restore", "explain", "serve")
+    rooms = [f"jaxsae/{room}" for room in names]
     found = [
         where
         for where, node in nodes([*rooms, "convert"])

@@ -1,8 +1,8 @@
 """Why a damaged place is restored as it is: the words it rests on, the latents, and how much of it these explain.
 
-The place is a damaged character of --text (# is one character, [...] an unknown number; docs/restoring.md), or of a sample
-of the dataset. A character that is not damaged is taken out first. Every effect is that on the difference of two logits:
-the candidate's and that of the character it is compared with.
+The place is a damaged character of --text (# is one character, [...] an unknown number; docs/restoring.md), or of a
+sample of the dataset. A character that is not damaged is taken out first. Every effect is that on the difference of two
+logits: the candidate's and that of the character it is compared with.
 """
 
 from __future__ import annotations
@@ -109,16 +109,7 @@ def place_of_text(args: argparse.Namespace, model: ResidualModel) -> Place:
     encoded(model, text)
     if any(len(gap.lengths) > 1 for gap in text.gaps):
         text = restore(model, text, beam=4, top=1).text
-    position = args.position
-    if position is not None:
-        last = len(args.text) - 1
-        require(0 <= position <= last, f"--position must be in 0..{last}, got {position}")
-        position = text.cleaned_position(position)
-        require(
-            position is not None,
-            f"--position must be of a character that the model sees, got {args.position}: "
-            f"{args.text[args.position]!r} is left out of what it reads",
-        )
+    position = None if args.position is None else text.place_of(args.position)
     damaged = [p for gap in text.gaps for p in range(gap.start, gap.end)]
     return _place(encoded(model, text), position, damaged, args.text)
 

@@ -34,16 +34,19 @@ def main(args: argparse.Namespace) -> None:
     from jaxsae.explain.parallel_index import open_index, write_index
     from jaxsae.explain.parallels import check_query, find
     from jaxsae.files import write_json
-    from jaxsae.text.preparation import clean
+    from jaxsae.text.damaged_text import read_damaged
 
     file = load_sae(args.sae)
     layer = layer_of(args.sae, file, args.layer)
     checkpoint = read_checkpoint(data.checkpoint)
     checkpoint.config.check_layer(layer)
     check_model(args.sae, file, checkpoint.identity, checkpoint.sha256, args.other_model)
-    text = None if args.text is None else clean(args.text)
-    if text is not None:
-        check_query(text, checkpoint.config, args.position, args.top)
+    written = None if args.text is None else read_damaged(args.text)
+    text, position = written and written.cleaned, args.position
+    if written is not None:
+        if position is not None:
+            position = written.place_of(position)
+        check_query(written.cleaned, checkpoint.config, position, args.top)
     folder = Path(args.index)
     model = checkpoint.model(n_layers=layer + 1)
     if not (folder / "index.json").exists():
@@ -57,7 +60,7 @@ def main(args: argparse.Namespace) -> None:
     )
     if text is None:
         return
-    found = find(index, model, file.sae, text, position=args.position, top=args.top, by=args.by)
+    found = find(index, model, file.sae, text, position=position, top=args.top, by=args.by)
     show(text, found)
     if args.json:
         parallels = [one.as_json() for one in found]

@@ -18,7 +18,6 @@ from jaxsae.features.statistics import LayerSAE
 from jaxsae.models.protocol import ModelWithNeurons, ResidualModel
 from jaxsae.text.tokenizer import Tokenizer
 
-
 CANDIDATES = 10
 """The most probable tokens that an explanation names."""
 

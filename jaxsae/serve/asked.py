@@ -104,7 +104,7 @@ def text_of(limits: Limits) -> Callable[[Any], str]:
 def character(value: Any) -> str:
     """A check: one character as the model knows them, which may take more than one of Unicode."""
     require(isinstance(value, str), f"a candidate must be a string, got {_kind(value)}")
-    require(1 <= len(value) <= 8, f"a candidate must be one character, got {len(value)}")
+    require(1 <= len(value) <= 32, f"a candidate must be one character, got {len(value)}")
     return _unicode("a candidate", value)
 
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int
 
+from jaxsae.errors import require
 from jaxsae.text.cleaning import AFTER_BRACKETS, BRACKETED, Traced, traced_through
 
 LONGEST = 20
@@ -90,13 +91,22 @@ class DamagedText:
             at = end
         return "".join([*out, self.written[at:]])
 
-    def cleaned_position(self, position: int) -> int | None:
-        """Where a character of `written` stands in `cleaned`; None: the model does not see it."""
+    def place_of(self, position: int) -> int:
+        """Where a character of `written` stands in `cleaned`.
+
+        Raises:
+          InputError: there is no such character, or the model does not see it.
+        """
+        last = len(self.written) - 1
+        require(0 <= position <= last, f"position must be in 0..{last}, got {position}")
         for gap in self.gaps:
             start, end = gap.written
             if start <= position < end:
                 return min(gap.start + position - start, gap.end - 1)
-        return next(iter(np.flatnonzero(self.origin == position).tolist()), None)
+        found = np.flatnonzero(self.origin == position)
+        seen = f"position must be of a character that the model sees, got {position}: {self.written[position]!r}"
+        require(len(found) > 0, f"{seen} is left out of what it reads")
+        return int(found[0])
 
     def resized(self, gap: int, length: int) -> "DamagedText":
         """The same text with so many damaged characters in one gap."""

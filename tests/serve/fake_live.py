@@ -27,7 +27,7 @@ class FakeLive:
         self.gate = threading.Event()
         """What the text `wait` waits for."""
 
-    def _read(self, text: str):
+    def _read(self, text: str, left: str = LEFT):
         require(text.strip() != "", "text must have at least one character, got none")
         require("@" not in text, "text must be of characters that the model knows, got @")
         if text.startswith("raise"):
@@ -38,7 +38,7 @@ class FakeLive:
         for found in re.finditer(r"#+|\[\.\.\.\]", text):
             cleaned += text[last : found.start()]
             unknown = found[0].startswith("[")
-            n = len(LEFT) if unknown else len(found[0])
+            n = len(left) if unknown else len(found[0])
             span = {"start": found.start(), "end": found.end(), "cleaned_start": len(cleaned)}
             gaps.append({**span, "cleaned_end": len(cleaned) + n, "lengths": [1, 12] if unknown else [n, n]})
             cleaned, last = cleaned + "#" * n, found.end()
@@ -46,8 +46,8 @@ class FakeLive:
 
     def restore(self, text, settings, fill):
         self.calls.append(("restore", text, list(settings), fill))
-        gaps, cleaned = self._read(text)
         shift = sum(abs(value - self.value(layer, feature)) for layer, feature, value in settings) / 10
+        gaps, cleaned = self._read(text, LEFT + "##" if shift and fill else LEFT)  # the best length is another one
         for gap in gaps:
             places = range(gap["cleaned_start"], gap["cleaned_end"])
             gap["places"] = [{"position": p, "candidates": candidates(p, shift)} for p in places]
@@ -108,7 +108,7 @@ class FakeLive:
             "layer": layer, "sae": f"sae_layer{layer}_optimized.pt", "d_sae": d_sae, "error_share": 0.12 + 0.05 * n,
             "error_effect": 0.4 - 0.1 * n, "latents": latents,
             "faithfulness": {"counts": counts, "latents": kept, "random": [0.2 * k for k in kept],
-                             "neurons": [0.6 * k for k in kept], "needed": 8},
+                             "neurons": [0.6 * k for k in kept], "needed": {"latents": 8, "random": None, "neurons": None}},
         }  # fmt: skip
 
     def parallels(self, text, position):

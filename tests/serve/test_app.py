@@ -1,5 +1,6 @@
 """The server over real connections: who may ask and what, what is bounded, and that nothing brings it down."""
 
+import asyncio
 import contextlib
 import http.client
 import json
@@ -18,7 +19,7 @@ from fake_live import FakeLive
 
 from jaxsae.errors import InputError
 from jaxsae.serve import run
-from jaxsae.serve.asked import Limits
+from jaxsae.serve.asked import Limits, RefusedError, read_body
 from jaxsae.serve.worker import QueueFullError, SupersededError, Worker
 
 PAGE = "<!doctype html><title>page</title><script>1</script>"
@@ -253,6 +254,7 @@ ONE = {"layer": 2, "feature": 7, "value": 1.5}
         ({"text": "a", "settings": [ONE | {"value": 1e300}]}, "finite"),
         ({"text": "a", "settings": [ONE | {"value": 10**400}]}, "finite"),
         ({"text": "a", "settings": [ONE | {"value": "1"}]}, "value must be a number"),
+        ({"text": "a", "settings": [ONE | {"value": True}]}, "value must be a number"),
     ],
     ids=lambda value: str(value)[:40],
 )
@@ -270,7 +272,7 @@ def test_what_cannot_be_asked_is_one_line(server, body, reason):
         ({"text": "#"}, "position must be given"),
         ({"text": "#", "position": 1.0}, "whole number"),
         ({"text": "#", "position": 0, "candidate": ""}, "one character"),
-        ({"text": "#", "position": 0, "against": "a" * 9}, "one character"),
+        ({"text": "#", "position": 0, "against": "a" * 33}, "one character"),
         ({"text": "#", "position": 4}, "position must be damaged"),
     ],
     ids=lambda value: str(value)[:40],
@@ -296,6 +298,22 @@ def test_ten_megabytes_are_refused(server):
     for body in ([b"a" * 10**6] * 40,):  # more than is even thrown away: the answer may be lost, the server is not
         with contextlib.suppress(ConnectionError):
             assert server.ask(body=body)[0] == 413
+
+
+@pytest.mark.parametrize(("pieces", "read"), [(1, 1), (100, 100), (10**6, 168)])
+def test_a_body_that_is_too_long_is_read_to_its_end_and_forgotten(pieces, read):
+    """A client that is still sending would not see the answer; one that never ends is not listened to for ever."""
+    came = 0
+
+    async def chunks():
+        nonlocal came
+        for _ in range(pieces):
+            came += 1
+            yield b"a" * 10**5
+
+    with pytest.raises(RefusedError, match="at most 65,536 bytes"):
+        asyncio.run(read_body(chunks(), Limits()))
+    assert came == read
 
 
 def test_a_body_that_does_not_come_is_waited_for_in_vain(server):
@@ -357,6 +375,7 @@ def test_a_later_request_of_the_same_page_makes_the_older_void(server):
         newest = pool.submit(server.ask, body=b'{"text": "newest #"}', Jaxsae_Page="one")
         statuses = [one.result()[0] for one in older]
         assert statuses == [409, 409]
+        time.sleep(0.2)
         server.live.gate.set()
         assert [one.result()[0] for one in (running, parallels, newest)] == [200, 200, 200]
     texts = [call[1] for call in server.live.calls]
@@ -415,6 +434,12 @@ def test_the_worker_bounds_voids_and_stops():
     last = worker.submit(lambda: 5)
     gate.set()
     assert (first.result(5), newer.result(5), last.result(5)) == (True, 4, 5)
+    done = []
+    first = worker.submit(lambda: gate.wait(0.3) and None)
+    given_up = worker.submit(lambda: done.append("given up"))
+    assert given_up.cancel()
+    worker.submit(lambda: done.append("waited for")).result(5)
+    assert done == ["waited for"]
     gate.clear()
     running = worker.submit(lambda: gate.wait(0.5))
     time.sleep(0.1)
@@ -459,6 +484,9 @@ def test_a_signal_ends_it_without_a_word_more(number, status, word, busy):
     else:
         held.request("GET", f"/?token={token}")  # and the connection is kept open
         assert held.getresponse().read() == b"page"
+    with socket.create_connection(("127.0.0.1", int(port)), timeout=10) as garbage:
+        garbage.sendall(b"\0\0\0\r\n\r\n")
+        assert garbage.recv(1000).startswith(b"HTTP/1.1 400 ")
     begun = time.monotonic()
     command.send_signal(number)
     out, err = command.communicate(timeout=20)

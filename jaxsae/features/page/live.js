@@ -19,7 +19,6 @@ const usual = new Map();  // "layer:feature" -> the value that the explanation f
 
 const asking = {};
 class Unanswered extends Error {}
-
 function say(place, text, wrong = false) {
   $(place).textContent = text;
   $(place).classList.toggle("wrong", wrong);
@@ -95,10 +94,11 @@ async function answerText() {
   if (!now.base) {
     now.changed = null;
     draw();
+    $("line").ariaBusy = String(text.trim() !== "");
     if (!text.trim()) { asking.restore?.abort(); say("said", ""); return; }
-    $("line").ariaBusy = "true";
     const answer = await ask("restore", { text, fill: true }, "said", "reading …");
     if (text === now.text) $("line").ariaBusy = "false";
+    if (!answer && text === now.text) $("line").hidden = true;
     if (!answer || text !== now.text) return;
     now.base = answer;
   }
@@ -150,7 +150,11 @@ const shown = () => now.changed ?? now.base;
 const share = d3.format(".0%");
 const listed = (rows, name) => rows.slice(0, 5).map((row) => `${visible(row[name])} ${share(row.probability)}`).join(", ");
 const gapAt = (answer, position) => answer?.gaps.find((gap) => gap.cleaned_start <= position && position < gap.cleaned_end);
-const placeAt = (answer, position) => gapAt(answer, position)?.places.find((place) => place.position === position);
+// positions are those of `base`: with latents set, a gap may be read as longer or shorter, and what follows it has moved
+function placeAt(answer, position) {
+  const gap = gapAt(now.base, position), number = now.base?.gaps.indexOf(gap), same = gap && answer?.gaps[number];
+  return same?.places.length === gap?.places.length ? same?.places[gap.places.findIndex((place) => place.position === position)] : undefined;
+}
 const unknown = (gap) => gap.lengths[0] !== gap.lengths[1];
 
 function placeButton(position, rows, name, before, title) {
@@ -167,19 +171,23 @@ function placeButton(position, rows, name, before, title) {
 
 function drawLine() {
   const answer = shown(), focused = document.activeElement?.closest?.("#line [data-position]")?.dataset.position;
+  const coming = !answer && now.text.trim() !== "";  // what was there stays meanwhile, as a picture
+  $("line").hidden = false;
+  $("line").inert = coming;
+  if (coming) return;
   $("line").replaceChildren();
-  if (!answer) { $("line").append(make("span", { class: "soft" }, now.text?.trim() ? "…" : "Type or paste a text above.")); return; }
+  if (!answer) { $("line").append(make("span", { class: "soft" }, "Type or paste a text above.")); return; }
   const line = make("p", { class: "text line", lang: data.language_tag });
   let last = 0;
   const letters = [...answer.text];
   answer.gaps.forEach((gap, number) => {
     line.append(letters.slice(last, gap.start).join(""));
     last = gap.end;
-    const original = now.changed ? now.base.gaps[number] : null;
+    const base = now.base.gaps[number], original = now.changed ? base : null;
     if (unknown(gap)) {
-      const fillings = gap.fillings.length ? gap.fillings : now.base.gaps[number].fillings;
-      line.append(placeButton(gap.cleaned_start, fillings, "text", original?.fillings, "gap of unknown length: "));
-    } else gap.places.forEach((place, i) => line.append(placeButton(place.position, place.candidates, "character", original?.places[i].candidates, "")));
+      const fillings = gap.fillings.length ? gap.fillings : base.fillings;
+      line.append(placeButton(base.cleaned_start, fillings, "text", original?.fillings, "gap of unknown length: "));
+    } else gap.places.forEach((place, i) => line.append(placeButton(base.places[i].position, place.candidates, "character", original?.places[i].candidates, "")));
   });
   line.append(letters.slice(last).join(""));
   const hint = answer.gaps.length ? "Choose a place to see why it is restored so. The fainter, the less sure." : "Nothing is damaged here: put # for a character that cannot be read.";
@@ -192,19 +200,19 @@ function drawLine() {
 // ---- what is changed
 
 function drawChanges() {
+  const [before, after] = [now.base, now.changed].map((answer) => placeAt(answer, now.position)?.candidates);
+  const outcome = before && after ? `${listed(before.slice(0, 1), "character")} → ${listed(after.slice(0, 1), "character")}` : "";
+  const rows = [...settings].map(([key, value]) => [key, usual.has(key) ? ` ${short(usual.get(key))} → ${short(value)} ` : ` = ${short(value)} `]);
   $("changes").hidden = !settings.size || !now.base;
-  const chips = [...settings].map(([key, value]) => {
+  $("outcome").textContent = outcome;
+  if ($("changed").dataset.rows === JSON.stringify(rows)) return;  // a button that is being pressed stays
+  $("changed").dataset.rows = JSON.stringify(rows);
+  $("changed").replaceChildren(...rows.map(([key, what]) => {
     const [layer, feature] = key.split(":"), remove = make("button", { type: "button", "aria-label": `undo layer ${layer}, feature ${feature}` }, "×");
     remove.addEventListener("click", () => { settings.delete(key); settled(); });
-    return make("li", {}, make("a", { href: `#/feature/${layer}/${feature}` }, `layer ${layer}, ${feature}`), usual.has(key) ? ` ${short(usual.get(key))} → ${short(value)} ` : ` = ${short(value)} `, remove);
-  });
-  const reset = make("button", { type: "button", id: "reset" }, "Reset");
-  reset.addEventListener("click", () => { settings.clear(); settled(); });
-  const before = placeAt(now.base, now.position)?.candidates, after = placeAt(now.changed, now.position)?.candidates;
-  $("changes").replaceChildren(make("strong", {}, "Changed"), make("ul", { class: "chips" }, ...chips), reset,
-    before && after ? make("span", { class: "outcome" }, `${listed(before.slice(0, 1), "character")} → ${listed(after.slice(0, 1), "character")}`) : null);
+    return make("li", {}, make("a", { href: `#/feature/${layer}/${feature}` }, `layer ${layer}, ${feature}`), what, remove);
+  }));
 }
-
 function settled() {
   remember();
   drawWhy();
@@ -240,7 +248,7 @@ function bar(p, before) {
 }
 
 function drawCandidates() {
-  const before = placeAt(now.base, now.position)?.candidates, after = placeAt(now.changed, now.position)?.candidates;
+  const [before, after] = [now.base, now.changed].map((answer) => placeAt(answer, now.position)?.candidates);
   if (!before) { $("candidates").replaceChildren(); $("fillings").replaceChildren(); return; }
   const old = new Map(before.map((row) => [row.character, row.probability])), fresh = new Map((after ?? before).map((row) => [row.character, row.probability]));
   const names = [...new Set([...before.slice(0, 8), ...(after ?? []).slice(0, 3)].map((row) => row.character))];
@@ -254,7 +262,7 @@ function drawCandidates() {
     return make("li", {}, button);
   })));
   [...$("candidates").querySelectorAll("[data-candidate]")].find((one) => one.dataset.candidate === focused)?.focus();
-  const gap = gapAt(now.base, now.position), changed = gapAt(now.changed, now.position), fillings = (changed?.fillings.length ? changed : gap).fillings;
+  const gap = gapAt(now.base, now.position), changed = now.changed?.gaps[now.base.gaps.indexOf(gap)], fillings = (changed?.fillings.length ? changed : gap).fillings;
   if (gap.places.length < 2 && !unknown(gap)) { $("fillings").replaceChildren(); return; }
   const places = gap.places.map((place) => {
     const button = make("button", { type: "button", class: "letters", "aria-current": place.position === now.position ? "true" : null, title: listed(place.candidates, "character") }, visible(place.candidates[0].character));
@@ -267,7 +275,7 @@ function drawCandidates() {
 }
 
 const plain = (caption) => caption.replace(/ \(\d+% of .*$/, "");  // without its figures
-const signed = d3.format("+.2f");
+const signed = d3.format("+.2f"), ratio = (v) => (v === null ? "–" : share(v));
 const shaded = (effect, most) => ({ class: effect < 0 ? "against" : "for", style: `--level: ${Math.min(1, Math.abs(effect) / (most || 1))}` });
 
 function drawWords() {
@@ -320,28 +328,29 @@ function drawLatents() {
   const { layers, cleaned } = now.why.answer, l = layers[now.layer];
   if (!l) { $("latents").replaceChildren(make("p", { class: "soft" }, "No autoencoder of any layer.")); return; }
   const most = d3.max(l.latents, (one) => Math.abs(one.effect)), rows = now.all ? l.latents : l.latents.slice(0, MANY);
+  const known = data.layers.find((one) => one.layer === l.layer), caption = (one) => one.caption ?? known?.features[one.feature]?.caption ?? "";
   const letters = [...cleaned], around = (at) => [make("span", { class: "soft" }, letters.slice(Math.max(0, at - 6), at).join("")), make("strong", {}, visible(letters[at] ?? "")), make("span", { class: "soft" }, letters.slice(at + 1, at + 7).join(""))];
   const body = make("ul", { class: "latents" }, ...rows.map((one) => make("li", {},
-    make("div", { class: "what", title: one.caption }, make("a", { href: `#/feature/${l.layer}/${one.feature}` }, String(one.feature)), ` ${plain(one.caption)} `,
+    make("div", { class: "what", title: caption(one) }, make("a", { href: `#/feature/${l.layer}/${one.feature}` }, String(one.feature)), ` ${plain(caption(one))} `,
       make("span", { class: "where" }, `at ${one.position}  `, make("span", { class: "letters" }, ...around(one.position))),
-      one.context ? make("div", { class: "context" }, contextText(one.context, Math.max(0, one.context[3] - 18), one.context[3] + 9)) : null),
+      ...(known?.features[one.feature]?.contexts.slice(0, 1).map((c) => make("div", { class: "context", title: "where it fires most strongly" }, contextText(c, Math.max(0, c[3] - 24), c[3] + 16))) ?? [])),
     slider(l.layer, one), make("div", { class: "much" }, effectBar(one.effect, most), make("span", { class: "figure" }, signed(one.effect))))));
   const more = make("button", { type: "button", hidden: now.all || l.latents.length <= MANY }, `Show all ${l.latents.length}`);
   more.addEventListener("click", () => { now.all = true; drawLatents(); });
   $("latents").replaceChildren(layers.length > 1 ? depthTable(layers) : "", make("p", { class: "soft" },
-    `Layer ${l.layer}, ${l.sae}: ${share(l.error_share)} of the stream is left out by the autoencoder, with an effect of ${signed(l.error_effect)}. Drag a value to see what would be restored.`), make("div", { class: "head", "aria-hidden": "true" }, ...["latent, and where it fires", "value", "effect"].map((title) => make("span", {}, title))), body, more, faithfulness(l));
+    `Layer ${l.layer}, ${l.sae}. What its autoencoder leaves out carries ${signed(l.error_effect)} of the difference (${ratio(l.error_share)}). Drag a value to see what would be restored.`), make("div", { class: "head", "aria-hidden": "true" }, ...["latent, and where it fires", "value", "effect"].map((title) => make("span", {}, title))), body, more, faithfulness(l));
 }
 
 function depthTable(layers) {
-  const head = ["layer", "left out", "its effect", "latents for 80 %", "strongest latent"];
+  const head = ["layer", "left out carries", "share", "latents for 80 %", "strongest latent"];
   return make("div", { class: "scroll" }, make("table", { class: "small depth" }, make("caption", {}, "Over the depth of the model"),
     make("thead", {}, make("tr", {}, ...head.map((title, i) => make("th", { scope: "col", class: i < 4 ? "number" : null }, title)))),
     make("tbody", {}, ...layers.map((l, i) => {
       const choose = make("button", { type: "button", "aria-pressed": String(i === now.layer), "aria-label": `the latents of layer ${l.layer}` }, String(l.layer));
       choose.addEventListener("click", () => { now.layer = i; now.all = false; drawLatents(); $("latents").querySelector("[aria-pressed=true]").focus(); });
       const first = l.latents[0];
-      return make("tr", {}, make("td", { class: "number" }, choose), ...[share(l.error_share), signed(l.error_effect), String(l.faithfulness?.needed ?? "–")].map((v) => make("td", { class: "number" }, v)),
-        make("td", {}, first ? `${first.feature} ${plain(first.caption)}, ${signed(first.effect)}` : "–"));
+      return make("tr", {}, make("td", { class: "number" }, choose), ...[signed(l.error_effect), ratio(l.error_share), String(l.faithfulness?.needed?.latents ?? "–")].map((v) => make("td", { class: "number" }, v)),
+        make("td", {}, first ? `${first.feature} ${plain(first.caption ?? "")}, ${signed(first.effect)}` : "–"));
     }))));
 }
 
@@ -354,20 +363,16 @@ function faithfulness(l) {
     width: 520, height: 240, x: { type: "log", label: "how many", ticks: f.counts.filter((n) => n > 0), tickFormat: "d" }, y: { label: "share of the difference", tickFormat: "%", grid: true },
     color: { legend: true, domain: kinds, range: kinds.map((kind) => ({ latents: accent, neurons: "rgb(var(--fire))", random: "var(--soft)" })[kind]) },
     marks: [Plot.ruleY([0]), Plot.ruleY([1], { strokeDasharray: "4 3" }), Plot.line(points, { x: "count", y: "kept", stroke: "kind", strokeWidth: 2 }), Plot.dot(points, { x: "count", y: "kept", fill: "kind", r: 3 })],
-  }), make("figcaption", {}, `How much of the difference the strongest carry alone${f.needed ? `: ${f.needed} latents, 80 %` : ""}.`));
+  }), make("figcaption", {}, `How much of the difference the strongest carry alone${f.needed?.latents ? `: ${f.needed.latents} latents, 80 %` : ""}.`));
 }
 
 function drawParallels() {
   const found = now.why?.parallels;
   if (!found) { $("parallels").replaceChildren(make("p", { class: "soft" }, "…")); return; }
   const rows = found.parallels ?? [];
-  const passage = ({ passage: text, start, end }) => {
-    const letters = [...text];
-    return make("p", { class: "text", lang: data.language_tag }, letters.slice(0, start).join(""), make("mark", { style: "--level: .35" }, letters.slice(start, end).join("")), letters.slice(end).join(""));
-  };
   $("parallels").replaceChildren(rows.length ? make("ol", { class: "parallels" }, ...rows.map((one) => make("li", { class: "card" },
-    make("span", { class: "soft" }, `text ${one.text_number}, ${figure2(one.score)}`), passage(one),
-    chips((one.shared ?? []).map((s) => [make("a", { href: `#/feature/${s.layer ?? data.layers[0].layer}/${s.feature}` }, String(s.feature)), ` ${plain(s.caption)}, ${share(s.share)}`])))))
+    make("span", { class: "soft" }, `text ${one.text_number}, from ${one.start}: ${figure2(one.score)}`), make("p", { class: "text", lang: data.language_tag }, one.passage),
+    chips((one.shared ?? []).map((s) => [make("a", { href: `#/feature/${found.layer ?? data.layers[0].layer}/${s.feature}` }, String(s.feature)), ` ${plain(s.caption)}, ${share(s.share)}`])))))
     : make("p", { class: "soft" }, found.parallels ? "None." : "No index of passages was given."), rows.length && found.by ? make("p", { class: "soft" }, `Found by ${found.by}.`) : "");
 }
 
@@ -381,6 +386,7 @@ $("typed").addEventListener("input", () => {
     show();
   }, DELAY);
 });
+$("reset").addEventListener("click", () => { settings.clear(); settled(); });
 $("example").addEventListener("click", () => {
   const next = examples[(examples.indexOf(now.text) + 1) % examples.length];
   settings.clear();
@@ -388,6 +394,6 @@ $("example").addEventListener("click", () => {
 });
 addEventListener("hashchange", () => {
   $("back").hidden = !now.why || $("feature").hidden;
-  if (now.why) $("back").setAttribute("href", address());
+  if (now.why) $("back").firstChild.setAttribute("href", address());
 });
 views.restore = showRestore;
