@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jaxsae import runtime
@@ -73,12 +74,17 @@ def main(args: argparse.Namespace) -> None:
     show(found, before)
     for layer, inspection in zip(found.layers, inspections, strict=True):
         show_layer(layer, found, inspection, args.top)
-    if args.json:
+    if args.json or args.graph:
         content = {"text": place.text} | found.as_json({one.layer: one for one in inspections})
         content["settings"] = [{"feature": latent, "value": value} for latent, value in settings]
         if before is not None:
             content["candidates_before"] = before.as_json()["candidates"]
-        write_json(args.json, content, indent=1)
+        if args.json:
+            write_json(args.json, content, indent=1)
+        if args.graph:
+            from jaxsae.explain.graph import to_graph
+
+            write_json(args.graph, to_graph(content, scan=Path(data.checkpoint).stem, n_layers=model.n_layers))
 
 
 def _reaching(data: DataConfig, sample: int) -> DataConfig:
@@ -200,6 +206,7 @@ def add_flags(parser: arguments.Parser) -> None:
         max_samples=100,
     )
     parser.add_argument("--top", type=int, default=10, metavar="N", help="latents that are shown")
+    parser.add_output("--graph", "also write an attribution graph, as Neuronpedia and circuit-tracer read it")
     parser.add_output("--json", "also write all of it; - is standard output")
     arguments.add_other_model(parser)
     arguments.add_device(parser)

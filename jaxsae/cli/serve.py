@@ -12,15 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jaxsae import runtime
-from jaxsae.cli import arguments, inputs, saes
+from jaxsae.cli import arguments, inputs, saes, terminal
+from jaxsae.cli.restore import calibration_of, describe
 from jaxsae.config import DataConfig
 from jaxsae.errors import one_line, require
 
 if TYPE_CHECKING:  # heavy: loaded by the functions that use them
     from collections.abc import Sequence
 
-    from jaxsae.features.inspection import Inspection
-    from jaxsae.serve.app import Live
+    from jaxsae.explain.parallel_index import Index
+    from jaxsae.features.statistics import LayerSAE
 
 
 def main(args: argparse.Namespace) -> None:
@@ -31,6 +32,7 @@ def main(args: argparse.Namespace) -> None:
     from convert import read_checkpoint
     from jaxsae.features.report import page, scripts
     from jaxsae.serve import run
+    from jaxsae.serve.live import Session
 
     listener = run.listen(args.port)  # first: a port that is taken is to be known before the pass over the text
     files, read = saes.read(args)
@@ -42,6 +44,8 @@ def main(args: argparse.Namespace) -> None:
     beside = [saes.alike(path, file, checkpoint, args.other_model) for path, file in files.items()]
     samples = inputs.text(data)
     model = checkpoint.model()
+    index = open_parallels(args.parallels, checkpoint.identity, list(read.values())) if args.parallels else None
+    calibration = calibration_of(model, checkpoint, data.dataset)
     del checkpoint
     inspections = saes.read_text(
         model,
@@ -53,6 +57,7 @@ def main(args: argparse.Namespace) -> None:
     )
     what = f"{'/'.join(Path(data.dataset).parts[-2:])}, {data.split} split, padding {data.padding}"
     print(f"text     {what}: {len(samples):,} samples, {inspections[0].statistics.rows:,} characters")
+    terminal.print_wrapped(f"model    {data.checkpoint}; {describe(calibration, data.dataset)}", indent=9)
     html = page(inspections, list(files), what, live=True)
 
     def on_error(error: BaseException) -> None:
@@ -64,20 +69,20 @@ def main(args: argparse.Namespace) -> None:
     def on_ready(address: str) -> None:
         print(f"open     {address}\n         (in a browser of this machine; Ctrl-C ends it)", flush=True)
 
-    live = live_of(inspections, list(files), args.parallels)
+    live = Session(inspections, list(files), calibration.temperature if calibration else 1.0, index)
     run.serve(listener, html, live, scripts=scripts(live=True), on_ready=on_ready, on_error=on_error)
 
 
-# ---- SEAM: `Live` is built here, from what the page was made of ----
-def live_of(inspections: Sequence[Inspection], names: Sequence[str], index: str | None) -> Live:
-    """What answers the page's questions.
+def open_parallels(folder: str, identity: str, read: Sequence[LayerSAE]) -> Index:
+    """The index of passages in a folder, which must be of one of the SAEs."""
+    from jaxsae.explain.parallel_index import identity as identity_of
+    from jaxsae.explain.parallel_index import open_index
 
-    Args:
-      inspections: one of each layer; they hold the whole model, the SAEs and the captions.
-      names: the SAEs' files.
-      index: folder of an index of parallels, if there is one.
-    """
-    raise NotImplementedError
+    index = open_index(folder, identity)
+    of = index.about["layer"], index.about["sae_sha256"]
+    served = any((one.layer, identity_of(one.sae)) == of for one in read)
+    require(served, f"--parallels must be an index of an SAE that is served, got one of another, of layer {of[0]}")
+    return index
 
 
 def add_flags(parser: arguments.Parser) -> None:
