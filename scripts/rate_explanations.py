@@ -197,7 +197,7 @@ def ranks_of(model: RestorationModel, made: Planted) -> dict[str, int] | None:
     if not readouts[0].difference > 0 > readouts[1].difference:
         return None
     readout = readouts[0]
-    spans = words_of(readout.ids)
+    spans = words_of(model.tokenizer.pieces(readout.ids))
     start = f" {made.texts[0]}".rindex(f" {made.causes[0]} ")
     cause = next(i for i, (first, _) in enumerate(spans) if first == start)
     scores = {

@@ -42,7 +42,8 @@ def main(args: argparse.Namespace) -> None:
     checkpoint.config.check_layer(layer)
     check_model(args.sae, file, checkpoint.identity, checkpoint.sha256, args.other_model)
     written = None if args.text is None else read_damaged(args.text)
-    text, position = written and written.cleaned, args.position
+    text = None if written is None else written.cleaned
+    position = args.position
     if written is not None:
         if position is not None:
             position = written.place_of(position)

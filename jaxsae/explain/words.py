@@ -1,14 +1,13 @@
 """Which visible words a restoration rests on: each is taken out, and the model restores the place without it."""
 
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int
 
 from jaxsae.explain.readout import Readout
 from jaxsae.text.preparation import SPAN
-from jaxsae.text.tokenizer import UNICODE
 
 
 class WordEffect(NamedTuple):
@@ -25,10 +24,13 @@ class WordEffect(NamedTuple):
     """The most probable token without the word."""
 
 
-def words_of(ids: Int[np.ndarray, " n"]) -> list[tuple[int, int]]:
-    """(start, end) of each word of which something is visible; words are parted by spaces."""
-    text = UNICODE.decode(ids)
-    return [word.span() for word in re.finditer(r"\S+", text) if word[0].strip(chr(SPAN))]
+def words_of(pieces: Sequence[str]) -> list[tuple[int, int]]:
+    """(start, end) of each word of which something is visible; words are parted by spaces.
+
+    Args:
+      pieces: what each token of the text is shown as, one character each.
+    """
+    return [word.span() for word in re.finditer(r"\S+", "".join(pieces)) if word[0].strip(chr(SPAN))]
 
 
 def word_effects(readout: Readout) -> list[WordEffect]:
@@ -36,15 +38,14 @@ def word_effects(readout: Readout) -> list[WordEffect]:
 
     Of the word that the place stands in, what is visible around the place is taken out.
     """
-    spans = words_of(readout.ids)
+    pieces = readout.model.tokenizer.pieces(readout.ids)
+    spans = words_of(pieces)
     without = np.repeat(readout.ids[None], len(spans), axis=0)
     for row, (start, end) in zip(without, spans, strict=True):
         row[start:end] = SPAN
     found = readout.of_texts(without)
     effects = [
-        WordEffect(
-            UNICODE.decode(readout.ids[start:end]), start, end, readout.difference - float(difference), int(guess)
-        )
+        WordEffect("".join(pieces[start:end]), start, end, readout.difference - float(difference), int(guess))
         for (start, end), difference, guess in zip(spans, found.difference, found.guess, strict=True)
     ]
     return sorted(effects, key=lambda one: -abs(one.effect))
