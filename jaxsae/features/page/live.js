@@ -338,7 +338,7 @@ function drawLatents() {
   const more = make("button", { type: "button", hidden: now.all || l.latents.length <= MANY }, `Show all ${l.latents.length}`);
   more.addEventListener("click", () => { now.all = true; drawLatents(); });
   $("latents").replaceChildren(layers.length > 1 ? depthTable(layers) : "", make("p", { class: "soft" },
-    `Layer ${l.layer}, ${l.sae}. What its autoencoder leaves out carries ${signed(l.error_effect)} of the difference (${ratio(l.error_share)}). Drag a value to see what would be restored.`), make("div", { class: "head", "aria-hidden": "true" }, ...["latent, and where it fires", "value", "effect"].map((title) => make("span", {}, title))), body, more, faithfulness(l));
+    `Layer ${l.layer}, ${known?.name ?? l.sae}. What its autoencoder leaves out carries ${signed(l.error_effect)} of the difference (${ratio(l.error_share)}). Drag a value to see what would be restored.`), make("div", { class: "head", "aria-hidden": "true" }, ...["latent, and where it fires", "value", "effect"].map((title) => make("span", {}, title))), body, more, faithfulness(l));
 }
 
 function depthTable(layers) {
@@ -360,9 +360,9 @@ function faithfulness(l) {
   const kinds = ["latents", "neurons", "random"].filter((kind) => f[kind]);
   const points = kinds.flatMap((kind) => f.counts.map((count, i) => ({ kind, count, kept: f[kind][i] }))).filter((p) => p.count > 0 && p.kept !== null);
   return make("figure", {}, chart(`Share of the difference that the strongest latents carry, layer ${l.layer}`, {
-    width: 520, height: 240, x: { type: "log", label: "how many", ticks: f.counts.filter((n) => n > 0), tickFormat: "d" }, y: { label: "share of the difference", tickFormat: "%", grid: true },
+    width: 520, height: 240, x: { type: "log", label: "how many", ticks: f.counts.filter((n) => n > 0), tickFormat: "d" }, y: { label: "share of the difference", tickFormat: "%", grid: true, domain: [Math.max(-1, d3.min([0, ...points.map((p) => p.kept)])), Math.min(2, d3.max([1, ...points.map((p) => p.kept)]))] },
     color: { legend: true, domain: kinds, range: kinds.map((kind) => ({ latents: accent, neurons: "rgb(var(--fire))", random: "var(--soft)" })[kind]) },
-    marks: [Plot.ruleY([0]), Plot.ruleY([1], { strokeDasharray: "4 3" }), Plot.line(points, { x: "count", y: "kept", stroke: "kind", strokeWidth: 2 }), Plot.dot(points, { x: "count", y: "kept", fill: "kind", r: 3 })],
+    marks: [Plot.ruleY([0]), Plot.ruleY([1], { strokeDasharray: "4 3" }), Plot.line(points, { x: "count", y: "kept", stroke: "kind", strokeWidth: 2, clip: true }), Plot.dot(points, { x: "count", y: "kept", fill: "kind", r: 3, clip: true })],
   }), make("figcaption", {}, `How much of the difference the strongest carry alone${f.needed?.latents ? `: ${f.needed.latents} latents, 80 %` : ""}.`));
 }
 
