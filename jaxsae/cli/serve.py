@@ -70,6 +70,7 @@ def main(args: argparse.Namespace) -> None:
         print(f"open     {address}\n         (in a browser of this machine; Ctrl-C ends it)", flush=True)
 
     live = Session(inspections, list(files), calibration.temperature if calibration else 1.0, index)
+    live.warm_up()
     run.serve(listener, html, live, scripts=scripts(live=True), on_ready=on_ready, on_error=on_error)
 
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxsae.errors import require
+from jaxsae.errors import listed, require
 from jaxsae.models.products import matmul
 from jaxsae.models.protocol import ResidualModel
 from jaxsae.sae.architectures import encode
@@ -149,11 +149,11 @@ def with_latents(
 ) -> Float[Array, "batch position d_in"]:
     """A residual stream with latents set to values everywhere; all else is kept, the SAE's error too.
 
-    x + (values - latents of x) @ W_dec[latents]; a value of 0 removes a latent.
+    x + (values - latents of x) @ W_dec[latents]; a value of 0 removes a latent, NaN leaves it as it is.
     """
     rows = x.reshape(-1, x.shape[-1])
-    now = encode(sae, rows)[:, latents]
-    return (rows + matmul(values[None] - now, sae.W_dec[latents])).reshape(x.shape)
+    change = jnp.where(jnp.isnan(values)[None], 0, values[None] - encode(sae, rows)[:, latents])
+    return (rows + matmul(change, sae.W_dec[latents])).reshape(x.shape)
 
 
 def steer(sae: SAE, settings: Sequence[tuple[int, float]]) -> Change:
@@ -162,10 +162,13 @@ def steer(sae: SAE, settings: Sequence[tuple[int, float]]) -> Change:
     Raises:
       InputError: there is no such latent, or one is set twice.
     """
-    latents, values = np.array([n for n, _ in settings], int), np.array([value for _, value in settings], np.float32)
-    for latent in latents.tolist():
+    set_to = dict(settings)
+    for latent in set_to:
         require(0 <= latent < sae.d_sae, f"feature must be in 0..{sae.d_sae - 1}, got {latent}")
-    require(len(set(latents.tolist())) == len(latents), f"a feature must be set once, got {latents.tolist()}")
+    require(len(set_to) == len(settings), f"a feature must be set once, got {listed(n for n, _ in settings)}")
+    room = -(-len(set_to) // 8) * 8  # few shapes to compile for
+    latents, values = np.zeros(room, int), np.full(room, np.nan, np.float32)
+    latents[: len(set_to)], values[: len(set_to)] = list(set_to), list(set_to.values())
     return lambda x: with_latents(sae, x, latents, values)
 
 

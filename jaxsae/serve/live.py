@@ -102,18 +102,26 @@ class Session:
 
     def parallels(self, text: str, position: int | None) -> Mapping[str, Any]:
         """Passages that are like the text, or like the neighbourhood of a position in it."""
-        require(self.index is not None, "there is no index of passages: start the server with --parallels DIR")
-        assert self.index is not None
-        sae = self._of_layer(int(self.index.about["layer"])).sae
+        if self.index is None:
+            return {"layer": None, "parallels": None}
+        layer = int(self.index.about["layer"])
+        sae = self._of_layer(layer).sae
         found = find(self.index, self.model, sae, self._sized(text).cleaned, position=position)
-        return {"parallels": [one.as_json() for one in found]}
+        return {"layer": layer, "parallels": [one.as_json() for one in found]}
+
+    def warm_up(self) -> None:
+        """Answer once, so that what is compiled for most texts is there before somebody waits for it."""
+        first = self.read[0].samples.text_of(0)[:90]
+        text = f"{first[:40]}##{first[42:]}"
+        self.explain(text, self._sized(text).gaps[0].start, None, None, [])
 
     def _sized(self, text: str) -> DamagedText:
-        """The text with the lengths of gaps that were found when it was last restored; else the middle ones."""
-        return self._texts.get(text) or read_damaged(text)
+        """The text, its gaps of unknown length as long as their best fillings; found once, with no latent set."""
+        if text not in self._texts:
+            self._remember(text, restore(self.model, read_damaged(text), beam=BEAM, temperature=self.temperature).text)
+        return self._texts[text]
 
     def _remember(self, text: str, sized: DamagedText) -> None:
-        self._texts.pop(text, None)
         self._texts[text] = sized
         if len(self._texts) > KEPT:
             del self._texts[next(iter(self._texts))]
