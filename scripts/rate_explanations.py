@@ -2,9 +2,10 @@
 
 Planted causes are texts in the demo's grammar in which one word elsewhere decides a damaged place: goods their measure
 and a measure its goods, the name of a god whether he is lord or lady, the sign for a month how its name is spelled.
-Each is a pair of texts that differ in that word alone, and counts where the model tells the two apart. Beside the
-ablation of words stand gradient saliency (the norm of the gradient by the characters' embeddings, as Aeneas shows it)
-and attention rollout (Abnar and Zuidema 2020, arXiv 2005.00928).
+Each is a pair of texts that differ in that word alone, and counts where the model tells the two apart. What is visible
+of the word that the place stands in is no word elsewhere, and not ranked. Beside the ablation of words stand gradient
+saliency (the norm of the gradient by the characters' embeddings, as Aeneas shows it) and attention rollout (Abnar and
+Zuidema 2020, arXiv 2005.00928).
 """
 
 import argparse
@@ -199,13 +200,15 @@ def ranks_of(model: RestorationModel, made: Planted) -> dict[str, int] | None:
     readout = readouts[0]
     spans = words_of(model.tokenizer.pieces(readout.ids))
     start = f" {made.texts[0]}".rindex(f" {made.causes[0]} ")
-    cause = next(i for i, (first, _) in enumerate(spans) if first == start)
+    # the word that the place stands in is not elsewhere
+    spans = [(first, end) for first, end in spans if not first <= readout.position < end]
     scores = {
         "words taken out": {(word.start, word.end): abs(word.effect) for word in word_effects(readout)},
         "gradient saliency": of_words(saliency(model, readout), spans),
         "attention rollout": of_words(rollout(model, readout), spans),
     }
-    return {name: int(sum(of[span] > of[spans[cause]] for span in spans)) for name, of in scores.items()}
+    (cause,) = (span for span in spans if span[0] == start)
+    return {name: int(sum(of[span] > of[cause] for span in spans)) for name, of in scores.items()}
 
 
 def of_words(values: np.ndarray, spans: list[tuple[int, int]]) -> dict[tuple[int, int], float]:

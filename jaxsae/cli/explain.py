@@ -159,7 +159,10 @@ def show(found: Explanation, before: Explanation | None) -> None:
         f"why      {visible(piece(found.candidate))} {found.probability(found.candidate):.1%} rather than "
         f"{visible(piece(found.against))} {found.probability(found.against):.1%}: logit difference {found.difference:+.2f}"
     )
-    rows = [(one.word, f"{one.effect:+.2f}", visible(piece(one.guess))) for one in found.words[:10]]
+    rows = [
+        (f"{one.word}{' (around the place)' if one.own else ''}", f"{one.effect:+.2f}", visible(piece(one.guess)))
+        for one in found.words[:10]
+    ]
     terminal.print_table("Words, each taken out: what the logit difference loses", ("word", "effect", "then"), rows)
 
 

@@ -94,6 +94,7 @@ class Explanation:
                     "end": one.end,
                     "effect": one.effect,
                     "candidate_after": piece(one.guess),
+                    "own": one.own,
                 }
                 for one in self.words
             ],

@@ -22,6 +22,8 @@ class WordEffect(NamedTuple):
     """The logit difference with the word less the one without it: above 0, the word speaks for the candidate."""
     guess: int
     """The most probable token without the word."""
+    own: bool
+    """Whether the place stands in it: then what is visible of it besides is taken out."""
 
 
 def words_of(pieces: Sequence[str]) -> list[tuple[int, int]]:
@@ -34,10 +36,7 @@ def words_of(pieces: Sequence[str]) -> list[tuple[int, int]]:
 
 
 def word_effects(readout: Readout) -> list[WordEffect]:
-    """Every visible word damaged in turn, exactly, the strongest effect first.
-
-    Of the word that the place stands in, what is visible around the place is taken out.
-    """
+    """Every visible word damaged in turn, exactly, the strongest effect first."""
     pieces = readout.model.tokenizer.pieces(readout.ids)
     spans = words_of(pieces)
     without = np.repeat(readout.ids[None], len(spans), axis=0)
@@ -45,7 +44,14 @@ def word_effects(readout: Readout) -> list[WordEffect]:
         row[start:end] = SPAN
     found = readout.of_texts(without)
     effects = [
-        WordEffect("".join(pieces[start:end]), start, end, readout.difference - float(difference), int(guess))
+        WordEffect(
+            word="".join(pieces[start:end]),
+            start=start,
+            end=end,
+            effect=readout.difference - float(difference),
+            guess=int(guess),
+            own=start <= readout.position < end,
+        )
         for (start, end), difference, guess in zip(spans, found.difference, found.guess, strict=True)
     ]
     return sorted(effects, key=lambda one: -abs(one.effect))
