@@ -131,7 +131,7 @@ def nodes(folders: list[str]) -> Iterator[tuple[str, ast.AST]]:
 
 def test_the_library_knows_settings_and_no_flags():
     """The command line puts the flags into its messages."""
-    rooms = [f"jaxsae/{room}" for room in ("text", "models", "activations", "sae", "train", "features")]
+    rooms = [f"jaxsae/{room}" for room in ("text", "models", "activations", "sae", "train", "features", "restore")]
     found = [
         where
         for where, node in nodes([*rooms, "convert"])
@@ -141,7 +141,7 @@ def test_the_library_knows_settings_and_no_flags():
 
 
 def test_ids_become_characters_in_the_tokenizer_alone():
-    rooms = [f"jaxsae/{room}" for room in ("models", "activations", "sae", "train", "features", "cli")]
+    rooms = [f"jaxsae/{room}" for room in ("models", "activations", "sae", "train", "features", "restore", "cli")]
     found = [
         where
         for where, node in nodes([*rooms, "convert", "scripts"])
