@@ -6,8 +6,9 @@ feature. The original scripts are the PyTorch programs that this project replace
 
 Reading order is data flow, with a package for each stage: `text` (text -> token ids), `models` (ids -> residual
 stream), `activations` (residual stream -> rows), `sae` and `train` (rows -> sparse autoencoder, and how good it is),
-`features` (what its latents mean, and the page that shows it). `cli` is the command line, `demo` the corpus of the
-embedded demo. The readers and writers of PyTorch files live in the sibling package `convert`.
+`features` (what its latents mean, and the page that shows it). `restore` fills damaged text and needs no SAE. `cli` is
+the command line, `demo` the corpus of the embedded demo. The readers and writers of PyTorch files live in the sibling
+package `convert`.
 """
 
 import importlib
@@ -37,6 +38,10 @@ _HOME = {
     "inspect_all": "jaxsae.features.inspection",
     "load_concepts": "jaxsae.features.concepts",
     "LayerSAE": "jaxsae.features.statistics",
+    "read_damaged": "jaxsae.text.damaged_text",
+    "candidates": "jaxsae.restore.candidates",
+    "fill": "jaxsae.restore.fillings",
+    "restore_text": "jaxsae.restore.answer",
 }
 __all__ = list(_HOME)
 
@@ -53,10 +58,14 @@ if TYPE_CHECKING:
     from jaxsae.features.statistics import LayerSAE as LayerSAE
     from jaxsae.models.restoration import RestorationModel as RestorationModel
     from jaxsae.models.restoration_config import ModelConfig as ModelConfig
+    from jaxsae.restore.answer import restore_text as restore_text
+    from jaxsae.restore.candidates import candidates as candidates
+    from jaxsae.restore.fillings import fill as fill
     from jaxsae.sae.architectures import encode as encode
     from jaxsae.sae.autoencoder import SAE as SAE
     from jaxsae.sae.autoencoder import decode as decode
     from jaxsae.sae.metrics import score as score
+    from jaxsae.text.damaged_text import read_damaged as read_damaged
     from jaxsae.text.loading import load_samples as load_samples
     from jaxsae.train.loop import train_sae as train_sae
     from jaxsae.train.run import train_run as train_run

@@ -193,10 +193,13 @@ def place_errors(logits: np.ndarray, true: np.ndarray) -> dict[str, float]:
     best = np.argsort(-logits, axis=1)[:, :TOP]
     p = np.exp(np.take_along_axis(log_softmax(logits), best, axis=1)).astype(float)
     right = best == true[:, None]
+    rng = np.random.default_rng(0)  # what as many places would show if their probabilities were right
+    chance = [calibration_error(p[:, 0], rng.random(len(p)) < p[:, 0]) for _ in range(20)]
     return {
         "number": len(true),
         "first right": float(right[:, 0].mean()),
         "first": calibration_error(p[:, 0], right[:, 0]),
+        "first, by chance": float(np.mean(chance)),
         "first, equal widths": calibration_error(p[:, 0], right[:, 0], equal_width=True),
         f"all {TOP}": calibration_error(p.reshape(-1), right.reshape(-1)),
         f"all {TOP}, equal widths": calibration_error(p.reshape(-1), right.reshape(-1), equal_width=True),

@@ -51,6 +51,7 @@ def folder(tmp_path_factory):
     (folder / "restoration_dataset").mkdir()
     splits = loading.prepare_splits(read_fragments(folder / "fragments.json"), 42)
     arrow.save_splits(folder / "restoration_dataset", splits)
+    (folder / "tablets.atf").write_text("&P1 = one\n@tablet\n1. a-na be-[x]-ia# ##\n$ rest broken\n")
     (folder / "my_model.py").write_text(USER_FILE.replace("SCALE *", ""))
     return folder
 
@@ -95,6 +96,7 @@ def run_block(kind, text, script, ran):
 
 def test_commands_and_snippets_in_their_order(folder, script, monkeypatch, capsys):
     monkeypatch.chdir(folder)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
     ran = []
     for page in PAGES:
         for kind, text in blocks(page):

@@ -34,7 +34,7 @@ def main(args: argparse.Namespace) -> None:
     runtime.select_device(args.device)
     from convert import read_checkpoint
     from jaxsae.files import write_json
-    from jaxsae.restore.answer import restore
+    from jaxsae.restore.answer import restore_text
     from jaxsae.restore.places import encoded
 
     checkpoint = read_checkpoint(data.checkpoint)
@@ -48,7 +48,7 @@ def main(args: argparse.Namespace) -> None:
     terminal.print_wrapped(f"model    {data.checkpoint}; {said}", indent=9)
     answers = []
     for one in texts:
-        answer = restore(model, one.text, beam=args.beam, top=args.top, temperature=temperature)
+        answer = restore_text(model, one.text, beam=args.beam, top=args.top, temperature=temperature)
         answers.append(answer.as_json() | ({"name": one.name} if one.name else {}) | {"calibration": said})
         show(one.name, answer)
     if args.json:

@@ -96,7 +96,7 @@ def _filled_places(text: DamagedText, fillings: Sequence[str]) -> list[int]:
     return out
 
 
-def restore(
+def restore_text(
     model: ResidualModel,
     text: DamagedText,
     *,

@@ -117,11 +117,8 @@ def _batches(
 
 
 def _room(n: int, least: int) -> int:
-    """The next of `least`, 4 `least`, 16 `least`, ...: few shapes to compile for."""
-    room = least
-    while room < n:
-        room *= 4
-    return room
+    """The next of `least`, 2 `least`, 4 `least`, ...: few shapes to compile for."""
+    return least << max(0, -(-n // least) - 1).bit_length()
 
 
 def _last_stream(

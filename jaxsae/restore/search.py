@@ -73,7 +73,7 @@ def search(
         grown: dict[int, list[tuple[float, State, int, int]]] = {}
         for (number, state), row in zip(of, best, strict=True):
             is_last = step == holes[number].end - holes[number].start - 1
-            keep = (max(beam, top) if is_last else beam) * (step + 1)  # so many parents may one child have
+            keep = max(beam, top) if is_last else beam  # children of one state differ: no more of them can be kept
             total = states[number][state] + row.log_p
             chosen = np.argsort(-total, axis=None, kind="stable")[:keep]
             places = np.flatnonzero(np.array(state) == OPEN)

@@ -8,7 +8,7 @@ from toy import Toy
 from jaxsae.errors import InputError
 from jaxsae.files import to_json
 from jaxsae.restore import lengths
-from jaxsae.restore.answer import restore
+from jaxsae.restore.answer import restore_text
 from jaxsae.restore.fillings import fill, hole_of
 from jaxsae.restore.lengths import length_log_p
 from jaxsae.text.damaged_text import read_damaged
@@ -27,7 +27,7 @@ def spaced(seed):
 def test_a_whole_answer():
     model = spaced(3)
     short = read_damaged("a[##]b{d}1 [xx]c#")
-    answer = restore(model, short, top=4, beam=4)
+    answer = restore_text(model, short, top=4, beam=4)
     assert [len(every) for every in answer.fillings] == [4, 4, 4]
     assert [(place.gap, place.position) for place in answer.places] == [(0, 1), (0, 2), (1, 5), (1, 6), (2, 8)]
     got = json.loads(to_json(answer.as_json()))
@@ -54,7 +54,7 @@ def test_a_whole_answer():
 
 
 def test_places_alone():
-    answer = restore(MODEL, read_damaged("a##b"), top=3, whole_gaps=False)
+    answer = restore_text(MODEL, read_damaged("a##b"), top=3, whole_gaps=False)
     assert answer.fillings == [[]]
     best = "".join(place.candidates[0].character for place in answer.places)
     assert answer.as_json()["restored"] == f"a{best}b"
@@ -62,7 +62,7 @@ def test_places_alone():
 
 
 def test_where_fillings_outside_brackets_stand():
-    got = restore(spaced(0), read_damaged("a xx #b"), top=2, beam=2).as_json()
+    got = restore_text(spaced(0), read_damaged("a xx #b"), top=2, beam=2).as_json()
     for one in got["predictions"]:
         assert [one["text"][i] for i in (0, 1, 2, 5, 6, 8)] == ["a", " ", "[", "]", " ", "b"]
         assert one["restored"] == [3, 4, 7]
@@ -75,7 +75,7 @@ def test_an_unknown_length_is_one_of_those_that_may_be():
     assert len({one.length for one in found}) > 1
     assert [one.score for one in found] == sorted((one.score for one in found), reverse=True)
     assert sum(one.probability for one in found) <= 1 + 1e-6
-    answer = restore(MODEL, text, top=3, beam=4)
+    answer = restore_text(MODEL, text, top=3, beam=4)
     assert answer.text.cleaned == f"ab{'#' * found[0].length}ca"
     assert len(answer.places) == found[0].length
 

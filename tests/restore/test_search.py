@@ -72,3 +72,22 @@ def test_the_temperature_divides_the_logits():
     logits = model.log_p(one.ids)[1] / 2
     expected = logits - np.log(np.exp(logits).sum())
     assert {filled.ids[0]: filled.score for filled in found} == pytest.approx(dict(enumerate(expected)), abs=1e-4)
+
+
+@pytest.mark.parametrize("beam", [2, 3, 7])
+def test_a_beam_keeps_the_best_of_all_children(beam):
+    """Step by step, with every child of every state that is kept."""
+    model = Toy(5)
+    one = hole(model, "a####c")
+    states = {(OPEN,) * 4: 0.0}
+    for step in range(4):
+        children = {}
+        for state, score in states.items():
+            log_p = model.log_p(with_gap(one, np.array(state)))[1:5]
+            for place in np.flatnonzero(np.array(state) == OPEN):
+                for token in range(4):
+                    child = (*state[:place], token, *state[place + 1 :])
+                    children[child] = max(children.get(child, -np.inf), score + log_p[place, token])
+        states = dict(sorted(children.items(), key=lambda item: -item[1])[: 6 if step == 3 else beam])
+    (found,) = search(model, [one], beam=beam, top=6)
+    assert dict(found) == pytest.approx(states, abs=1e-4)
