@@ -175,7 +175,8 @@ def open_index(path: str | Path, model: str | None = None, sae: SAE | None = Non
 
 def _array(path: Path) -> np.ndarray:
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+        small = path.stat().st_size < 4096  # an array of nothing cannot be mapped
+        return np.load(path, mmap_mode=None if small else "r", allow_pickle=False)
     except Exception as error:  # NumPy parses the header as Python does, with all the kinds of errors that has
         message = " ".join(str(error).split())[:200]
         raise InputError(f"{path}: must be a whole .npy file, got {message}; build the index again") from None

@@ -183,10 +183,24 @@ def test_the_corpus_is_read_as_it_was_before_the_damage(index):
 
 def test_the_same_is_found_in_memory_and_on_disk(index, folder):
     opened = open_index(folder, "m", IDENTITY, 1)
-    assert isinstance(opened.latents.weights, np.memmap)
     for query in TEXTS[:5]:
         assert find(opened, MODEL, IDENTITY, query) == find(index, MODEL, IDENTITY, query)
     assert (opened.texts, opened.captions) == (index.texts, index.captions)
+
+
+def test_large_arrays_stay_on_disk(tmp_path):
+    write_index(tmp_path / "index", built(texts=[f"{text} {'abc' * n}" for text in TEXTS for n in range(12)]))
+    opened = open_index(tmp_path / "index")
+    assert all(isinstance(of.weights, np.memmap) for of in (opened.latents, opened.letters))
+
+
+@pytest.mark.parametrize("text", ["x", "- -", "#"])
+def test_a_corpus_with_nothing_to_share_is_an_index(tmp_path, text):
+    """One passage: no n-gram is in two; without letters no latent fires."""
+    write_index(tmp_path / "index", built(texts=[text]))
+    opened = open_index(tmp_path / "index", "m", IDENTITY, 1)
+    assert [one.score for one in find(opened, MODEL, IDENTITY, "x")] == ([pytest.approx(0.8)] if text == "x" else [])
+    assert not find(opened, MODEL, IDENTITY, "##")
 
 
 def test_another_model_sae_or_layer_is_refused(folder):
