@@ -62,7 +62,8 @@ class Postings:
         """The dot product of each query with each passage."""
         shape = (self.features, self.count)
         matrix = scipy.sparse.csr_matrix((self.weights, self.passages, self.starts), shape, copy=False)
-        return np.asarray((queries @ matrix).toarray(), np.float32)
+        # against dense columns all entries are read once, in their order: faster than to pick those of the queries
+        return np.asarray(matrix.T @ queries.T.toarray(), np.float32).T
 
     def weight(self, feature: int, passage: int) -> float:
         """Of a feature in a passage; 0 where it does not have it."""
