@@ -3,11 +3,16 @@
 import dataclasses
 import itertools
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import ROOT
 from helpers import sample
 
 from jaxsae.errors import InputError, require
@@ -263,6 +268,32 @@ def test_what_is_interrupted_leaves_nothing(index, tmp_path, monkeypatch, saved)
     with pytest.raises(KeyboardInterrupt):
         write_index(tmp_path / "index", index)
     assert not list(tmp_path.iterdir())
+
+
+KILLED = """
+import os, signal, sys
+import numpy as np
+from jaxsae.explain.parallel_index import open_index, write_index
+index, save, saved = open_index(sys.argv[1]), np.save, []
+def killed(*given):
+    save(*given)
+    saved.append(given)
+    if len(saved) == 4:
+        os.kill(os.getpid(), signal.SIGKILL)
+np.save = killed
+write_index(sys.argv[2], index)
+"""
+
+
+def test_what_is_killed_leaves_no_index_and_the_next_run_clears_up(index, folder, tmp_path):
+    target = tmp_path / "elsewhere" / "index"
+    done = subprocess.run([sys.executable, "-c", KILLED, folder, target], env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert done.returncode == -signal.SIGKILL
+    assert not target.exists()
+    assert list(target.parent.iterdir())
+    write_index(target, index)
+    assert list(target.parent.iterdir()) == [target]
+    assert open_index(target).texts == TEXTS
 
 
 def test_a_folder_with_something_in_it_is_not_written_over(index, tmp_path):
