@@ -3,11 +3,16 @@
 import dataclasses
 import itertools
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import ROOT
 from helpers import sample
 
 from jaxsae.errors import InputError, require
@@ -183,10 +188,24 @@ def test_the_corpus_is_read_as_it_was_before_the_damage(index):
 
 def test_the_same_is_found_in_memory_and_on_disk(index, folder):
     opened = open_index(folder, "m", IDENTITY, 1)
-    assert isinstance(opened.latents.weights, np.memmap)
     for query in TEXTS[:5]:
         assert find(opened, MODEL, IDENTITY, query) == find(index, MODEL, IDENTITY, query)
     assert (opened.texts, opened.captions) == (index.texts, index.captions)
+
+
+def test_large_arrays_stay_on_disk(tmp_path):
+    write_index(tmp_path / "index", built(texts=[f"{text} {'abc' * n}" for text in TEXTS for n in range(12)]))
+    opened = open_index(tmp_path / "index")
+    assert all(isinstance(of.weights, np.memmap) for of in (opened.latents, opened.letters))
+
+
+@pytest.mark.parametrize("text", ["x", "- -", "#"])
+def test_a_corpus_with_nothing_to_share_is_an_index(tmp_path, text):
+    """One passage: no n-gram is in two; without letters no latent fires."""
+    write_index(tmp_path / "index", built(texts=[text]))
+    opened = open_index(tmp_path / "index", "m", IDENTITY, 1)
+    assert [one.score for one in find(opened, MODEL, IDENTITY, "x")] == ([pytest.approx(0.8)] if text == "x" else [])
+    assert not find(opened, MODEL, IDENTITY, "##")
 
 
 def test_another_model_sae_or_layer_is_refused(folder):
@@ -249,6 +268,32 @@ def test_what_is_interrupted_leaves_nothing(index, tmp_path, monkeypatch, saved)
     with pytest.raises(KeyboardInterrupt):
         write_index(tmp_path / "index", index)
     assert not list(tmp_path.iterdir())
+
+
+KILLED = """
+import os, signal, sys
+import numpy as np
+from jaxsae.explain.parallel_index import open_index, write_index
+index, save, saved = open_index(sys.argv[1]), np.save, []
+def killed(*given):
+    save(*given)
+    saved.append(given)
+    if len(saved) == 4:
+        os.kill(os.getpid(), signal.SIGKILL)
+np.save = killed
+write_index(sys.argv[2], index)
+"""
+
+
+def test_what_is_killed_leaves_no_index_and_the_next_run_clears_up(index, folder, tmp_path):
+    target = tmp_path / "elsewhere" / "index"
+    done = subprocess.run([sys.executable, "-c", KILLED, folder, target], env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert done.returncode == -signal.SIGKILL
+    assert not target.exists()
+    assert list(target.parent.iterdir())
+    write_index(target, index)
+    assert list(target.parent.iterdir()) == [target]
+    assert open_index(target).texts == TEXTS
 
 
 def test_a_folder_with_something_in_it_is_not_written_over(index, tmp_path):
