@@ -107,14 +107,14 @@ def place_of_text(args: argparse.Namespace, model: ResidualModel) -> Place:
 
     A gap of unknown length gets the most probable one.
     """
-    from jaxsae.restore.answer import restore
+    from jaxsae.restore.answer import restore_text
     from jaxsae.restore.places import encoded
     from jaxsae.text.damaged_text import read_damaged
 
     text = read_damaged(args.text)
     encoded(model, text)
     if any(len(gap.lengths) > 1 for gap in text.gaps):
-        text = restore(model, text, beam=4, top=1).text
+        text = restore_text(model, text, beam=4, top=1).text
     position = None if args.position is None else text.place_of(args.position)
     damaged = [p for gap in text.gaps for p in range(gap.start, gap.end)]
     return _place(encoded(model, text), position, damaged, args.text)

@@ -14,7 +14,7 @@ from jaxsae.features.inspection import Inspection
 from jaxsae.features.splice import Change, steer
 from jaxsae.features.statistics import LayerSAE
 from jaxsae.models.protocol import ResidualModel
-from jaxsae.restore.answer import restore
+from jaxsae.restore.answer import restore_text
 from jaxsae.restore.places import around, encoded
 from jaxsae.serve.app import Settings
 from jaxsae.text.damaged_text import DAMAGED, DamagedText, read_damaged
@@ -47,7 +47,7 @@ class Session:
     def restore(self, text: str, settings: Settings, fill: bool) -> Mapping[str, Any]:
         """The damaged places of a text with their candidates; with `fill`, what fits whole gaps as well."""
         damaged = self._sized(text) if not fill else read_damaged(text)
-        answer = restore(
+        answer = restore_text(
             self.model,
             damaged,
             beam=BEAM,
@@ -118,7 +118,9 @@ class Session:
     def _sized(self, text: str) -> DamagedText:
         """The text, its gaps of unknown length as long as their best fillings; found once, with no latent set."""
         if text not in self._texts:
-            self._remember(text, restore(self.model, read_damaged(text), beam=BEAM, temperature=self.temperature).text)
+            self._remember(
+                text, restore_text(self.model, read_damaged(text), beam=BEAM, temperature=self.temperature).text
+            )
         return self._texts[text]
 
     def _remember(self, text: str, sized: DamagedText) -> None:
