@@ -33,6 +33,10 @@ from jaxsae.text.loading import load_samples
 from jaxsae.text.preparation import SPAN
 
 
+COUNTS = (*range(21), 25, 32, 40, 50, 64, 80, 100)
+"""Of how many latents it is measured what they keep."""
+
+
 def restored_places(
     model: RestorationModel, dataset: str, n: int, longest: int, seed: int
 ) -> Iterator[tuple[np.ndarray, int]]:
@@ -79,7 +83,7 @@ def rate_faithfulness(model: RestorationModel, dataset: str, at: LayerSAE, n: in
     needed: dict[str, list[float]] = {}
     errors = []
     for ids, position in restored_places(model, dataset, n, longest, seed=2):
-        found = explain(model, ids, position, {"sae": at}, exact=0)
+        found = explain(model, ids, position, {"sae": at}, exact=0, counts=COUNTS)
         (layer,) = found.layers
         errors.append(abs(layer.error_effect) / abs(found.difference))
         for kind, kept in layer.kept.items():

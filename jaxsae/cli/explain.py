@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jaxsae import runtime
-from jaxsae.cli import arguments, inputs, saes, terminal
-from jaxsae.cli.restore import calibration_of, describe, visible
+from jaxsae.cli import arguments, inputs, saes, temperature, terminal
 from jaxsae.config import DataConfig
 from jaxsae.errors import require
 
@@ -59,7 +58,7 @@ def main(args: argparse.Namespace) -> None:
         saes.check_latents([latent for latent, _ in settings], path, at)
     samples = inputs.text(data if args.sample is None else _reaching(data, args.sample))
     model = checkpoint.model()
-    calibration = calibration_of(model, checkpoint, data.dataset)
+    calibration = temperature.calibration_of(model, checkpoint, data.dataset)
     place = place_of_sample(args, samples) if args.text is None else place_of_text(args, model)
     tokens = {name: one_token(model, name, getattr(args, name)) for name in ("candidate", "against")}
     how: dict[str, Any] = {**tokens, "temperature": calibration.temperature if calibration else 1.0}
@@ -70,7 +69,7 @@ def main(args: argparse.Namespace) -> None:
     concepts = saes.concepts_of(None, data, corpus)
     inspections = saes.read_text(model, corpus, data, read, concepts=concepts, compare=False)
 
-    terminal.print_wrapped(f"model    {data.checkpoint}; {describe(calibration, data.dataset)}", indent=9)
+    terminal.print_wrapped(f"model    {data.checkpoint}; {temperature.describe(calibration, data.dataset)}", indent=9)
     show(found, before)
     for layer, inspection in zip(found.layers, inspections, strict=True):
         show_layer(layer, found, inspection, args.top)
@@ -145,22 +144,26 @@ def one_token(model: ResidualModel, name: str, text: str | None) -> int | None:
 
 def show(found: Explanation, before: Explanation | None) -> None:
     """Print the place, its candidates and the words."""
-    piece, shown = found.piece, visible(found.tokenizer.decode(found.ids[: found.position]))
+    piece, shown = found.piece, terminal.visible(found.tokenizer.decode(found.ids[: found.position]))
     left, right = (terminal.shown(wanted, instead) for wanted, instead in (("⟨", "<"), ("⟩", ">")))
-    rest = visible(found.tokenizer.decode(found.ids[found.position + 1 :]))
+    rest = terminal.visible(found.tokenizer.decode(found.ids[found.position + 1 :]))
     terminal.print_wrapped(f"place    {shown}{left}{piece(found.candidate)}{right}{rest}", indent=9)
-    candidates = "  ".join(f"{visible(piece(token))} {p:.1%}" for token, p in found.candidates[:5])
+    candidates = "  ".join(f"{terminal.visible(piece(token))} {p:.1%}" for token, p in found.candidates[:5])
     if before is not None:
-        was = "  ".join(f"{visible(piece(token))} {p:.1%}" for token, p in before.candidates[:5])
+        was = "  ".join(f"{terminal.visible(piece(token))} {p:.1%}" for token, p in before.candidates[:5])
         print(f"before   {was}\nafter    {candidates}")
     else:
         print(f"likely   {candidates}")
     print(
-        f"why      {visible(piece(found.candidate))} {found.probability(found.candidate):.1%} rather than "
-        f"{visible(piece(found.against))} {found.probability(found.against):.1%}: logit difference {found.difference:+.2f}"
+        f"why      {terminal.visible(piece(found.candidate))} {found.probability(found.candidate):.1%} rather than "
+        f"{terminal.visible(piece(found.against))} {found.probability(found.against):.1%}: logit difference {found.difference:+.2f}"
     )
     rows = [
-        (f"{one.word}{' (around the place)' if one.own else ''}", f"{one.effect:+.2f}", visible(piece(one.guess)))
+        (
+            f"{one.word}{' (around the place)' if one.own else ''}",
+            f"{one.effect:+.2f}",
+            terminal.visible(piece(one.guess)),
+        )
         for one in found.words[:10]
     ]
     terminal.print_table("Words, each taken out: what the logit difference loses", ("word", "effect", "then"), rows)
@@ -176,7 +179,7 @@ def show_layer(one: LayerExplanation, found: Explanation, inspection: Inspection
         start, end = max(0, latent.position - 6), latent.position + 4
         around = f"{text[start : latent.position]}{{{text[latent.position]}}}{text[latent.position + 1 : end]}"
         figures = f"{latent.value:.2f}", f"{latent.effect:+.2f}"
-        rows.append((latent.feature, inspection.captions[latent.feature], visible(around), *figures))
+        rows.append((latent.feature, inspection.captions[latent.feature], terminal.visible(around), *figures))
     title = "Latents, each taken out: what the logit difference loses"
     terminal.print_table(title, ("feature", "caption", "at", "value", "effect"), rows)
     share = f" ({one.error_effect / found.difference:+.0%})" if found.difference else ""

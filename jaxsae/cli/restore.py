@@ -11,15 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxsae import runtime
-from jaxsae.cli import arguments, inputs, terminal
+from jaxsae.cli import arguments, inputs, saes, temperature, terminal
 from jaxsae.config import DataConfig
 from jaxsae.errors import require
 
 if TYPE_CHECKING:  # heavy: loaded by the functions that use them
     from convert.restoration import Checkpoint
-    from jaxsae.models.protocol import ResidualModel
     from jaxsae.restore.answer import Answer
-    from jaxsae.restore.calibration import Calibration
+    from jaxsae.restore.places import Change
     from jaxsae.text.damaged_files import Named
 
 
@@ -38,21 +37,40 @@ def main(args: argparse.Namespace) -> None:
     from jaxsae.restore.places import encoded
 
     checkpoint = read_checkpoint(data.checkpoint)
+    change = change_of(args, checkpoint)
     model = checkpoint.model()
     for one in texts:  # before the first is restored
         encoded(model, one.text)
-    calibration = calibration_of(model, checkpoint, data.dataset)
+    calibration = temperature.calibration_of(model, checkpoint, data.dataset)
     del checkpoint
-    temperature = calibration.temperature if calibration else 1.0
-    said = describe(calibration, data.dataset)
+    said = temperature.describe(calibration, data.dataset)
     terminal.print_wrapped(f"model    {data.checkpoint}; {said}", indent=9)
+    how = {"beam": args.beam, "top": args.top, "temperature": calibration.temperature if calibration else 1.0}
     answers = []
     for one in texts:
-        answer = restore_text(model, one.text, beam=args.beam, top=args.top, temperature=temperature)
-        answers.append(answer.as_json() | ({"name": one.name} if one.name else {}) | {"calibration": said})
-        show(one.name, answer)
+        answer = restore_text(model, one.text, change=change, **how)
+        before = restore_text(model, one.text, **how) if change else None
+        content = answer.as_json() | ({"name": one.name} if one.name else {}) | {"calibration": said}
+        answers.append(content | ({"before": before.as_json()} if before else {}))
+        show(one.name, answer, before)
     if args.json:
         write_json(args.json, answers[0] if args.file is None else answers, indent=1)
+
+
+def change_of(args: argparse.Namespace, checkpoint: Checkpoint) -> Change | None:
+    """What `--ablate` and `--clamp` make of the residual stream."""
+    settings = saes.settings_of(args)
+    require(bool(settings) or not args.sae, "--sae is for --ablate and --clamp, got neither; leave it out")
+    if not settings:
+        return None
+    from jaxsae.features.splice import steer
+
+    files, read = saes.read(args)
+    require(len(read) == 1, f"--ablate and --clamp take one SAE, got {len(read)}")
+    saes.check_files(files, read, checkpoint, other_model=args.other_model)
+    ((path, at),) = read.items()
+    saes.check_latents([latent for latent, _ in settings], path, at)
+    return at.layer, steer(at.sae, settings)
 
 
 def read_texts(args: argparse.Namespace) -> list[Named]:
@@ -83,40 +101,12 @@ def read_texts(args: argparse.Namespace) -> list[Named]:
     return texts
 
 
-def calibration_of(model: ResidualModel, checkpoint: Checkpoint, dataset: str | None) -> Calibration | None:
-    """The model's calibration on its own text: kept from before, or fitted now; None where there is no such text."""
-    if dataset is None:
-        return None
-    from jaxsae.demo.dataset import ensure_demo
-    from jaxsae.restore.calibration import calibrate
-    from jaxsae.restore.kept import kept_calibration
-    from jaxsae.text.loading import fingerprint, has_samples, load_samples
+def show(name: str, answer: Answer, before: Answer | None) -> None:
+    """Print what was found: the text with its gaps numbered, a table for each gap, and one of all places.
 
-    ensure_demo(dataset)
-    require(Path(dataset).exists(), f"--dataset must be a dataset of the model's text, got {dataset}, which is none")
-    if not has_samples(dataset, "validation"):
-        return None
-
-    def fit() -> Calibration | None:
-        terminal.print_wrapped("note     first use of this model and dataset: fitting the temperature", indent=9)
-        return calibrate(model, load_samples(dataset, "validation"))
-
-    return kept_calibration(checkpoint.identity, fingerprint(dataset), fit)
-
-
-def describe(calibration: Calibration | None, dataset: str | None) -> str:
-    """Which temperature, and where it is from."""
-    if calibration is None:
-        why = "no dataset of this model's own was given" if dataset is None else f"{dataset} has no validation text"
-        return f"temperature 1, not calibrated: {why}"
-    return (
-        f"temperature {calibration.temperature:.3f}, fitted on {calibration.places:,} characters of the validation "
-        f"split of {dataset}"
-    )
-
-
-def show(name: str, answer: Answer) -> None:
-    """Print what was found: the text with its gaps numbered, a table for each gap, and one of all places."""
+    Args:
+      before: what was found with no latent set, where some are.
+    """
     text = answer.text
     left, right = (terminal.shown(wanted, instead) for wanted, instead in (("⟨", "<"), ("⟩", ">")))
     written = [text.written[slice(*gap.written)] for gap in text.gaps]
@@ -126,31 +116,40 @@ def show(name: str, answer: Answer) -> None:
         terminal.print_wrapped(name)
     marked = text.replaced(numbered)
     terminal.print_wrapped(f"text     {marked}", indent=9)
+    if before is not None:
+        terminal.print_wrapped(f"before   {before.text.filled(before.best)}", indent=9)
     terminal.print_wrapped(f"restored {text.filled(answer.best)}", indent=9)
     for number, (gap, fillings) in enumerate(zip(text.gaps, answer.fillings, strict=True), start=1):
         least, most = gap.lengths[0], gap.lengths[-1]
         size = f"{least} to {most} characters" if most > least else f"{least} character{'s' if least > 1 else ''}"
         rows = [
-            (visible(one.text), f"{one.probability:.1%}", f"{one.score:.2f}", *([one.length] if most > least else []))
+            (
+                terminal.visible(one.text),
+                f"{one.probability:.1%}",
+                f"{one.score:.2f}",
+                *([one.length] if most > least else []),
+            )
             for one in fillings
         ]
         columns = ("filling", "probability", "log-probability", *(["characters"] if most > least else []))
         terminal.print_table(f"gap {number}: {size}", columns, rows)
+    columns = ("gap", "place", "characters", *(["before"] if before else []))
+    was = characters_of(before) if before else {}
     rows_of_places = [
-        (
-            place.gap + 1,
-            place.position - text.gaps[place.gap].start + 1,
-            "  ".join(f"{visible(one.character)} {one.probability:.1%}" for one in place.candidates),
+        (gap + 1, place + 1, shown, *([was.get((gap, place), "")] if before else []))
+        for (gap, place), shown in characters_of(answer).items()
+    ]
+    terminal.print_table("Each place by itself, all others being damaged", columns, rows_of_places, key=2)
+
+
+def characters_of(answer: Answer) -> dict[tuple[int, int], str]:
+    """(gap, place in it) -> its most probable characters."""
+    return {
+        (place.gap, place.position - answer.text.gaps[place.gap].start): "  ".join(
+            f"{terminal.visible(one.character)} {one.probability:.1%}" for one in place.candidates
         )
         for place in answer.places
-    ]
-    title = "Each place by itself, all others being damaged"
-    terminal.print_table(title, ("gap", "place", "characters"), rows_of_places, key=2)
-
-
-def visible(text: str) -> str:
-    """A text with its spaces shown."""
-    return text.replace(" ", terminal.shown("␣", "_"))
+    }
 
 
 def add_flags(parser: arguments.Parser) -> None:
@@ -164,5 +163,8 @@ def add_flags(parser: arguments.Parser) -> None:
     parser.add_argument("--beam", type=int, default=16, metavar="N", help="partial fillings carried along; 1: greedy")
     names: dict[str, Any] = {"checkpoint": ("--checkpoint", "--model")}
     parser.add_config(DataConfig, only=("checkpoint", "dataset"), names=names)
+    saes.add_files(parser)
+    saes.add_settings(parser, "with a feature of the SAE removed", "with it set to a value, wherever it is")
+    arguments.add_other_model(parser)
     parser.add_output("--json", "also write what was found; - is standard output")
     arguments.add_device(parser)

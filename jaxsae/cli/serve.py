@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jaxsae import runtime
-from jaxsae.cli import arguments, inputs, saes, terminal
-from jaxsae.cli.restore import calibration_of, describe
+from jaxsae.cli import arguments, inputs, saes, temperature, terminal
 from jaxsae.config import DataConfig
 from jaxsae.errors import one_line, require
 
@@ -45,7 +44,7 @@ def main(args: argparse.Namespace) -> None:
     samples = inputs.text(data)
     model = checkpoint.model()
     index = open_parallels(args.parallels, checkpoint.identity, list(read.values())) if args.parallels else None
-    calibration = calibration_of(model, checkpoint, data.dataset)
+    calibration = temperature.calibration_of(model, checkpoint, data.dataset)
     del checkpoint
     inspections = saes.read_text(
         model,
@@ -57,7 +56,7 @@ def main(args: argparse.Namespace) -> None:
     )
     what = f"{'/'.join(Path(data.dataset).parts[-2:])}, {data.split} split, padding {data.padding}"
     print(f"text     {what}: {len(samples):,} samples, {inspections[0].statistics.rows:,} characters")
-    terminal.print_wrapped(f"model    {data.checkpoint}; {describe(calibration, data.dataset)}", indent=9)
+    terminal.print_wrapped(f"model    {data.checkpoint}; {temperature.describe(calibration, data.dataset)}", indent=9)
     html = page(inspections, list(files), what, live=True)
 
     def on_error(error: BaseException) -> None:

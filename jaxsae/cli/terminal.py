@@ -55,6 +55,11 @@ def shown(wanted: str, instead: str, file: TextIO | None = None) -> str:
     return wanted if printable(wanted, file) == wanted else instead
 
 
+def visible(text: str) -> str:
+    """A text with its spaces shown."""
+    return text.replace(" ", shown("␣", "_"))
+
+
 def ramp(file: TextIO | None = None) -> str:
     """Nine characters from nothing to full, to draw bars with on the stream."""
     return shown(" ▁▂▃▄▅▆▇█", " .:-=+*#@", file)
