@@ -6,9 +6,9 @@ feature. The original scripts are the PyTorch programs that this project replace
 
 Reading order is data flow, with a package for each stage: `text` (text -> token ids), `models` (ids -> residual
 stream), `activations` (residual stream -> rows), `sae` and `train` (rows -> sparse autoencoder, and how good it is),
-`features` (what its latents mean, and the page that shows it). `restore` fills damaged text and needs no SAE. `cli` is
-the command line, `demo` the corpus of the embedded demo. The readers and writers of PyTorch files live in the sibling
-package `convert`.
+`features` (what its latents mean, and the page that shows it). `restore` fills damaged text and needs no SAE; `explain`
+says why it is restored so, and where a corpus has the like; `serve` is the page, alive. `cli` is the command line,
+`demo` the corpus of the embedded demo. The readers and writers of PyTorch files live in the sibling package `convert`.
 """
 
 import importlib
@@ -42,6 +42,8 @@ _HOME = {
     "candidates": "jaxsae.restore.candidates",
     "fill": "jaxsae.restore.fillings",
     "restore_text": "jaxsae.restore.answer",
+    "explain_place": "jaxsae.explain.explanation",
+    "steer": "jaxsae.features.splice",
 }
 __all__ = list(_HOME)
 
@@ -50,11 +52,13 @@ if TYPE_CHECKING:
     from jaxsae.config import SAEConfig as SAEConfig
     from jaxsae.config import TrainConfig as TrainConfig
     from jaxsae.errors import InputError as InputError
+    from jaxsae.explain.explanation import explain_place as explain_place
     from jaxsae.features.concepts import load_concepts as load_concepts
     from jaxsae.features.evaluation import evaluate as evaluate
     from jaxsae.features.evaluation import evaluate_all as evaluate_all
     from jaxsae.features.inspection import inspect as inspect
     from jaxsae.features.inspection import inspect_all as inspect_all
+    from jaxsae.features.splice import steer as steer
     from jaxsae.features.statistics import LayerSAE as LayerSAE
     from jaxsae.models.restoration import RestorationModel as RestorationModel
     from jaxsae.models.restoration_config import ModelConfig as ModelConfig

@@ -24,14 +24,13 @@ from jaxsae.cli.terminal import print_table
 from jaxsae.config import DEMO, DEMO_TEXT
 from jaxsae.demo.tablet import Tablet
 from jaxsae.explain import latents
-from jaxsae.explain.explanation import explain
+from jaxsae.explain.explanation import explain_place
 from jaxsae.explain.readout import Readout
 from jaxsae.explain.words import word_effects, words_of
 from jaxsae.features.statistics import LayerSAE
 from jaxsae.models.restoration import Block, RestorationModel, rotary_table, rotate
 from jaxsae.text.loading import load_samples
 from jaxsae.text.preparation import SPAN
-
 
 COUNTS = (*range(21), 25, 32, 40, 50, 64, 80, 100)
 """Of how many latents it is measured what they keep."""
@@ -83,7 +82,7 @@ def rate_faithfulness(model: RestorationModel, dataset: str, at: LayerSAE, n: in
     needed: dict[str, list[float]] = {}
     errors = []
     for ids, position in restored_places(model, dataset, n, longest, seed=2):
-        found = explain(model, ids, position, {"sae": at}, exact=0, counts=COUNTS)
+        found = explain_place(model, ids, position, {"sae": at}, exact=0, counts=COUNTS)
         (layer,) = found.layers
         errors.append(abs(layer.error_effect) / abs(found.difference))
         for kind, kept in layer.kept.items():

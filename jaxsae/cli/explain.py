@@ -45,7 +45,7 @@ def main(args: argparse.Namespace) -> None:
     runtime.lean_memory()
     runtime.select_device(args.device)
     from convert import read_checkpoint
-    from jaxsae.explain.explanation import explain
+    from jaxsae.explain.explanation import explain_place
     from jaxsae.features.splice import steer
     from jaxsae.files import write_json
 
@@ -62,9 +62,9 @@ def main(args: argparse.Namespace) -> None:
     place = place_of_sample(args, samples) if args.text is None else place_of_text(args, model)
     tokens = {name: one_token(model, name, getattr(args, name)) for name in ("candidate", "against")}
     how: dict[str, Any] = {**tokens, "temperature": calibration.temperature if calibration else 1.0}
-    before = explain(model, place.ids, place.position, {}, **how) if settings else None
+    before = explain_place(model, place.ids, place.position, {}, **how) if settings else None
     changes = [(at.layer, steer(at.sae, settings)) for at in read.values()] if settings else [None]
-    found = explain(model, place.ids, place.position, read, change=changes[0], **how)
+    found = explain_place(model, place.ids, place.position, read, change=changes[0], **how)
     corpus = samples[: data.max_samples] if data.max_samples else samples
     concepts = saes.concepts_of(None, data, corpus)
     inspections = saes.read_text(model, corpus, data, read, concepts=concepts, compare=False)

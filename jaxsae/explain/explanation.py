@@ -136,7 +136,7 @@ class Explanation:
         }
 
 
-def explain(
+def explain_place(
     model: ResidualModel,
     ids: Int[np.ndarray, " n"],
     position: int,

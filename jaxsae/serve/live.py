@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from jaxsae.errors import listed, require
-from jaxsae.explain.explanation import explain
+from jaxsae.explain.explanation import explain_place
 from jaxsae.explain.parallel_index import Index
 from jaxsae.explain.parallels import find
 from jaxsae.features.inspection import Inspection
@@ -79,7 +79,7 @@ class Session:
             for name, one in zip(self.names, self.read, strict=True)
             if change is None or one.layer == change[0]
         }
-        found = explain(
+        found = explain_place(
             self.model,
             ids[seen],
             position - seen.start,

@@ -13,7 +13,7 @@ from convert import load_restoration_model, read_checkpoint, reference
 from jaxsae.config import SAEConfig
 from jaxsae.errors import InputError, require
 from jaxsae.explain import latents
-from jaxsae.explain.explanation import explain
+from jaxsae.explain.explanation import explain_place
 from jaxsae.explain.faithfulness import Kept, only_first
 from jaxsae.explain.graph import to_graph
 from jaxsae.explain.latents import Parts, latent_parts
@@ -208,7 +208,7 @@ def test_what_few_parts_keep():
 
 
 def test_a_whole_explanation(model, module, readout, sae):
-    found = explain(
+    found = explain_place(
         model, readout.ids, PLACE, {"one": LayerSAE(LAYER, sae)}, counts=(0, 3, 9999), exact=20, temperature=1.5
     )
     assert (found.candidate, found.against) == (readout.candidate, readout.against)
@@ -261,7 +261,7 @@ def test_latents_that_are_set(model, module, readout, sae):
     np.testing.assert_allclose(steered.difference, logits[readout.candidate] - logits[readout.against], atol=2e-4)
     assert abs(steered.difference - readout.difference) > 1e-3
     np.testing.assert_allclose(steered.stream(LAYER), by_hand(readout.stream(LAYER)), atol=1e-4)
-    found = explain(
+    found = explain_place(
         model, readout.ids, PLACE, {"one": LayerSAE(LAYER, sae)}, change=(LAYER, change), exact=3, counts=(0, 1)
     )
     np.testing.assert_allclose(found.difference, Readout(model, readout.ids, PLACE, change=(LAYER, change)).difference)
@@ -293,4 +293,4 @@ def test_what_cannot_be_set(sae, settings):
 def test_sae_of_another_layer_under_a_change_is_refused(model, readout, sae):
     change = (LAYER, steer(sae, [(0, 1.0)]))
     with pytest.raises(InputError, match="must be explained there"):
-        explain(model, readout.ids, PLACE, {"one": LayerSAE(LAYER + 1, dataclasses.replace(sae))}, change=change)
+        explain_place(model, readout.ids, PLACE, {"one": LayerSAE(LAYER + 1, dataclasses.replace(sae))}, change=change)
