@@ -9,7 +9,7 @@ from jaxsae.errors import InputError
 from jaxsae.files import to_json
 from jaxsae.restore import lengths
 from jaxsae.restore.answer import restore_text
-from jaxsae.restore.fillings import fill, hole_of
+from jaxsae.restore.fillings import fill, hole_of, shares
 from jaxsae.restore.lengths import length_log_p
 from jaxsae.text.damaged_text import read_damaged
 
@@ -107,3 +107,15 @@ def test_numbers_that_cannot_be():
         fill(MODEL, text, 1)
     with pytest.raises(InputError, match="at most 12"):
         fill(MODEL, read_damaged("#" * 13), 0)
+
+
+def test_probabilities_of_fillings_are_their_scores_or_come_to_one():
+    low = np.log([0.3, 0.2, 0.1])
+    np.testing.assert_allclose(shares(low), [0.3, 0.2, 0.1])
+    high = shares(np.log([0.8, 0.7, 0.1]))
+    assert high.sum() == pytest.approx(1, abs=1e-6)
+    assert np.log(high[0]) / np.log(high[1]) == pytest.approx(np.log(0.8) / np.log(0.7), rel=1e-6)
+    for sure in ([0.0], [0.0, -0.1], [0.0, 0.0], [-1e-9, -1e-9, -5.0]):
+        p = shares(np.array(sure))
+        assert p.sum() == pytest.approx(1)
+        assert (np.diff(p) <= 0).all()
