@@ -196,7 +196,8 @@ def _of_layer(
     ranked = {"latents": (parts, order), "random": (parts, shuffled)}
     if isinstance(readout.model, ModelWithNeurons):
         neurons = neuron_parts(readout, readout.model, layer)
-        by_neuron = latents.attribution(readout, layer, x, neurons, apart=1)  # they are many at each position anyway
+        # all are active at every position: passes for some of them would leave the most in the last one
+        by_neuron = latents.attribution(readout, layer, x, neurons, ranks=4, apart=1)
         ranked["neurons"] = neurons, np.argsort(-np.abs(by_neuron), kind="stable")
     variants: dict[str, Iterable[Stream]] = {
         "whole": [x],

@@ -51,8 +51,10 @@ class Parts(NamedTuple):
 
     def along(self, some: Int[np.ndarray, " some"], gradient: Stream) -> Float[np.ndarray, " some"]:
         """What each of some parts writes, times a gradient there."""
-        directions = self.directions[self.number[some]]
-        return self.value[some] * np.einsum("nd,nd->n", directions, gradient[self.position[some]])
+        position, number = self.position[some], self.number[some]
+        if 8 * len(some) > len(self.directions):  # then it is quicker to have the product with all directions
+            return self.value[some] * (gradient @ self.directions.T)[position, number]
+        return self.value[some] * np.einsum("nd,nd->n", self.directions[number], gradient[position])
 
 
 def latent_parts(sae: SAE, x: Stream) -> Parts:
@@ -63,19 +65,20 @@ def latent_parts(sae: SAE, x: Stream) -> Parts:
 
 
 def attribution(
-    readout: Readout, layer: int, x: Stream, parts: Parts, apart: int = APART
+    readout: Readout, layer: int, x: Stream, parts: Parts, *, ranks: int = RANKS, apart: int = APART
 ) -> Float[np.ndarray, " parts"]:
     """About how much the logit difference falls when each part is taken out, see the module's head.
 
     Args:
       x: the residual stream after block `layer`.
+      ranks: parts of a position that have passes of their own.
       apart: positions between those at which parts are halved in one pass.
     """
     order = np.lexsort((-parts.size, parts.position))
     first = np.searchsorted(parts.position[order], np.arange(len(x)))
     rank = np.zeros(len(order), int)
     rank[order] = np.arange(len(order)) - first[parts.position[order]]
-    turn = np.minimum(rank, RANKS - 1) * apart + parts.position % apart
+    turn = np.minimum(rank, ranks - 1) * apart + parts.position % apart
     groups = [np.flatnonzero(turn == number) for number in np.unique(turn)]
     gradients = readout.gradients(layer, (x - parts.written(group, len(x)) / 2 for group in groups))
     out = np.zeros(len(order), np.float32)
