@@ -171,8 +171,12 @@ KINDS: dict[str, Callable[[Tablet], Planted]] = {
 
 
 def rate_planted(model: RestorationModel, per_kind: int) -> dict[str, dict[str, float]]:
-    """Share of places at which the word that decides ranks first, where the model tells the two texts apart."""
+    """Share of places at which the word that decides ranks first, where the model tells the two texts apart.
+
+    And the same of those places that the model restores right.
+    """
     out: dict[str, dict[str, float]] = {}
+    every: list[dict[str, int]] = []
     for kind, make in KINDS.items():
         rng = random.Random(kind)
         ranks: list[dict[str, int]] = []
@@ -184,15 +188,25 @@ def rate_planted(model: RestorationModel, per_kind: int) -> dict[str, dict[str, 
             seen.add(made.texts)
             if (found := ranks_of(model, made)) is not None:
                 ranks.append(found)
-        of_kind = {
-            method: float(np.mean([one[method] == 0 for one in ranks])) for method in (ranks[0] if ranks else {})
-        }
-        out[kind] = {"places": len(ranks), "pairs tried": len(seen), **of_kind}
+        out[kind] = {"pairs tried": len(seen), **first_of(ranks)}
+        every += ranks
+    tried = sum(of["pairs tried"] for of in out.values())
+    out["all"] = {"pairs tried": tried, **first_of(every)}
+    out["all restored right"] = {"pairs tried": tried, **first_of([one for one in every if one["right"]])}
     return out
 
 
+def first_of(ranks: Sequence[dict[str, int]]) -> dict[str, float]:
+    """Method -> share of places at which it ranks the word first."""
+    methods = [name for name in (ranks[0] if ranks else {}) if name != "right"]
+    return {"places": len(ranks)} | {name: float(np.mean([one[name] == 0 for one in ranks])) for name in methods}
+
+
 def ranks_of(model: RestorationModel, made: Planted) -> dict[str, int] | None:
-    """Method -> rank of the word that decides, in the first text; None: the model prefers in both the same truth."""
+    """Method -> rank of the word that decides, in the first text, and whether the model restores that `right`.
+
+    None: the model prefers in both the same truth.
+    """
     encode = model.tokenizer.encode
     one, other = (int(encode(truth)[0]) for truth in made.truths)
     readouts = [
@@ -205,13 +219,16 @@ def ranks_of(model: RestorationModel, made: Planted) -> dict[str, int] | None:
     start = f" {made.texts[0]}".rindex(f" {made.causes[0]} ")
     # the word that the place stands in is not elsewhere
     spans = [(first, end) for first, end in spans if not first <= readout.position < end]
+    found = word_effects(readout)
     scores = {
-        "words taken out": {(word.start, word.end): abs(word.effect) for word in word_effects(readout)},
+        "words that speak for it": {(word.start, word.end): word.effect for word in found},
+        "words by absolute effect": {(word.start, word.end): abs(word.effect) for word in found},
         "gradient saliency": of_words(saliency(model, readout), spans),
         "attention rollout": of_words(rollout(model, readout), spans),
     }
     (cause,) = (span for span in spans if span[0] == start)
-    return {name: int(sum(of[span] > of[cause] for span in spans)) for name, of in scores.items()}
+    ranks = {name: int(sum(of[span] > of[cause] for span in spans)) for name, of in scores.items()}
+    return ranks | {"right": int(readout.logits.argmax() == one)}
 
 
 def of_words(values: np.ndarray, spans: list[tuple[int, int]]) -> dict[tuple[int, int], float]:
