@@ -372,7 +372,7 @@ function drawParallels() {
   const rows = found.parallels ?? [];
   $("parallels").replaceChildren(rows.length ? make("ol", { class: "parallels" }, ...rows.map((one) => make("li", { class: "card" },
     make("span", { class: "soft" }, `text ${one.text_number}, from ${one.start}: ${figure2(one.score)}`), make("p", { class: "text", lang: data.language_tag }, one.passage),
-    chips((one.shared ?? []).map((s) => [make("a", { href: `#/feature/${found.layer ?? data.layers[0].layer}/${s.feature}` }, String(s.feature)), ` ${plain(s.caption)}, ${share(s.share)}`])))))
+    chips((one.shared ?? []).map((s) => [make("a", { href: `#/feature/${found.layer ?? data.layers[0].layer}/${s.feature}` }, String(s.feature)), ` ${plain(s.caption)}`])))))
     : make("p", { class: "soft" }, found.parallels ? "None." : "No index of passages was given."), rows.length && found.by ? make("p", { class: "soft" }, `Found by ${found.by}.`) : "");
 }
 
