@@ -8,38 +8,37 @@ saliency (the norm of the gradient by the characters' embeddings, as Aeneas show
 Zuidema 2020, arXiv 2005.00928).
 """
 
+from __future__ import annotations
+
 import argparse
-import json
 import random
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-
-from convert import layer_of, load_sae, read_checkpoint
-from jaxsae.cli.terminal import print_table
+from jaxsae import runtime
+from jaxsae.cli import arguments, process, terminal
 from jaxsae.config import DEMO, DEMO_TEXT
-from jaxsae.demo.tablet import Tablet
-from jaxsae.explain import latents
-from jaxsae.explain.explanation import explain_place
-from jaxsae.explain.readout import Readout
-from jaxsae.explain.words import word_effects, words_of
-from jaxsae.features.statistics import LayerSAE
-from jaxsae.models.restoration import Block, RestorationModel, rotary_table, rotate
-from jaxsae.text.loading import load_samples
-from jaxsae.text.preparation import SPAN
 
+if TYPE_CHECKING:  # heavy: loaded by the functions that use them
+    import numpy as np
+
+    from jaxsae.demo.tablet import Tablet
+    from jaxsae.explain.readout import Readout
+    from jaxsae.features.statistics import LayerSAE
+
+Model = Any
+"""The demo's model, or one of its family: of the planted causes its attention and its embedding are looked at too."""
 COUNTS = (*range(21), 25, 32, 40, 50, 64, 80, 100)
 """Of how many latents it is measured what they keep."""
 
 
-def restored_places(
-    model: RestorationModel, dataset: str, n: int, longest: int, seed: int
-) -> Iterator[tuple[np.ndarray, int]]:
+def restored_places(model: Model, dataset: str, n: int, longest: int, seed: int) -> Iterator[tuple[np.ndarray, int]]:
     """(text, damaged position) of places that the model restores right, one of each of `n` texts of the test split."""
+    import numpy as np
+
+    from jaxsae.explain.readout import Readout
+    from jaxsae.text.loading import load_samples
+
     samples = load_samples(dataset, "test")
     rng = np.random.default_rng(seed)
     texts = np.flatnonzero((samples.lengths >= 40) & (samples.lengths <= longest))
@@ -55,8 +54,13 @@ def restored_places(
             return
 
 
-def rate_attribution(model: RestorationModel, dataset: str, at: LayerSAE, n: int, longest: int) -> dict[str, float]:
+def rate_attribution(model: Model, dataset: str, at: LayerSAE, n: int, longest: int) -> dict[str, float]:
     """The fast attribution of every active latent beside its exact ablation."""
+    import numpy as np
+
+    from jaxsae.explain import latents
+    from jaxsae.explain.readout import Readout
+
     correlations, found = [], []
     for ids, position in restored_places(model, dataset, n, longest, seed=1):
         readout = Readout(model, ids, position)
@@ -77,8 +81,12 @@ def rate_attribution(model: RestorationModel, dataset: str, at: LayerSAE, n: int
     }
 
 
-def rate_faithfulness(model: RestorationModel, dataset: str, at: LayerSAE, n: int, longest: int) -> dict[str, object]:
+def rate_faithfulness(model: Model, dataset: str, at: LayerSAE, n: int, longest: int) -> dict[str, Any]:
     """How many latents keep 80 % of the logit difference, beside random latents and neurons; and the error's effect."""
+    import numpy as np
+
+    from jaxsae.explain.explanation import explain_place
+
     needed: dict[str, list[float]] = {}
     errors = []
     for ids, position in restored_places(model, dataset, n, longest, seed=2):
@@ -170,11 +178,13 @@ KINDS: dict[str, Callable[[Tablet], Planted]] = {
 }
 
 
-def rate_planted(model: RestorationModel, per_kind: int) -> dict[str, dict[str, float]]:
+def rate_planted(model: Model, per_kind: int) -> dict[str, dict[str, float]]:
     """Share of places at which the word that decides ranks first, where the model tells the two texts apart.
 
     And the same of those places that the model restores right.
     """
+    from jaxsae.demo.tablet import Tablet
+
     out: dict[str, dict[str, float]] = {}
     every: list[dict[str, int]] = []
     for kind, make in KINDS.items():
@@ -198,20 +208,24 @@ def rate_planted(model: RestorationModel, per_kind: int) -> dict[str, dict[str, 
 
 def first_of(ranks: Sequence[dict[str, int]]) -> dict[str, float]:
     """Method -> share of places at which it ranks the word first."""
+    import numpy as np
+
     methods = [name for name in (ranks[0] if ranks else {}) if name != "right"]
     return {"places": len(ranks)} | {name: float(np.mean([one[name] == 0 for one in ranks])) for name in methods}
 
 
-def ranks_of(model: RestorationModel, made: Planted) -> dict[str, int] | None:
+def ranks_of(model: Model, made: Planted) -> dict[str, int] | None:
     """Method -> rank of the word that decides, in the first text, and whether the model restores that `right`.
 
     None: the model prefers in both the same truth.
     """
+    from jaxsae.explain.readout import Readout
+    from jaxsae.explain.words import word_effects, words_of
+    from jaxsae.text.damaged_text import DAMAGED
+
     encode = model.tokenizer.encode
     one, other = (int(encode(truth)[0]) for truth in made.truths)
-    readouts = [
-        Readout(model, encode(text.replace("@", chr(SPAN))), text.index("@"), one, other) for text in made.texts
-    ]
+    readouts = [Readout(model, encode(text.replace("@", DAMAGED)), text.index("@"), one, other) for text in made.texts]
     if not readouts[0].difference > 0 > readouts[1].difference:
         return None
     readout = readouts[0]
@@ -236,85 +250,74 @@ def of_words(values: np.ndarray, spans: list[tuple[int, int]]) -> dict[tuple[int
     return {(start, end): float(values[start:end].sum()) for start, end in spans}
 
 
-def saliency(model: RestorationModel, readout: Readout) -> np.ndarray:
+def saliency(model: Model, readout: Readout) -> np.ndarray:
     """Norm of the gradient of the candidate's log-probability by the embedding of each character."""
-    ids, mask = _padded(readout)
+    import jax
+    import numpy as np
 
     def log_p(x: jax.Array) -> jax.Array:
-        *_, last = model.run_blocks(x, mask, range(model.n_layers))
+        *_, last = model.run_blocks(x, readout.mask, range(model.n_layers))
         logits = model.unembed(last[:, readout.position : readout.position + 1])[0, 0]
         return jax.nn.log_softmax(logits)[readout.candidate]
 
-    return np.linalg.norm(np.asarray(jax.grad(log_p)(model.embed(ids)))[0], axis=1)
+    return np.linalg.norm(np.asarray(jax.grad(log_p)(model.embed(readout.padded_ids[None])))[0], axis=1)
 
 
-def rollout(model: RestorationModel, readout: Readout) -> np.ndarray:
+def rollout(model: Model, readout: Readout) -> np.ndarray:
     """Attention from the place to each character: means over heads, beside the stream itself, over all layers."""
-    ids, mask = _padded(readout)
-    n = ids.shape[1]
-    x, mixed = model.embed(ids), np.eye(n)
-    for block, after in zip(model.layers, model.stream(ids, mask), strict=True):
-        pattern = np.asarray(attention_pattern(block, x, mask, model.config.d_head, float(model.config.rotary_base)))
-        mixed = (pattern + np.eye(n)) / 2 @ mixed
-        x = after
+    import numpy as np
+
+    mixed = np.eye(readout.room)
+    for layer in range(model.n_layers):
+        pattern = np.asarray(model.attention_pattern(readout.padded_ids[None], readout.mask, layer=layer))[0]
+        mixed = (pattern.mean(axis=0) + np.eye(readout.room)) / 2 @ mixed
     return mixed[readout.position]
 
 
-@partial(jax.jit, static_argnums=(3, 4))
-def attention_pattern(block: Block, x: jax.Array, mask: jax.Array, d_head: int, base: float) -> jax.Array:
-    """How much each position attends to each other, the mean over heads."""
-    n, normed = x.shape[1], block.ln1(x)
-    cos, sin = (jnp.asarray(table) for table in rotary_table(n, d_head, base))
-    q, k = (
-        rotate(p(normed).reshape(1, n, -1, d_head).transpose(0, 2, 1, 3), cos, sin)
-        for p in (block.attn.q_proj, block.attn.k_proj)
-    )
-    scores = jnp.einsum("bhqd,bhkd->bhqk", q, k) * d_head**-0.5 + (1 - mask[:, None, None, :]) * -1e9
-    return jax.nn.softmax(scores, axis=-1)[0].mean(axis=0)
+def main(args: argparse.Namespace) -> None:
+    """The tables; with --json, the same figures."""
+    runtime.select_device(args.device)
+    from convert import layer_of, load_sae, read_checkpoint
+    from jaxsae.demo import dataset
+    from jaxsae.features.statistics import LayerSAE
+    from jaxsae.files import write_json
+
+    dataset.ensure_demo(args.dataset)
+    model = read_checkpoint(args.checkpoint).model()
+    file = load_sae(args.sae)
+    at = LayerSAE(layer_of(args.sae, file, None), file.sae)
+    out: dict[str, Any] = {}
+    if args.planted:
+        out["planted"] = planted = rate_planted(model, args.planted)
+        columns = ["kind", *planted["all"]]
+        rows = [
+            (kind, *(f"{v:.2f}" if isinstance(v, float) else v for v in of.values())) for kind, of in planted.items()
+        ]
+        terminal.print_table("Share of places at which the word that decides ranks first", columns, rows)
+    if args.attribution:
+        out["attribution"] = found = rate_attribution(model, args.dataset, at, args.attribution, args.longest)
+        row = [f"{value:.3g}" for value in found.values()]
+        terminal.print_table("Attribution beside exact ablation", list(found), [row], key=0)
+    if args.faithfulness:
+        out["faithfulness"] = kept = rate_faithfulness(model, args.dataset, at, args.faithfulness, args.longest)
+        title = f"Until 80 % is kept: {kept['places']} places, the error's share {kept['error, median share']:.2f}"
+        quartiles = [(kind, *(f"{n:g}" for n in of)) for kind, of in kept["needed, quartiles"].items()]
+        terminal.print_table(title, ("of", "a quarter needs", "median", "three quarters need"), quartiles)
+    if args.json:
+        write_json(args.json, out)
 
 
-def _padded(readout: Readout) -> tuple[jax.Array, jax.Array]:
-    """Ids and mask at the length that the readout runs at, so that there is little to compile."""
-    return jnp.asarray(readout.padded_ids)[None], jnp.asarray(readout.mask)
-
-
-def main() -> None:
-    """Print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sae", required=True, help="an SAE of the model")
-    parser.add_argument("--checkpoint", default=str(DEMO / "best_model.pt"))
-    parser.add_argument("--dataset", default=str(DEMO_TEXT / "dataset"))
+if __name__ == "__main__":
+    parser = arguments.Parser(__doc__ or "")
+    parser.add_argument("--sae", required=True, metavar="FILE", help="an SAE of the model")
+    parser.add_argument("--checkpoint", default=str(DEMO / "best_model.pt"), help="the model")
+    parser.add_argument("--dataset", default=str(DEMO_TEXT / "dataset"), help="its text; the test split is read")
     parser.add_argument("--attribution", type=int, default=50, metavar="N", help="places whose latents are all ablated")
     parser.add_argument(
         "--faithfulness", type=int, default=200, metavar="N", help="places of which it is said what is kept"
     )
-    parser.add_argument(
-        "--planted", type=int, default=40, metavar="N", help="places of each kind of planted cause: the demo's"
-    )
+    parser.add_argument("--planted", type=int, default=40, metavar="N", help="places of each kind of cause: the demo's")
     parser.add_argument("--longest", type=int, default=200, metavar="N", help="texts have so many characters at most")
-    parser.add_argument("--json", metavar="OUT")
-    args = parser.parse_args()
-    model = read_checkpoint(args.checkpoint).model()
-    file = load_sae(args.sae)
-    at = LayerSAE(layer_of(args.sae, file, None), file.sae)
-    out: dict[str, object] = {}
-    if args.planted:
-        out["planted"] = planted = rate_planted(model, args.planted)
-        columns = ["kind", *next(iter(planted.values()))]
-        rows = [
-            (kind, *(f"{v:.2f}" if isinstance(v, float) else v for v in of.values())) for kind, of in planted.items()
-        ]
-        print_table("Share of places at which the word that decides ranks first", columns, rows)
-    if args.attribution:
-        out["attribution"] = found = rate_attribution(model, args.dataset, at, args.attribution, args.longest)
-        print_table("Fast attribution beside exact ablation", list(found), [[f"{v:.3g}" for v in found.values()]])
-    if args.faithfulness:
-        out["faithfulness"] = kept = rate_faithfulness(model, args.dataset, at, args.faithfulness, args.longest)
-        print(json.dumps(kept))
-    if args.json:
-        with open(args.json, "w", encoding="utf-8") as file_out:
-            json.dump(out, file_out, indent=1)
-
-
-if __name__ == "__main__":
-    main()
+    parser.add_output("--json", "also write the figures as JSON; - is standard output")
+    arguments.add_device(parser)
+    process.run(main, parser)

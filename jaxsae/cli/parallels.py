@@ -42,6 +42,9 @@ def main(args: argparse.Namespace) -> None:
     checkpoint.config.check_layer(layer)
     check_model(args.sae, file, checkpoint.identity, checkpoint.sha256, args.other_model)
     written = None if args.text is None else read_damaged(args.text)
+    if written is not None:  # nothing is known of a gap but that it is there
+        for number, gap in enumerate(written.gaps):
+            written = written.resized(number, gap.lengths[0])
     text = None if written is None else written.cleaned
     position = args.position
     if written is not None:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxsae.explain.readout import Readout
+from jaxsae.text.damaged_text import DAMAGED
 from jaxsae.text.preparation import SPAN
 
 
@@ -32,7 +33,7 @@ def words_of(pieces: Sequence[str]) -> list[tuple[int, int]]:
     Args:
       pieces: what each token of the text is shown as, one character each.
     """
-    return [word.span() for word in re.finditer(r"\S+", "".join(pieces)) if word[0].strip(chr(SPAN))]
+    return [word.span() for word in re.finditer(r"\S+", "".join(pieces)) if word[0].strip(DAMAGED)]
 
 
 def word_effects(readout: Readout) -> list[WordEffect]:

@@ -87,6 +87,22 @@ class Attention(nnx.Module):
         mixed = attention(q, k, v, bias)
         return self.out_proj(mixed.transpose(0, 2, 1, 3).reshape(batch, position, d_model))
 
+    def pattern(
+        self,
+        x: Float[Array, "batch position d_model"],
+        cos: Float[Array, "position d_head"],
+        sin: Float[Array, "position d_head"],
+        bias: Float[Array, "batch 1 1 position"] | None,
+    ) -> Float[Array, "batch head to from"]:
+        """softmax(rot(q) rot(k)^T / sqrt(d_head) + bias)."""
+        batch, position, _ = x.shape
+        q, k = (
+            rotate(p(x).reshape(batch, position, self.n_heads, -1).transpose(0, 2, 1, 3), cos, sin)
+            for p in (self.q_proj, self.k_proj)
+        )
+        scores = jnp.einsum("bhqd,bhkd->bhqk", q, k, precision=jax.lax.Precision.HIGHEST) * q.shape[-1] ** -0.5
+        return jax.nn.softmax(scores if bias is None else scores + bias, axis=-1)
+
 
 class FeedForward(nnx.Module):
     """down(gelu(up(x))) with the exact GELU, x * Phi(x), not its tanh approximation."""
@@ -156,6 +172,7 @@ class Block(nnx.Module):
 # caller's own jit these are inlined.
 run_block = jax.jit(lambda block, x, cos, sin, bias: block(x, cos, sin, bias))
 run_neurons = jax.jit(lambda block, x, cos, sin, bias: block.neurons(x, cos, sin, bias))
+run_pattern = jax.jit(lambda block, x, cos, sin, bias: block.attn.pattern(block.ln1(x), cos, sin, bias))
 run_embed = jax.jit(lambda embed, ids: embed(ids))
 run_bias = jax.jit(lambda mask, dtype: (1 - mask.astype(dtype)[:, None, None, :]) * -1e9, static_argnums=1)
 run_head = jax.jit(lambda final_ln, head, x: head(final_ln(x)))
@@ -241,6 +258,14 @@ class RestorationModel(nnx.Module):
         self.check_layer(layer)
         x = self.resid_post(ids, mask, layer=layer - 1) if layer else run_embed(self.embed, ids)
         return run_neurons(self.layers[layer], x, *self._positions(x, mask))
+
+    def attention_pattern(
+        self, ids: Ids, mask: Mask | None = None, *, layer: int
+    ) -> Float[Array, "batch head to from"]:
+        """How much each position attends to each other in block `layer`; rows sum to 1."""
+        self.check_layer(layer)
+        x = self.resid_post(ids, mask, layer=layer - 1) if layer else run_embed(self.embed, ids)
+        return run_pattern(self.layers[layer], x, *self._positions(x, mask))
 
     def neuron_directions(self, layer: int) -> Float[np.ndarray, "d_ff d_model"]:
         """The rows of block `layer`'s down projection."""

@@ -124,6 +124,28 @@ def test_neurons_are_those_of_pytorch(tiny_pt, layer, masked):
     assert isinstance(model, ModelWithNeurons)
 
 
+@pytest.mark.parametrize("masked", [True, False])
+def test_the_attention_pattern_is_what_attention_mixes_by(tiny_pt, masked):
+    """With it and the values, the block's attention comes out as PyTorch computes it."""
+    torch = pytest.importorskip("torch")
+    from convert import read_checkpoint, reference
+
+    model, module = load_restoration_model(tiny_pt), reference.build(read_checkpoint(tiny_pt))
+    columns = tiny_splits(seed=3)["test"]
+    ids, mask = columns["input_ids"], columns["attention_mask"] if masked else None
+    inner, outer = [], []
+    module.layers[2].attn.v_proj.register_forward_hook(lambda _, __, out: inner.append(out.detach().numpy()))
+    module.layers[2].attn.out_proj.register_forward_pre_hook(lambda _, given: outer.append(given[0].detach().numpy()))
+    with torch.no_grad():
+        module(torch.from_numpy(ids).long(), None if mask is None else torch.from_numpy(mask))
+    pattern = np.asarray(model.attention_pattern(ids, mask, layer=2))
+    np.testing.assert_allclose(pattern.sum(axis=-1), 1, rtol=1e-5)
+    values = inner[0].reshape(*ids.shape, TINY.n_heads, -1)
+    mixed = np.einsum("bhqk,bkhd->bqhd", pattern, values).reshape(*ids.shape, -1)
+    real = np.ones(ids.shape, bool) if mask is None else mask != 0
+    np.testing.assert_allclose(mixed[real], outer[0][real], atol=1e-5, rtol=1e-4)
+
+
 def test_a_concept_that_a_neuron_computes_is_found_by_it(tiny_pt):
     """Some samples alone are judged on, of several lengths: each neuron's value stands at its character."""
     model = load_restoration_model(tiny_pt)
