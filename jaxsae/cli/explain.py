@@ -18,6 +18,8 @@ from jaxsae.config import DataConfig
 from jaxsae.errors import require
 
 if TYPE_CHECKING:  # heavy: loaded by the functions that use them
+    from collections.abc import Sequence
+
     import numpy as np
 
     from jaxsae.explain.explanation import Explanation, LayerExplanation
@@ -73,6 +75,8 @@ def main(args: argparse.Namespace) -> None:
     show(found, before)
     for layer, inspection in zip(found.layers, inspections, strict=True):
         show_layer(layer, found, inspection, args.top)
+    if len(found.layers) > 1:
+        show_depth(found, inspections)
     if args.json or args.graph:
         content = {"text": place.text} | found.as_json({one.layer: one for one in inspections})
         content["settings"] = [{"feature": latent, "value": value} for latent, value in settings]
@@ -192,6 +196,23 @@ def show_layer(one: LayerExplanation, found: Explanation, inspection: Inspection
     columns = ["only the first", *map(str, found.counts[1:])]
     kept = [(names[kind], *(f"{share:.0%}" for share in of.share[1:])) for kind, of in one.kept.items()]
     terminal.print_table("Share of the logit difference that is kept", columns, kept)
+
+
+def show_depth(found: Explanation, inspections: Sequence[Inspection]) -> None:
+    """Print one line for each SAE: what it leaves out, how many latents carry the difference, the strongest one."""
+    from jaxsae.explain.faithfulness import ENOUGH
+
+    rows = []
+    for one, inspection in zip(found.layers, inspections, strict=True):
+        needed = one.kept["latents"].needed(found.counts)
+        strongest = ("-", "none is active")
+        if one.latents:
+            first = one.latents[0]
+            strongest = f"{first.effect:+.2f}", f"{first.feature}, {inspection.captions[first.feature]}"
+        figures = f"{one.error_effect:+.2f}", f"over {found.counts[-1]}" if needed is None else str(needed)
+        rows.append((one.layer, *figures, *strongest))
+    columns = ("layer", "left out", f"latents for {ENOUGH:.0%}", "strongest", "latent")
+    terminal.print_table("Over depth", columns, rows)
 
 
 def add_flags(parser: arguments.Parser) -> None:

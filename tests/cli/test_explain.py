@@ -72,6 +72,8 @@ def test_what_is_written_is_what_the_library_says(run, tiny_pt, tmp_path):
     assert "Words, each taken out" in ran.out
     assert ran.out.count("Share of the logit difference that is kept") == 2
     assert f"{content['logit_difference']:+.2f}" in ran.out
+    assert "Over depth" in ran.out
+    assert f"{content['layers'][1]['error_effect']:+.2f}" in ran.out.split("Over depth")[1]
 
 
 def test_a_sample_and_a_character_that_is_visible(run, tmp_path):

@@ -246,6 +246,14 @@ def test_a_whole_explanation(model, module, readout, sae):
     assert len(graph["nodes"]) == len(content["words"]) + 20 + 2
 
 
+def test_an_sae_that_is_silent_explains_nothing(model, readout, sae):
+    silent = sae.replace(b_enc=sae.b_enc - 1e6)
+    (layer,) = explain_place(model, readout.ids, PLACE, {"one": LayerSAE(LAYER, silent)}, counts=(0, 1)).layers
+    assert (layer.active, layer.latents) == (0, [])
+    assert layer.kept["latents"].needed((0, 1)) is None
+    assert np.isnan(layer.kept["latents"].share).all()
+
+
 def test_latents_that_are_set(model, module, readout, sae):
     latent = int(np.bincount(latent_parts(sae, readout.stream(LAYER)).number).argmax())
     change = steer(sae, [(latent, 4.0), (latent - 1 if latent else 1, 0.0)])
