@@ -93,7 +93,7 @@ def test_lengths_are_scored_as_it_is_said(monkeypatch):
         ids[hole.start : hole.end] = log_p.argmax(axis=1)
         ids[near] = 0
         fits = MODEL.log_p(ids)[near, hole.ids[near]].sum()
-        expected.append(lengths.SURE * log_p.max(axis=1).mean() + lengths.FITS * fits)
+        expected.append(lengths.SURE * np.exp(log_p.max(axis=1).mean()) + lengths.FITS * fits)
     expected = np.array(expected) - np.log(np.exp(expected).sum())
     np.testing.assert_allclose(length_log_p(MODEL, holes), expected, atol=1e-4)
 
