@@ -108,10 +108,10 @@ def place_of_sample(args: argparse.Namespace, samples: Samples) -> Place:
 def place_of_text(args: argparse.Namespace, model: ResidualModel) -> Place:
     """The place in a text as an editor writes it; `--position` counts that text's own characters.
 
-    A gap of unknown length gets the most probable one.
+    A gap of unknown length gets the most probable one. A text too long for the model is cut around the place.
     """
     from jaxsae.restore.answer import restore_text
-    from jaxsae.restore.places import encoded
+    from jaxsae.restore.places import around, encoded
     from jaxsae.text.damaged_text import read_damaged
 
     text = read_damaged(args.text)
@@ -120,7 +120,9 @@ def place_of_text(args: argparse.Namespace, model: ResidualModel) -> Place:
         text = restore_text(model, text, beam=4, top=1).text
     position = None if args.position is None else text.place_of(args.position)
     damaged = [p for gap in text.gaps for p in range(gap.start, gap.end)]
-    return _place(encoded(model, text), position, damaged, args.text)
+    whole = _place(encoded(model, text), position, damaged, args.text)
+    seen = around(len(whole.ids), whole.position, whole.position + 1, model.max_position)
+    return whole._replace(ids=whole.ids[seen], position=whole.position - seen.start)
 
 
 def _place(ids: np.ndarray, position: int | None, damaged: list[int], text: str) -> Place:

@@ -89,6 +89,15 @@ def test_a_sample_and_a_character_that_is_visible(run, tmp_path):
     assert json.loads((tmp_path / "first.json").read_text())["position"] == damaged
 
 
+def test_of_a_long_text_what_is_around_the_place(run, tmp_path):
+    text = "šar-ru " * 12 + "b#-li"
+    ran = run("explain", "--text", text, "--json", tmp_path / "why.json")
+    assert ran.status == 0, ran
+    content = json.loads((tmp_path / "why.json").read_text())
+    assert content["cleaned"] == text[-TINY.max_position :]
+    assert content["cleaned"][content["position"] - 1 : content["position"] + 2] == "b#-"
+
+
 def test_latents_that_are_set(run, tiny_pt, tmp_path):
     settings = ["--ablate", 7, "--clamp", "3=25"]
     ran = run("explain", "--text", TEXT, *settings, "--json", tmp_path / "why.json")
