@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -60,10 +61,11 @@ def main(args: argparse.Namespace) -> None:
         saes.check_latents([latent for latent, _ in settings], path, at)
     samples = inputs.text(data if args.sample is None else _reaching(data, args.sample))
     model = checkpoint.model()
-    calibration = temperature.calibration_of(model, checkpoint, data.dataset)
-    place = place_of_sample(args, samples) if args.text is None else place_of_text(args, model)
+    calibration = temperature.calibration_of(model, checkpoint, inputs.own_text(args, data))
+    degrees = calibration.temperature if calibration else 1.0
+    place = place_of_sample(args, samples) if args.text is None else place_of_text(args, model, degrees)
     tokens = {name: one_token(model, name, getattr(args, name)) for name in ("candidate", "against")}
-    how: dict[str, Any] = {**tokens, "temperature": calibration.temperature if calibration else 1.0}
+    how: dict[str, Any] = {**tokens, "temperature": degrees}
     before = explain_place(model, place.ids, place.position, {}, **how) if settings else None
     changes = [(at.layer, steer(at.sae, settings)) for at in read.values()] if settings else [None]
     found = explain_place(model, place.ids, place.position, read, change=changes[0], **how)
@@ -71,7 +73,9 @@ def main(args: argparse.Namespace) -> None:
     concepts = saes.concepts_of(None, data, corpus)
     inspections = saes.read_text(model, corpus, data, read, concepts=concepts, compare=False)
 
-    terminal.print_wrapped(f"model    {data.checkpoint}; {temperature.describe(calibration, data.dataset)}", indent=9)
+    terminal.print_wrapped(
+        f"model    {data.checkpoint}; {temperature.describe(calibration, inputs.own_text(args, data))}", indent=9
+    )
     show(found, before)
     for layer, inspection in zip(found.layers, inspections, strict=True):
         show_layer(layer, found, inspection, args.top)
@@ -105,7 +109,7 @@ def place_of_sample(args: argparse.Namespace, samples: Samples) -> Place:
     return _place(ids, args.position, damaged.nonzero()[0].tolist(), samples.text_of(args.sample))
 
 
-def place_of_text(args: argparse.Namespace, model: ResidualModel) -> Place:
+def place_of_text(args: argparse.Namespace, model: ResidualModel, temperature: float) -> Place:
     """The place in a text as an editor writes it; `--position` counts that text's own characters.
 
     A gap of unknown length gets the most probable one. A text too long for the model is cut around the place.
@@ -117,7 +121,7 @@ def place_of_text(args: argparse.Namespace, model: ResidualModel) -> Place:
     text = read_damaged(args.text)
     encoded(model, text)
     if any(len(gap.lengths) > 1 for gap in text.gaps):
-        text = restore_text(model, text, beam=4, top=1).text
+        text = restore_text(model, text, temperature=temperature).text
     position = None if args.position is None else text.place_of(args.position)
     damaged = [p for gap in text.gaps for p in range(gap.start, gap.end)]
     whole = _place(encoded(model, text), position, damaged, args.text)
@@ -178,7 +182,9 @@ def show(found: Explanation, before: Explanation | None) -> None:
 def show_layer(one: LayerExplanation, found: Explanation, inspection: Inspection, top: int) -> None:
     """Print what the latents of an SAE have to do with it."""
     print()
-    terminal.print_wrapped(f"sae      {one.sae}: layer {one.layer}, {one.active:,} active latents", indent=9)
+    terminal.print_wrapped(
+        f"sae      {one.sae}: layer {one.layer}, {one.active:,} active latents, counted at each character", indent=9
+    )
     text = found.tokenizer.decode(found.ids)
     rows = []
     for latent in one.latents[:top]:
@@ -195,9 +201,13 @@ def show_layer(one: LayerExplanation, found: Explanation, inspection: Inspection
         indent=9,
     )
     names = {"latents": "latents", "random": "random active latents", "neurons": "neurons of the layer"}
-    columns = ["only the first", *map(str, found.counts[1:])]
-    kept = [(names[kind], *(f"{share:.0%}" for share in of.share[1:])) for kind, of in one.kept.items()]
-    terminal.print_table("Share of the logit difference that is kept", columns, kept)
+    columns = ["only the first", "none", *map(str, found.counts[1:])]
+    kept = [
+        (names[kind], f"{of.without:+.2f}", *("-" if math.isnan(share) else f"{share:.0%}" for share in of.share[1:]))
+        for kind, of in one.kept.items()
+    ]
+    title = f"What is kept of the way from none of them to the whole logit difference, {found.difference:+.2f}"
+    terminal.print_table(title, columns, kept)
 
 
 def show_depth(found: Explanation, inspections: Sequence[Inspection]) -> None:
@@ -211,7 +221,8 @@ def show_depth(found: Explanation, inspections: Sequence[Inspection]) -> None:
         if one.latents:
             first = one.latents[0]
             strongest = f"{first.effect:+.2f}", f"{first.feature}, {inspection.captions[first.feature]}"
-        figures = f"{one.error_effect:+.2f}", f"over {found.counts[-1]}" if needed is None else str(needed)
+        said = f"over {found.counts[-1]}" if one.active else "-"
+        figures = f"{one.error_effect:+.2f}", said if needed is None else str(needed)
         rows.append((one.layer, *figures, *strongest))
     columns = ("layer", "left out", f"latents for {ENOUGH:.0%}", "strongest", "latent")
     terminal.print_table("Over depth", columns, rows)
@@ -227,7 +238,7 @@ def add_flags(parser: arguments.Parser) -> None:
     parser.add_text("--candidate", metavar="C", help="the character to explain (default: the most probable one)")
     parser.add_text("--against", metavar="C", help="what it is compared with (default: the most probable other one)")
     saes.add_files(parser)
-    saes.add_settings(parser, "with a feature removed", "with it set to a value, wherever it is")
+    saes.add_settings(parser, "with a feature removed", "with it set to a value, at every character")
     parser.add_config(
         DataConfig,
         only=("checkpoint", "dataset", "split", "max_samples", "padding"),

@@ -55,11 +55,22 @@ def model_and_own_text(args: argparse.Namespace) -> ModelAndText:
 
     A model that is given alone has none: the demo's text is not its own.
     """
-    if hasattr(args, "checkpoint") and not hasattr(args, "dataset") and not is_demo(args.checkpoint, "best_model.pt"):
+    if not has_own_text(args):
         return ModelAndText(args.checkpoint, None)
     data = data_config(args)
     require(not is_rows(data.dataset), f"--dataset must be text here, got stored rows in {data.dataset}")
     return ModelAndText(data.checkpoint, data.dataset)
+
+
+def has_own_text(args: argparse.Namespace) -> bool:
+    """Whether there is text of the model: none is that of a model other than the demo's which is given alone."""
+    alone = hasattr(args, "checkpoint") and not hasattr(args, "dataset")
+    return not alone or is_demo(args.checkpoint, "best_model.pt")
+
+
+def own_text(args: argparse.Namespace, data: DataConfig) -> str | None:
+    """The dataset of the model's own text, the first if there are several; None: none is known."""
+    return paths_of(data.dataset)[0] if has_own_text(args) else None
 
 
 def is_demo(path: str | Path, what: Literal["best_model.pt", "dataset"]) -> bool:

@@ -164,7 +164,7 @@ def add_flags(parser: arguments.Parser) -> None:
     names: dict[str, Any] = {"checkpoint": ("--checkpoint", "--model")}
     parser.add_config(DataConfig, only=("checkpoint", "dataset"), names=names)
     saes.add_files(parser)
-    saes.add_settings(parser, "with a feature of the SAE removed", "with it set to a value, wherever it is")
+    saes.add_settings(parser, "with a feature of the SAE removed", "with it set to a value, at every character")
     arguments.add_other_model(parser)
     parser.add_output("--json", "also write what was found; - is standard output")
     arguments.add_device(parser)

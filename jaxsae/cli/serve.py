@@ -44,7 +44,7 @@ def main(args: argparse.Namespace) -> None:
     samples = inputs.text(data)
     model = checkpoint.model()
     index = open_parallels(args.parallels, checkpoint.identity, list(read.values())) if args.parallels else None
-    calibration = temperature.calibration_of(model, checkpoint, data.dataset)
+    calibration = temperature.calibration_of(model, checkpoint, inputs.own_text(args, data))
     del checkpoint
     inspections = saes.read_text(
         model,
@@ -56,7 +56,9 @@ def main(args: argparse.Namespace) -> None:
     )
     what = f"{'/'.join(Path(data.dataset).parts[-2:])}, {data.split} split, padding {data.padding}"
     print(f"text     {what}: {len(samples):,} samples, {inspections[0].statistics.rows:,} characters")
-    terminal.print_wrapped(f"model    {data.checkpoint}; {temperature.describe(calibration, data.dataset)}", indent=9)
+    terminal.print_wrapped(
+        f"model    {data.checkpoint}; {temperature.describe(calibration, inputs.own_text(args, data))}", indent=9
+    )
     html = page(inspections, list(files), what, live=True)
 
     def on_error(error: BaseException) -> None:

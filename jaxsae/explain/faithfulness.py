@@ -18,12 +18,15 @@ COUNTS = (0, 1, 2, 3, 5, 8, 13, 20, 32, 50, 100)
 ENOUGH = 0.8
 """Share of the logit difference from which parts are said to carry it."""
 
+LEAST = 0.02
+"""Of a logit difference, what parts must carry for it to be said which of them carry it."""
+
 
 class Kept(NamedTuple):
     """What the first parts keep of the logit difference."""
 
     share: Float[np.ndarray, " counts"]
-    """Of the way from all parts taken out to none; may exceed 1, and be below 0."""
+    """Of the way from all parts taken out to none; may exceed 1, and be below 0. NaN: they carry hardly anything."""
     without: float
     """The logit difference with all parts taken out."""
 
@@ -32,7 +35,8 @@ class Kept(NamedTuple):
         """Of what `only_first` gave, and the logit difference of the whole stream."""
         without = float(differences[0])
         scale = whole - without
-        share = (differences - without) / scale if scale else np.full(len(differences), np.nan)
+        carried = abs(scale) > LEAST * max(abs(whole), abs(without))
+        share = (differences - without) / scale if carried else np.full(len(differences), np.nan)
         return cls(share, without)
 
     def needed(self, counts: Sequence[int]) -> int | None:

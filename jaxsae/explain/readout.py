@@ -74,7 +74,7 @@ class Readout:
         self.logits: Float[np.ndarray, " vocab"] = logits
         """Of every token at the place."""
         order = np.argsort(-logits, kind="stable")
-        self.candidate = int(order[0]) if candidate is None else candidate
+        self.candidate = int(order[order != against][0]) if candidate is None else candidate
         self.against = int(order[order != self.candidate][0]) if against is None else against
         for token in (self.candidate, self.against):
             require(0 <= token < len(logits), f"a candidate must be in 0..{len(logits) - 1}, got {token}")

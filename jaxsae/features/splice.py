@@ -146,18 +146,27 @@ def with_latents(
     x: Float[Array, "batch position d_in"],
     latents: Int[Array | np.ndarray, " m"],
     values: Float[Array | np.ndarray, " m"],
+    where_active: bool | Bool[Array, ""] = False,
 ) -> Float[Array, "batch position d_in"]:
     """A residual stream with latents set to values everywhere; all else is kept, the SAE's error too.
 
     x + (values - latents of x) @ W_dec[latents]; a value of 0 removes a latent, NaN leaves it as it is.
+
+    Args:
+      where_active: change a latent only where it is above 0.
     """
     rows = x.reshape(-1, x.shape[-1])
-    change = jnp.where(jnp.isnan(values)[None], 0, values[None] - encode(sae, rows)[:, latents])
+    now = encode(sae, rows)[:, latents]
+    left = jnp.isnan(values)[None] | (where_active & (now <= 0))
+    change = jnp.where(left, 0, values[None] - now)
     return (rows + matmul(change, sae.W_dec[latents])).reshape(x.shape)
 
 
-def steer(sae: SAE, settings: Sequence[tuple[int, float]]) -> Change:
+def steer(sae: SAE, settings: Sequence[tuple[int, float]], *, where_active: bool = False) -> Change:
     """The change that sets each (latent, value) everywhere; a value of 0 removes the latent.
+
+    Args:
+      where_active: only where the latent is active.
 
     Raises:
       InputError: there is no such latent, or one is set twice.
@@ -169,7 +178,7 @@ def steer(sae: SAE, settings: Sequence[tuple[int, float]]) -> Change:
     room = -(-len(set_to) // 8) * 8  # few shapes to compile for
     latents, values = np.zeros(room, int), np.full(room, np.nan, np.float32)
     latents[: len(set_to)], values[: len(set_to)] = list(set_to), list(set_to.values())
-    return lambda x: with_latents(sae, x, latents, values)
+    return lambda x: with_latents(sae, x, latents, values, where_active)
 
 
 def recovered(clean: Effect, changed: Effect, ablated: Effect) -> float:

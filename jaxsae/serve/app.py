@@ -20,7 +20,7 @@ from jaxsae.serve.guard import Guard, content_policy
 from jaxsae.serve.worker import FailedError, QueueFullError, SupersededError, Worker
 
 Settings = Sequence[tuple[int, int, float]]
-"""(layer, feature, value) of latents that are set to a value wherever they fire."""
+"""(layer, feature, value) of latents that are set to a value wherever they are active."""
 
 
 class Live(Protocol):

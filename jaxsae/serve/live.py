@@ -25,6 +25,21 @@ KEPT = 32
 """Texts of which it is remembered how long their gaps were found to be."""
 
 
+MOST_GAPS, MOST_DAMAGED = 24, 200
+"""Gaps of a text, and damaged characters in all, that are restored while a person waits and others queue."""
+
+
+def bounded(text: DamagedText) -> DamagedText:
+    """The text, if its gaps are few enough to be filled in one answer."""
+    gaps, damaged = len(text.gaps), sum(gap.lengths[-1] for gap in text.gaps)
+    require(
+        gaps <= MOST_GAPS and damaged <= MOST_DAMAGED,
+        f"a text must have at most {MOST_GAPS} gaps and {MOST_DAMAGED} damaged characters here, got {gaps} and {damaged}; "
+        "`jaxsae restore` takes more",
+    )
+    return text
+
+
 @dataclass
 class Session:
     """Implements `jaxsae.serve.app.Live`.
@@ -46,7 +61,7 @@ class Session:
 
     def restore(self, text: str, settings: Settings, fill: bool) -> Mapping[str, Any]:
         """The damaged places of a text with their candidates; with `fill`, what fits whole gaps as well."""
-        damaged = self._sized(text) if not fill else read_damaged(text)
+        damaged = self._sized(text) if not fill else bounded(read_damaged(text))
         answer = restore_text(
             self.model,
             damaged,
@@ -119,7 +134,8 @@ class Session:
         """The text, its gaps of unknown length as long as their best fillings; found once, with no latent set."""
         if text not in self._texts:
             self._remember(
-                text, restore_text(self.model, read_damaged(text), beam=BEAM, temperature=self.temperature).text
+                text,
+                restore_text(self.model, bounded(read_damaged(text)), beam=BEAM, temperature=self.temperature).text,
             )
         return self._texts[text]
 
@@ -141,7 +157,9 @@ class Session:
         layers = {layer for layer, _, _ in settings}
         require(len(layers) == 1, f"latents must be set in one layer, got layers {listed(sorted(layers))}")
         layer = layers.pop()
-        return layer, steer(self._of_layer(layer).sae, [(latent, value) for _, latent, value in settings])
+        return layer, steer(
+            self._of_layer(layer).sae, [(latent, value) for _, latent, value in settings], where_active=True
+        )
 
     def _token(self, character: str | None) -> int | None:
         if character is None:

@@ -4,7 +4,7 @@ What counts as damage:
 
 `#`                     one character; a run of them is one gap
 `...`, `…`              an unknown number of characters, 1 to 20
-`x`                     a sign: it stands alone, between separators. `x x x`, `x-x`: so many signs, each of 1 to 3
+`x`                     a sign: it stands alone, between separators. `x x x`, `x-x`: so many signs, each of 1 to 4
                         characters, with a separator between them
 `xxx`                   so many characters, two or more
 

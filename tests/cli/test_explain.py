@@ -70,7 +70,7 @@ def test_what_is_written_is_what_the_library_says(run, tiny_pt, tmp_path):
     graph = json.loads(out["--graph"].read_text())
     assert {node["feature_type"] for node in graph["nodes"]} >= {"embedding", "logit"}
     assert "Words, each taken out" in ran.out
-    assert ran.out.count("Share of the logit difference that is kept") == 2
+    assert ran.out.count("What is kept of the way") == 2
     assert f"{content['logit_difference']:+.2f}" in ran.out
     assert "Over depth" in ran.out
     assert f"{content['layers'][1]['error_effect']:+.2f}" in ran.out.split("Over depth")[1]

@@ -254,6 +254,18 @@ def test_an_sae_that_is_silent_explains_nothing(model, readout, sae):
     assert np.isnan(layer.kept["latents"].share).all()
 
 
+def test_where_they_are_active_alone(model, readout, sae):
+    x = readout.stream(LAYER)
+    values = np.asarray(encode(sae, jnp.asarray(x)))
+    latent = int(((values > 0).mean(0) * (values <= 0).mean(0)).argmax())
+    got = np.asarray(steer(sae, [(latent, 2.0)], where_active=True)(jnp.asarray(x)[None]))[0]
+    fires = values[:, latent] > 0
+    assert 0 < fires.sum() < len(x)
+    np.testing.assert_array_equal(got[~fires], x[~fires])
+    step = (2 - values[fires, latent])[:, None] * np.asarray(sae.W_dec[latent])
+    np.testing.assert_allclose(got[fires], x[fires] + step, atol=1e-5)
+
+
 def test_latents_that_are_set(model, module, readout, sae):
     latent = int(np.bincount(latent_parts(sae, readout.stream(LAYER)).number).argmax())
     change = steer(sae, [(latent, 4.0), (latent - 1 if latent else 1, 0.0)])

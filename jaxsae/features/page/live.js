@@ -312,6 +312,8 @@ function slider(layer, one) {
   const write = () => { output.textContent = settings.has(key) ? `${short(one.value)} → ${short(settings.get(key))}` : short(one.value); };
   range.addEventListener("input", () => {
     const set = Number(range.value);
+    // a change is made after one layer
+    for (const other of [...settings.keys()]) { if (!other.startsWith(`${layer}:`)) settings.delete(other); }
     if (Math.abs(set - one.value) < most / 150) settings.delete(key); else settings.set(key, Number(set.toPrecision(4)));
     // one latent may be listed at several places: it is set at all of them
     for (const same of document.querySelectorAll(`[data-key="${key}"]`)) { if (same !== range) same.value = set; same.dispatchEvent(new Event("written")); }
