@@ -21,7 +21,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 # Shapes and types are checked while the tests run, in every room that computes; a whole number is a float, as for mypy.
-ROOMS = ("text", "models", "activations", "sae", "train", "features", "explain")
+ROOMS = ("text", "models", "activations", "sae", "train", "features", "restore", "explain")
 MODULES = [path for room in ROOMS for path in (ROOT / "jaxsae" / room).glob("*.py") if path.stem != "__init__"]
 UNCHECKED = {"jaxsae.models.restoration_config"}  # what a file declares may be of any type: it checks that itself
 checked = beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))

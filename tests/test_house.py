@@ -142,7 +142,9 @@ def test_the_library_knows_settings_and_no_flags():
 
 
 def test_ids_become_characters_in_the_tokenizer_alone():
-    rooms = [f"jaxsae/{room}" for room in ("models", "activations", "sae", "train", "features", "explain", "cli")]
+    rooms = [
+        f"jaxsae/{room}" for room in ("models", "activations", "sae", "train", "features", "restore", "explain", "cli")
+    ]
     found = [
         where
         for where, node in nodes([*rooms, "convert", "scripts"])

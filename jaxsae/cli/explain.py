@@ -48,7 +48,8 @@ def main(args: argparse.Namespace) -> None:
     runtime.lean_memory()
     runtime.select_device(args.device)
     from convert import read_checkpoint
-    from jaxsae.explain.explanation import explain_place
+    from jaxsae.explain.explanation import candidates_of, explain_place
+    from jaxsae.explain.readout import Readout
     from jaxsae.features.splice import steer
     from jaxsae.files import write_json
 
@@ -66,7 +67,8 @@ def main(args: argparse.Namespace) -> None:
     place = place_of_sample(args, samples) if args.text is None else place_of_text(args, model, degrees)
     tokens = {name: one_token(model, name, getattr(args, name)) for name in ("candidate", "against")}
     how: dict[str, Any] = {**tokens, "temperature": degrees}
-    before = explain_place(model, place.ids, place.position, {}, **how) if settings else None
+    unchanged = Readout(model, place.ids, place.position, tokens["candidate"], tokens["against"]) if settings else None
+    before = candidates_of(unchanged, degrees) if unchanged else None
     changes = [(at.layer, steer(at.sae, settings)) for at in read.values()] if settings else [None]
     found = explain_place(model, place.ids, place.position, read, change=changes[0], **how)
     corpus = samples[: data.max_samples] if data.max_samples else samples
@@ -85,7 +87,7 @@ def main(args: argparse.Namespace) -> None:
         content = {"text": place.text} | found.as_json({one.layer: one for one in inspections})
         content["settings"] = [{"feature": latent, "value": value} for latent, value in settings]
         if before is not None:
-            content["candidates_before"] = before.as_json()["candidates"]
+            content["candidates_before"] = [{"character": found.piece(token), "probability": p} for token, p in before]
         if args.json:
             write_json(args.json, content, indent=1)
         if args.graph:
@@ -152,7 +154,7 @@ def one_token(model: ResidualModel, name: str, text: str | None) -> int | None:
     return int(model.tokenizer.encode(text)[0])
 
 
-def show(found: Explanation, before: Explanation | None) -> None:
+def show(found: Explanation, before: Sequence[tuple[int, float]] | None) -> None:
     """Print the place, its candidates and the words."""
     piece, shown = found.piece, terminal.visible(found.tokenizer.decode(found.ids[: found.position]))
     left, right = (terminal.shown(wanted, instead) for wanted, instead in (("⟨", "<"), ("⟩", ">")))
@@ -160,7 +162,7 @@ def show(found: Explanation, before: Explanation | None) -> None:
     terminal.print_wrapped(f"place    {shown}{left}{piece(found.candidate)}{right}{rest}", indent=9)
     candidates = "  ".join(f"{terminal.visible(piece(token))} {p:.1%}" for token, p in found.candidates[:5])
     if before is not None:
-        was = "  ".join(f"{terminal.visible(piece(token))} {p:.1%}" for token, p in before.candidates[:5])
+        was = "  ".join(f"{terminal.visible(piece(token))} {p:.1%}" for token, p in before[:5])
         print(f"before   {was}\nafter    {candidates}")
     else:
         print(f"likely   {candidates}")
@@ -239,12 +241,7 @@ def add_flags(parser: arguments.Parser) -> None:
     parser.add_text("--against", metavar="C", help="what it is compared with (default: the most probable other one)")
     saes.add_files(parser)
     saes.add_settings(parser, "with a feature removed", "with it set to a value, at every character")
-    parser.add_config(
-        DataConfig,
-        only=("checkpoint", "dataset", "split", "max_samples", "padding"),
-        names={"checkpoint": ("--checkpoint", "--model"), "max_samples": ("--num-samples", "--max-samples")},
-        max_samples=100,
-    )
+    saes.add_corpus(parser)
     parser.add_argument("--top", type=int, default=10, metavar="N", help="latents that are shown")
     parser.add_output("--graph", "also write an attribution graph, as Neuronpedia and circuit-tracer read it")
     parser.add_output("--json", "also write all of it; - is standard output")

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from jaxsae import runtime
 from jaxsae.cli import arguments, inputs, inspect_tables, saes
-from jaxsae.config import DataConfig
 from jaxsae.errors import require
 
 if TYPE_CHECKING:  # heavy: loaded by the functions that use them
@@ -162,12 +161,7 @@ def draw(inspection: Inspection, path: str, latents: Sequence[int]) -> Path:
 def add_flags(parser: arguments.Parser) -> None:
     """The command's flags."""
     saes.add_files(parser)
-    parser.add_config(
-        DataConfig,
-        only=("checkpoint", "dataset", "split", "max_samples", "padding"),
-        names={"checkpoint": ("--checkpoint", "--model"), "max_samples": ("--num-samples", "--max-samples")},
-        max_samples=100,
-    )
+    saes.add_corpus(parser)
     parser.add_argument("--histogram", action="store_true", help="a picture of how strongly features fire")
     parser.add_argument("--feature", type=int, nargs="+", default=[], metavar="N", help="everything about a feature")
     parser.add_text("--pattern", metavar="STR", help="features that fire on this spelling and not elsewhere")

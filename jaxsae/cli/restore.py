@@ -17,8 +17,8 @@ from jaxsae.errors import require
 
 if TYPE_CHECKING:  # heavy: loaded by the functions that use them
     from convert.restoration import Checkpoint
+    from jaxsae.models.changes import LayerChange
     from jaxsae.restore.answer import Answer
-    from jaxsae.restore.places import Change
     from jaxsae.text.damaged_files import Named
 
 
@@ -57,7 +57,7 @@ def main(args: argparse.Namespace) -> None:
         write_json(args.json, answers[0] if args.file is None else answers, indent=1)
 
 
-def change_of(args: argparse.Namespace, checkpoint: Checkpoint) -> Change | None:
+def change_of(args: argparse.Namespace, checkpoint: Checkpoint) -> LayerChange | None:
     """What `--ablate` and `--clamp` make of the residual stream."""
     settings = saes.settings_of(args)
     require(bool(settings) or not args.sae, "--sae is for --ablate and --clamp, got neither; leave it out")

@@ -33,6 +33,16 @@ def add_files(parser: arguments.Parser) -> None:
     )
 
 
+def add_corpus(parser: arguments.Parser) -> None:
+    """Add the flags that say which model and text latents are read on."""
+    parser.add_config(
+        DataConfig,
+        only=("checkpoint", "dataset", "split", "max_samples", "padding"),
+        names={"checkpoint": ("--checkpoint", "--model"), "max_samples": ("--num-samples", "--max-samples")},
+        max_samples=100,
+    )
+
+
 def add_settings(parser: arguments.Parser, ablate: str, clamp: str) -> None:
     """Add `--ablate N` and `--clamp N=VALUE`, with what each is for."""
     parser.add_argument("--ablate", type=int, nargs="+", default=[], metavar="N", help=ablate)

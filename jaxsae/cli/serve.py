@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from jaxsae import runtime
 from jaxsae.cli import arguments, inputs, saes, temperature, terminal
-from jaxsae.config import DataConfig
 from jaxsae.errors import one_line, require
 
 if TYPE_CHECKING:  # heavy: loaded by the functions that use them
@@ -91,12 +90,7 @@ def add_flags(parser: arguments.Parser) -> None:
     """The command's flags."""
     saes.add_files(parser)
     parser.add_argument("--port", type=int, default=0, metavar="N", help="where to listen; 0 is any free one")
-    parser.add_config(
-        DataConfig,
-        only=("checkpoint", "dataset", "split", "max_samples", "padding"),
-        names={"checkpoint": ("--checkpoint", "--model"), "max_samples": ("--num-samples", "--max-samples")},
-        max_samples=100,
-    )
+    saes.add_corpus(parser)
     parser.add_argument("--parallels", metavar="DIR", help="an index of passages, to show those that are alike")
     arguments.add_other_model(parser)
     arguments.add_device(parser)

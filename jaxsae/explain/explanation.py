@@ -13,8 +13,9 @@ from jaxsae.explain.latents import Parts
 from jaxsae.explain.readout import Readout, Stream
 from jaxsae.explain.words import WordEffect, word_effects
 from jaxsae.features.inspection import Inspection
-from jaxsae.features.splice import Change, reconstruct
+from jaxsae.features.splice import reconstruct
 from jaxsae.features.statistics import LayerSAE
+from jaxsae.models.changes import LayerChange
 from jaxsae.models.protocol import ModelWithNeurons, ResidualModel
 from jaxsae.text.tokenizer import Tokenizer
 
@@ -144,7 +145,7 @@ def explain_place(
     *,
     candidate: int | None = None,
     against: int | None = None,
-    change: tuple[int, Change] | None = None,
+    change: LayerChange | None = None,
     temperature: float = 1.0,
     counts: Sequence[int] = COUNTS,
     exact: int = latents.EXACT,
@@ -166,21 +167,27 @@ def explain_place(
       InputError: the text, the place, the tokens and the SAEs do not fit the model or each other.
     """
     readout = Readout(model, ids, position, candidate, against, change)
-    probabilities = readout.probabilities(temperature)
-    shown = dict.fromkeys([*np.argsort(-probabilities, kind="stable")[:CANDIDATES].tolist()])
-    shown |= dict.fromkeys([readout.candidate, readout.against])
     return Explanation(
         tokenizer=model.tokenizer,
         ids=readout.ids,
         position=position,
         candidate=readout.candidate,
         against=readout.against,
-        candidates=[(token, float(probabilities[token])) for token in shown],
+        candidates=candidates_of(readout, temperature),
         difference=readout.difference,
         words=word_effects(readout),
         layers=[_of_layer(readout, name, at, counts, exact, seed) for name, at in saes.items()],
         counts=counts,
     )
+
+
+def candidates_of(readout: Readout, temperature: float = 1.0) -> list[tuple[int, float]]:
+    """(token, probability) of the most probable tokens at the place, best first, and of the two that are compared."""
+    probabilities = readout.probabilities(temperature)
+    best = np.argsort(-probabilities, kind="stable")[:CANDIDATES].tolist()
+    return [
+        (token, float(probabilities[token])) for token in dict.fromkeys([*best, readout.candidate, readout.against])
+    ]
 
 
 def _of_layer(

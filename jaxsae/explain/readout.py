@@ -10,14 +10,13 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jaxsae.errors import require
-from jaxsae.features.splice import Change
+from jaxsae.models.changes import LayerChange, last_stream
 from jaxsae.models.protocol import ModelWithNeurons, ResidualModel
+from jaxsae.text.batching import padded_length
 from jaxsae.text.preparation import PADDING_ID
 
 AT_ONCE = 4096
 """Characters of a batch, about."""
-SPACING = 32
-"""Texts are padded to multiples of so many characters, so that there are few lengths to compile for."""
 
 Stream = Float[np.ndarray, "n d_model"]
 
@@ -58,13 +57,13 @@ class Readout:
         position: int,
         candidate: int | None = None,
         against: int | None = None,
-        change: tuple[int, Change] | None = None,
+        change: LayerChange | None = None,
     ) -> None:
         n = len(ids)
         require(0 < n <= model.max_position, f"a text must have 1..{model.max_position} characters, got {n}")
         require(0 <= position < n, f"position must be in 0..{n - 1}, got {position}")
         self.model, self.ids, self.position, self.change = model, np.asarray(ids, np.int32), position, change
-        self.room = min(-(-n // SPACING) * SPACING, model.max_position)
+        self.room = padded_length(n, model.max_position)
         self.size = max(1, AT_ONCE // self.room)
         """Variants of a batch."""
         self.mask = np.zeros((1, self.room), np.int8)
@@ -153,10 +152,7 @@ class Readout:
 
     def _logits_of_texts(self, ids: np.ndarray) -> Float[Array, "batch vocab"]:
         mask = np.repeat(self.mask, len(ids), axis=0)
-        if self.change is None:
-            return self._at_place(self.model.resid_post(ids, mask, layer=self.model.n_layers - 1))
-        layer, change = self.change
-        return self._logits_of_streams(change(self.model.resid_post(ids, mask, layer=layer)), layer)
+        return self._at_place(last_stream(self.model, ids, mask, self.change))
 
     def _logits_of_streams(self, x: Array | np.ndarray, layer: int) -> Float[Array, "batch vocab"]:
         mask = np.repeat(self.mask, len(x), axis=0)

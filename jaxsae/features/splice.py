@@ -12,14 +12,13 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxsae.errors import listed, require
+from jaxsae.models.changes import Change, where_real
 from jaxsae.models.products import matmul
 from jaxsae.models.protocol import ResidualModel
 from jaxsae.sae.architectures import encode
 from jaxsae.sae.autoencoder import SAE, decode
 from jaxsae.text.batching import plan_batches
 from jaxsae.text.samples import Samples, check_samples
-
-Change = Callable[[Float[Array, "batch position d_model"]], Float[Array, "batch position d_model"]]
 
 
 class Effect(NamedTuple):
@@ -114,7 +113,7 @@ def restorations(
 
         clean = restore(x)
         for name, columns in found.items():
-            logits = clean if name == "clean" else restore(_where_real(mask != 0, changes[name](x), x))
+            logits = clean if name == "clean" else restore(where_real(mask != 0, changes[name](x), x))
             for column, values in zip(columns, _per_position(clean, logits, true_ids), strict=True):
                 column[here] = np.asarray(values)[: len(where)]
     out = {
@@ -126,11 +125,6 @@ def restorations(
 def effects(model: ResidualModel, samples: Samples, layer: int, changes: Mapping[str, Change]) -> dict[str, Effect]:
     """The means of `restorations` over the damaged positions."""
     return {name: one.effect() for name, one in restorations(model, samples, layer, changes)[0].items()}
-
-
-@jax.jit
-def _where_real(real: Bool[Array, "batch position"], changed: Array, x: Array) -> Array:
-    return jnp.where(real[:, :, None], changed, x)
 
 
 @jax.jit

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from jaxsae.models.changes import LayerChange
 from jaxsae.models.protocol import ResidualModel
 from jaxsae.restore.candidates import Place, candidates
 from jaxsae.restore.fillings import Filling, fill
-from jaxsae.restore.places import Change
 from jaxsae.text.damaged_text import DamagedText
 
 
@@ -102,7 +102,7 @@ def restore_text(
     *,
     beam: int = 16,
     top: int = 20,
-    change: Change | None = None,
+    change: LayerChange | None = None,
     temperature: float = 1.0,
     whole_gaps: bool = True,
 ) -> Answer:

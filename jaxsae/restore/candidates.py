@@ -7,8 +7,9 @@ import numpy as np
 from jaxtyping import Int
 
 from jaxsae.errors import require
+from jaxsae.models.changes import LayerChange
 from jaxsae.models.protocol import ResidualModel
-from jaxsae.restore.places import Asked, Change, around, best_tokens, encoded
+from jaxsae.restore.places import Asked, around, best_tokens, encoded
 from jaxsae.text.damaged_text import DamagedText
 
 
@@ -35,7 +36,7 @@ def candidates(
     texts: Sequence[DamagedText],
     *,
     top: int = 20,
-    change: Change | None = None,
+    change: LayerChange | None = None,
     temperature: float = 1.0,
 ) -> list[list[Place]]:
     """The most probable characters of every damaged place, for each text, in its order.

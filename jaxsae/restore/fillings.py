@@ -7,9 +7,10 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxsae.errors import require
+from jaxsae.models.changes import LayerChange
 from jaxsae.models.protocol import ResidualModel
 from jaxsae.restore.lengths import length_log_p
-from jaxsae.restore.places import Change, around, encoded
+from jaxsae.restore.places import around, encoded
 from jaxsae.restore.search import Hole, search
 from jaxsae.text.damaged_text import DamagedText
 
@@ -56,7 +57,7 @@ def fill(
     *,
     beam: int = 16,
     top: int = 20,
-    change: Change | None = None,
+    change: LayerChange | None = None,
     temperature: float = 1.0,
 ) -> list[Filling]:
     """The most probable fillings of a gap, the other gaps of the text being damaged as they are; best first.
@@ -84,7 +85,7 @@ def fill_holes(
     *,
     beam: int,
     top: int,
-    change: Change | None = None,
+    change: LayerChange | None = None,
     temperature: float = 1.0,
 ) -> list[Filling]:
     """As `fill`, for one gap with each of the lengths that it may have."""

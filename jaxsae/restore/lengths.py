@@ -14,8 +14,9 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
+from jaxsae.models.changes import LayerChange
 from jaxsae.models.protocol import ResidualModel
-from jaxsae.restore.places import Asked, Change, best_tokens, log_p_of
+from jaxsae.restore.places import Asked, best_tokens, log_p_of
 from jaxsae.restore.search import OPEN, Hole, with_gap
 
 SURE, FITS = 3.0, 0.17
@@ -28,7 +29,7 @@ NEIGHBOURS = 3
 
 
 def length_log_p(
-    model: ResidualModel, holes: Sequence[Hole], *, change: Change | None = None, temperature: float = 1.0
+    model: ResidualModel, holes: Sequence[Hole], *, change: LayerChange | None = None, temperature: float = 1.0
 ) -> Float[np.ndarray, " lengths"]:
     """Log-probability of each of some lengths, given the same gap with each of them."""
     gaps, sure = _quickly_filled(model, holes, change, temperature)
@@ -49,7 +50,7 @@ def length_log_p(
 
 
 def _quickly_filled(
-    model: ResidualModel, holes: Sequence[Hole], change: Change | None, temperature: float
+    model: ResidualModel, holes: Sequence[Hole], change: LayerChange | None, temperature: float
 ) -> tuple[list[np.ndarray], Float[np.ndarray, " holes"]]:
     """A filling of each hole, and the mean log-probability of its characters when each was filled in."""
     gaps = [np.full(hole.end - hole.start, OPEN) for hole in holes]

@@ -1,23 +1,20 @@
 """What a model says of chosen positions of texts: one forward pass, batched, in few shapes."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from jaxsae.errors import InputError, listed, require
+from jaxsae.models.changes import LayerChange, last_stream
 from jaxsae.models.protocol import ResidualModel
+from jaxsae.text.batching import padded_length
 from jaxsae.text.damaged_text import DAMAGED, DamagedText
 from jaxsae.text.preparation import PADDING_ID
 
-Change = tuple[int, Callable[[Float[Array, "batch position d_model"]], Float[Array, "batch position d_model"]]]
-"""A layer, and what is made of the residual stream after it; what it gives at padding is not used."""
-
-MULTIPLE = 32
-"""Texts are run at multiples of so many characters: few lengths to compile for."""
 BATCH_CHARS = 8192
 """So many characters are run together, at most."""
 
@@ -38,7 +35,7 @@ class Best(NamedTuple):
 
 
 def best_tokens(
-    model: ResidualModel, asked: Sequence[Asked], k: int, *, change: Change | None = None, temperature: float = 1.0
+    model: ResidualModel, asked: Sequence[Asked], k: int, *, change: LayerChange | None = None, temperature: float = 1.0
 ) -> list[Best]:
     """The `k` most probable tokens at each position that is asked for, for each text.
 
@@ -63,7 +60,7 @@ def log_p_of(
     asked: Sequence[Asked],
     tokens: Sequence[Int[np.ndarray, " p"]],
     *,
-    change: Change | None = None,
+    change: LayerChange | None = None,
     temperature: float = 1.0,
 ) -> list[Float[np.ndarray, " p"]]:
     """The log-probabilities of given tokens, one at each position that is asked for, for each text."""
@@ -88,7 +85,7 @@ def logits_of(model: ResidualModel, asked: Sequence[Asked]) -> Float[np.ndarray,
 
 
 def _batches(
-    model: ResidualModel, asked: Sequence[Asked], change: Change | None
+    model: ResidualModel, asked: Sequence[Asked], change: LayerChange | None
 ) -> Iterator[tuple[list[int], list[int], Float[Array, "room vocab"]]]:
     """Which texts were run together, how many positions of each are asked for, and their logits, with more behind."""
     longest = max((len(one.ids) for one in asked), default=0)
@@ -96,7 +93,7 @@ def _batches(
     require(longest <= most, f"a text must have at most {most} characters (max_position), got {longest}")
     of_length: dict[int, list[int]] = {}
     for row, one in enumerate(asked):
-        of_length.setdefault(min(most, -(-len(one.ids) // MULTIPLE) * MULTIPLE), []).append(row)
+        of_length.setdefault(padded_length(len(one.ids), most), []).append(row)
     for length, every in of_length.items():
         size = max(1, BATCH_CHARS // length)
         for start in range(0, len(every), size):
@@ -111,7 +108,7 @@ def _batches(
             flat = np.concatenate([at * length + asked[row].positions for at, row in enumerate(rows)])
             places = np.zeros(_room(len(flat), 16), np.int32)
             places[: len(flat)] = flat
-            stream = _last_stream(model, jnp.asarray(ids), jnp.asarray(mask), change)
+            stream = last_stream(model, jnp.asarray(ids), jnp.asarray(mask), change)
             logits = model.unembed(_taken(stream, jnp.asarray(places)))[0]
             yield rows, [len(asked[row].positions) for row in rows], logits
 
@@ -121,25 +118,9 @@ def _room(n: int, least: int) -> int:
     return least << max(0, -(-n // least) - 1).bit_length()
 
 
-def _last_stream(
-    model: ResidualModel, ids: Array, mask: Array, change: Change | None
-) -> Float[Array, "batch position d_model"]:
-    """The last block's output."""
-    layer, function = change or (model.n_layers - 1, None)
-    stream = model.resid_post(ids, mask, layer=layer)
-    if function is None:
-        return stream
-    return model.resume(_where_real(mask != 0, function(stream), stream), mask, layer=layer)
-
-
 @jax.jit
 def _taken(stream: Float[Array, "batch position d_model"], places: Int[Array, " n"]) -> Float[Array, "1 n d_model"]:
     return stream.reshape(-1, stream.shape[-1])[places][None]
-
-
-@jax.jit
-def _where_real(real: Bool[Array, "batch position"], changed: Array, x: Array) -> Array:
-    return jnp.where(real[:, :, None], changed, x)
 
 
 _top = jax.jit(lambda logits, t, k: jax.lax.top_k(jax.nn.log_softmax(logits / t), k), static_argnums=2)

@@ -13,8 +13,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int
 
+from jaxsae.models.changes import LayerChange
 from jaxsae.models.protocol import ResidualModel
-from jaxsae.restore.places import Asked, Change, best_tokens
+from jaxsae.restore.places import Asked, best_tokens
 
 OPEN = -1
 """In place of a token that is not filled in yet."""
@@ -52,7 +53,7 @@ def search(
     *,
     beam: int,
     top: int,
-    change: Change | None = None,
+    change: LayerChange | None = None,
     temperature: float = 1.0,
 ) -> list[list[Filled]]:
     """The best fillings of each hole, at most `top`, best first.

@@ -11,8 +11,9 @@ from jaxsae.explain.explanation import explain_place
 from jaxsae.explain.parallel_index import Index
 from jaxsae.explain.parallels import find
 from jaxsae.features.inspection import Inspection
-from jaxsae.features.splice import Change, steer
+from jaxsae.features.splice import steer
 from jaxsae.features.statistics import LayerSAE
+from jaxsae.models.changes import LayerChange
 from jaxsae.models.protocol import ResidualModel
 from jaxsae.restore.answer import restore_text
 from jaxsae.restore.places import around, encoded
@@ -151,7 +152,7 @@ class Session:
         assert found is not None
         return found
 
-    def _change(self, settings: Settings) -> tuple[int, Change] | None:
+    def _change(self, settings: Settings) -> LayerChange | None:
         if not settings:
             return None
         layers = {layer for layer, _, _ in settings}

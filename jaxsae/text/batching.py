@@ -23,6 +23,11 @@ def run_lengths(max_position: int) -> list[int]:
     return sorted(n for n in lengths if n >= 32 or n == max_position)
 
 
+def padded_length(length: int, max_position: int) -> int:
+    """The length that a single text is run at: a multiple of 32 characters, so that there are few to compile for."""
+    return min(-(-length // 32) * 32, max_position)
+
+
 CHEAP_PADDING = 3000
 """So many characters of padding cost less time than compiling for another length."""
 
