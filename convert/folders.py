@@ -190,6 +190,6 @@ def write_folder(path: Path, config: tuple[str, Mapping[str, Any]], weights: str
         temporary.mkdir()
         (temporary / config[0]).write_text(to_json(config[1], indent=2), encoding="utf-8")
         if weights.endswith(".pt"):
-            pt.write_pt(temporary / weights, {name: pt.to_tensor(array) for name, array in tensors.items()})
+            pt.write_pt(temporary / weights, tensors)
         else:
             save_file({name: np.ascontiguousarray(array) for name, array in tensors.items()}, temporary / weights)

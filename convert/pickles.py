@@ -1,4 +1,4 @@
-"""Pickles of tensors and numbers, read without running anything in them.
+"""Pickles of tensors and numbers, read without running anything in them, and written as torch does, without torch.
 
 Only functions that tensors and numbers are made of are ever called. Any other name in a pickle is never looked up: an
 inert `Skipped` stands for it. It does no harm where nobody asks for it (an optimizer's state, a `Namespace` of flags),
@@ -8,9 +8,12 @@ and is refused by name where somebody does.
 import collections
 import contextlib
 import io
+import itertools
+import math
 import pickle
 import pickletools
-from collections.abc import Callable
+import struct
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import ml_dtypes
@@ -241,3 +244,74 @@ def plain(value: Any, done: dict[int, Any] | None = None, depth: int = 0) -> Any
             out = out if isinstance(value, list) else tuple(out) if isinstance(value, tuple) else set(out)
         done[id(value)] = out
     return done[id(value)]
+
+
+_NAMES = {made: name for name, made in _KNOWN.items()}
+
+
+def pickled(content: Any) -> tuple[bytes, list[np.ndarray]]:
+    """A pickle, of protocol 2, that means what `torch.save` would write of the same content, with arrays as tensors.
+
+    Args:
+      content: dicts, lists and tuples of arrays of the types in `_STORAGES`, numbers, texts and None. An `OrderedDict`
+        and the like become plain ones, NumPy's numbers Python's.
+
+    Returns:
+      (the pickle, the arrays). Their bytes, in C order, are the storages that the pickle calls "0", "1" and so on.
+
+    Raises:
+      InputError: something else is in it.
+    """
+    arrays: list[np.ndarray] = []
+    return b"".join((pickle.PROTO, b"\x02", *_opcodes(content, arrays), pickle.STOP)), arrays
+
+
+def _opcodes(value: Any, arrays: list[np.ndarray]) -> Iterator[bytes]:
+    """What makes an unpickler put the value on its stack; arrays are added to `arrays`."""
+    value = value.item() if isinstance(value, np.generic) else value
+    if value is None or type(value) in (bool, int, float):
+        yield pickle.dumps(value, 2)[2:-1]  # without the protocol before and the end behind it
+    elif isinstance(value, str):
+        text = value.encode("utf-8", "surrogatepass")
+        yield pickle.BINUNICODE + struct.pack("<I", len(text)) + text
+    elif isinstance(value, np.ndarray):
+        yield _tensor(value, arrays)
+    elif isinstance(value, dict):
+        yield pickle.EMPTY_DICT + pickle.MARK
+        for one in itertools.chain.from_iterable(value.items()):
+            yield from _opcodes(one, arrays)
+        yield pickle.SETITEMS
+    elif isinstance(value, list | tuple):
+        is_list = isinstance(value, list)
+        yield pickle.EMPTY_LIST + pickle.MARK if is_list else pickle.MARK
+        for one in value:
+            yield from _opcodes(one, arrays)
+        yield pickle.APPENDS if is_list else pickle.TUPLE
+    else:
+        kind = type(value)
+        only = "must hold dicts, lists, tuples, arrays, numbers, texts and None only"
+        raise InputError(f"a .pt file {only}, got {kind.__module__}.{kind.__qualname__}; leave it out")
+
+
+def _tensor(array: np.ndarray, arrays: list[np.ndarray]) -> bytes:
+    """A call of `tensor_view`, with a storage of the array's own."""
+    dtype = array.dtype.newbyteorder("=")
+    types = ", ".join(np.dtype(one).name for one in _STORAGES.values())
+    require(dtype in _NAMES, f"arrays in a .pt file must be of {types}, got {array.dtype}; convert it before")
+    stride = tuple(math.prod(max(n, 1) for n in array.shape[axis + 1 :]) for axis in range(array.ndim))
+
+    def opcodes(*values: Any) -> bytes:
+        return b"".join(opcode for value in values for opcode in _opcodes(value, arrays))
+
+    location = opcodes("storage") + _global(dtype) + opcodes(str(len(arrays)), "cpu", array.size)
+    storage = pickle.MARK + location + pickle.TUPLE + pickle.BINPERSID
+    arrays.append(array)
+    no_hooks = _global(collections.OrderedDict) + pickle.EMPTY_TUPLE + pickle.REDUCE
+    arguments = storage + opcodes(0, array.shape, stride, False) + no_hooks
+    return _global(tensor_view) + pickle.MARK + arguments + pickle.TUPLE + pickle.REDUCE
+
+
+def _global(made: Any) -> bytes:
+    """The name under which an unpickler finds something."""
+    module, name = _NAMES[made]
+    return pickle.GLOBAL + f"{module}\n{name}\n".encode()

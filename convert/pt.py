@@ -1,9 +1,10 @@
-"""`.pt` files, read without torch and without running anything in them, and written whole.
+"""`.pt` files, read and written without torch: nothing in them is run, and they appear whole or not at all.
 
 Unlike with `torch.load`, a flipped byte is found (the zip's checksums), and content that would take more memory than
 the file has is refused before anything is allocated. Tensors are read-only views of the mapped file.
 """
 
+import hashlib
 import mmap
 import struct
 import zipfile
@@ -15,9 +16,12 @@ import ml_dtypes
 import numpy as np
 
 from convert.fields import Fields
-from convert.pickles import Skipped, Unpickler
+from convert.pickles import Skipped, Unpickler, pickled
 from jaxsae.errors import InputError, note, require
 from jaxsae.files import atomic_path
+
+ALIGNMENT = 64
+"""Tensors begin at multiples of so many bytes in a written file, as in torch's, to be used mapped as they lie."""
 
 
 class _Archive:
@@ -135,12 +139,41 @@ def forget(arrays: Iterable[np.ndarray]) -> None:
         one.madvise(mmap.MADV_DONTNEED)
 
 
-def write_pt(path: str | Path, content: dict[str, Any]) -> None:
-    """Write a `.pt` file; it appears whole or not at all."""
-    import torch
+def write_pt(path: str | Path, content: Any) -> None:
+    """Write a `.pt` file that `torch.load` takes, also with `weights_only` and `mmap`; it appears whole or not at all.
 
-    with atomic_path(path) as temporary:
-        torch.save(content, temporary)
+    The same content gives the same bytes. Arrays are written from where they are; only one whose elements are not in C
+    order, or not little-endian, is copied, while it is written.
+
+    Args:
+      content: as `pickled` takes it; arrays become tensors.
+
+    Raises:
+      InputError: something is in it that is not such content; no file is made.
+    """
+    try:
+        data, arrays = pickled(content)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    with atomic_path(path) as temporary, temporary.open("wb") as file, zipfile.ZipFile(file, "w") as archive:
+
+        def write(name: str, record: Any) -> None:
+            entry = zipfile.ZipInfo(f"archive/{name}")  # its date is always 1980-01-01
+            # header, name, the padding's own head and the 64-bit sizes that zipfile puts last
+            start = file.tell() + 30 + len(entry.filename) + 4 + 20
+            entry.extra = struct.pack("<2sH", b"FB", -start % ALIGNMENT) + bytes(-start % ALIGNMENT)
+            with archive.open(entry, "w", force_zip64=True) as out:
+                out.write(record)
+
+        # torch's .format_version would say that tensors lie where its own zip writer, with its footers, would put them
+        write("data.pkl", data)
+        write("byteorder", b"little")
+        for key, array in enumerate(arrays):
+            write(f"data/{key}", np.ascontiguousarray(array, array.dtype.newbyteorder("<")).reshape(-1).view(np.uint8))
+        write("version", b"3\n")
+        checksums = "".join(f"{entry.filename} {entry.CRC}\n" for entry in archive.infolist())
+        fingerprint = int(hashlib.sha256(checksums.encode()).hexdigest(), 16) % 10**40
+        write(".data/serialization_id", f"{fingerprint:040}".encode())
 
 
 def floating(array: Any, what: str) -> np.ndarray:
@@ -150,13 +183,3 @@ def floating(array: Any, what: str) -> np.ndarray:
     require(ok, f"{what} must hold dense floating-point numbers, got {array.dtype}")
     require(bool(np.isfinite(array).all()), f"{what} must be finite, got NaN or infinity")
     return array
-
-
-def to_tensor(array: np.ndarray) -> Any:
-    """A torch tensor of its own memory, of the same type."""
-    import torch
-
-    array = np.array(array, order="C")
-    if array.dtype == ml_dtypes.bfloat16:
-        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
-    return torch.from_numpy(array)

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from convert import pt
 from convert.restoration import Checkpoint
 from jaxsae.errors import InputError, require
 from jaxsae.models.restoration import rotary_table
@@ -112,7 +111,7 @@ def build_from_file(checkpoint: Checkpoint, path: str | Path) -> nn.Module:
 
 
 def _float32(checkpoint: Checkpoint, names: Sequence[str]) -> dict[str, torch.Tensor]:
-    return {name: pt.to_tensor(checkpoint.tensors[name]).float() for name in names}
+    return {name: torch.from_numpy(np.array(checkpoint.tensors[name], np.float32, order="C")) for name in names}
 
 
 def _user_model(path: Path, config: ModelConfig) -> nn.Module:

@@ -121,6 +121,5 @@ def to_pt(folder: str | Path, target: str | Path) -> None:
 
 def write_checkpoint(path: str | Path, config: ModelConfig, tensors: dict[str, np.ndarray]) -> None:
     """Write a checkpoint in the original format, tensors by their PyTorch names."""
-    state_dict = {name: pt.to_tensor(array) for name, array in tensors.items()}
-    content = {"model_state_dict": state_dict, "config": dataclasses.asdict(config), "vocab_size": config.vocab_size}
+    content = {"model_state_dict": tensors, "config": dataclasses.asdict(config), "vocab_size": config.vocab_size}
     pt.write_pt(path, content)

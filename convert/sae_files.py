@@ -327,5 +327,5 @@ def save_sae(
     if sae.threshold is not None:
         values = np.asarray(sae.threshold, np.float32).tolist()
         say["threshold"] = values[0] if len(set(values)) == 1 else values
-    tensors = {name: pt.to_tensor(np.asarray(getattr(sae, name), np.float32)) for name in TENSORS}
+    tensors = {name: np.asarray(getattr(sae, name), np.float32) for name in TENSORS}
     pt.write_pt(path, {**tensors, "losses": [float(loss) for loss in losses], "config": {**say, **(extra or {})}})

@@ -1,5 +1,7 @@
 """SAE files as the original writes them."""
 
+import resource
+
 import numpy as np
 import pytest
 import torch
@@ -112,18 +114,18 @@ def test_a_model_is_not_an_sae(tiny_pt):
         load_sae(tiny_pt)
 
 
-def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+def test_a_failed_write_leaves_the_old_file(tmp_path):
     path = tmp_path / "sae.pt"
     save_sae(path, some_sae(), SAEConfig(6, 10))
     before = path.read_bytes()
 
-    def fail(content, to):
-        to.write_bytes(b"half")
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(torch, "save", fail)
-    with pytest.raises(OSError, match="No space"):
-        save_sae(path, some_sae(seed=1), SAEConfig(6, 10))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            save_sae(path, some_sae(seed=1), SAEConfig(6, 10))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
 
