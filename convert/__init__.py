@@ -1,6 +1,6 @@
 """Between PyTorch files and jaxsae: readers, writers, name table, reference model.
 
-The only home of torch, which is loaded for writing and for comparing, not for reading.
+The only home of torch, which is loaded for comparing alone: files are read and written without it.
 """
 
 import importlib

@@ -37,9 +37,29 @@ def test_the_facades_load_nothing_heavy_and_name_everything():
     assert fresh(code).strip() == "set()"
 
 
-def test_reading_pt_files_takes_no_torch(tiny_pt):
-    code = "import sys; from convert import load_restoration_model as load; load(sys.argv[1]); print('torch' in sys.modules)"
-    assert fresh(code, str(tiny_pt)).strip() == "False"
+FILES = """
+import sys
+from pathlib import Path
+from jax import random
+from convert import FORMATS, convert_sae, load_restoration_model, load_sae, save_sae
+from convert.restoration import to_folder, to_pt
+from jaxsae.config import SAEConfig
+from jaxsae.sae.architectures import init
+given, out = map(Path, sys.argv[1:])
+load_restoration_model(given)
+to_folder(given, out / "folder")
+to_pt(out / "folder", out / "model.pt")
+load_restoration_model(out / "model.pt")
+save_sae(out / "sae.pt", init(random.key(0), SAEConfig(6, 10)), SAEConfig(6, 10))
+for name in FORMATS:
+    convert_sae(out / "sae.pt", out / name, name)
+    load_sae(out / name)
+print('torch' in sys.modules)
+"""
+
+
+def test_reading_and_writing_files_takes_no_torch(tiny_pt, tmp_path):
+    assert fresh(FILES, str(tiny_pt), str(tmp_path)).strip() == "False"
 
 
 @pytest.mark.parametrize("facade", ["jaxsae", "convert"])

@@ -74,7 +74,7 @@ def test_it_holds_the_two_packages_and_nothing_else(site, tmp_path):
     assert done.out.count(str(site)) == 2
 
 
-@needs_torch  # which writes the .pt
+@needs_torch  # whose version a run writes down
 def test_the_command_works_on_the_demo_from_any_folder(site, tmp_path):
     before = content_of(site)
     here, home = tmp_path / "here", tmp_path / "home"
