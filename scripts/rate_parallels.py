@@ -177,13 +177,14 @@ def latents_and_rows(
     for i, one in enumerate(of):
         of_text.setdefault(one.text, []).append(i)
     for batch in stream(model, samples, [layer]):
-        x = np.asarray(batch.values[layer])
-        latents = None if sae is None else np.asarray(encode_stream(sae, batch.values[layer])).reshape(*x.shape[:2], -1)
-        for at, number in enumerate(batch.samples.tolist()):
+        x = np.asarray(batch.values[layer])[batch.kept]
+        kept = batch.kept.reshape(-1)
+        latents = None if sae is None else np.asarray(encode_stream(sae, batch.values[layer]))[kept]
+        for number, rows in batch.samples():
             for i in of_text.get(number, []):
-                means[i] = x[at, of[i].start : of[i].end].mean(axis=0)
+                means[i] = x[rows][of[i].start : of[i].end].mean(axis=0)
                 if latents is not None:
-                    sums[i] = latents[at, of[i].start : of[i].end].sum(axis=0)
+                    sums[i] = latents[rows][of[i].start : of[i].end].sum(axis=0)
     return sums, means
 
 

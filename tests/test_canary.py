@@ -71,7 +71,7 @@ def test_a_block_at_the_models_shapes(batch, length):
     config = ModelConfig(vocab_size=10)
     x = np.random.default_rng(0).standard_normal((batch, length, 384))
     mask = (np.arange(length) < np.linspace(1, length, batch)[:, None])[:, None, None, :]
-    cos, sin = rotary_table(length, config.d_head, 10000.0)
+    cos, sin = (part[None, None] for part in rotary_table(length, config.d_head, 10000.0))
     bias = (1.0 - mask) * -1e9
     block = Block(config, rngs=nnx.Rngs(0), param_dtype=jnp.float32)
     got = np.asarray(run_block(block, *(jnp.asarray(a, jnp.float32) for a in (x, cos, sin, bias))))

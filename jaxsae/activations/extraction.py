@@ -1,5 +1,6 @@
 """Model x samples -> rows: the residual stream after a layer, one row a token, with the place of each in the text."""
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,8 +13,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxsae.activations.rows import RowsOnDisk
 from jaxsae.errors import require
-from jaxsae.models.protocol import ResidualModel
-from jaxsae.text.batching import Batch, plan_batches
+from jaxsae.models.protocol import PackingModel, ResidualModel
+from jaxsae.text.batching import Batch, Packed, pack, plan_batches
 from jaxsae.text.samples import Samples, check_samples, kept_positions
 
 
@@ -35,14 +36,23 @@ def _write(
 
 
 class StreamBatch(NamedTuple):
-    """A batch of samples and their residual stream."""
+    """Positions of samples, and their residual stream. The rows are of one sample each, or of several packed ones."""
 
-    samples: np.ndarray
-    """The numbers of the samples, [batch]."""
+    sample: Int[np.ndarray, "batch position"]
+    """The number of the sample that a position is of; where it is of none, some other number that is not used."""
+    position: Int[np.ndarray, "batch position"]
+    """Its place in the sample."""
     kept: Bool[np.ndarray, "batch position"]
-    """The positions that rows are made of."""
+    """The positions that rows are made of; a sample's are in their order, and none of another between them."""
     values: dict[int, Float[Array, "batch position d_model"]]
     """Layer -> the residual stream after it."""
+
+    def samples(self) -> Iterator[tuple[int, slice]]:
+        """Each sample, and where its rows stand among the kept positions of the batch."""
+        of = self.sample[self.kept]
+        starts = np.flatnonzero(np.diff(of, prepend=-1)).tolist()
+        for start, end in itertools.pairwise([*starts, len(of)]):
+            yield int(of[start]), slice(start, end)
 
 
 def stream(
@@ -50,39 +60,55 @@ def stream(
 ) -> Iterator[StreamBatch]:
     """The residual stream after each of `layers`, batch by batch, from one forward pass that ends after the last layer.
 
-    With `drop`, padding is masked from attention and each sample runs at a length close to its own; with `keep`, the
-    model runs as the original script runs it: no mask, all positions.
+    With `drop`, padding is masked from attention, and samples are packed into rows where the model can read them so.
+    With `keep`, the model runs as the original script runs it: no mask, all positions.
     """
     for layer in layers:
         model.check_layer(layer)
     check_samples(samples, model.tokenizer, model.max_position)
     kept = kept_positions(samples, padding)
     require(bool(kept.any()), "samples must have characters, got only padding")
-    for rows, length in _batches(samples, padding):
-        ids = jnp.asarray(samples.ids[rows, :length])
-        mask = None if padding == "keep" else jnp.asarray(samples.mask[rows, :length])
-        after = zip(range(max(layers) + 1), model.stream(ids, mask), strict=False)
-        yield StreamBatch(rows, kept[rows, :length], {layer: x for layer, x in after if layer in layers})
+    packing = isinstance(model, PackingModel)
+    for sample, position in _batches(samples, padding, model.d_model, packing):
+        there = (sample >= 0) & kept[sample, position]
+        ids = jnp.asarray(np.where(there, samples.ids[sample, position], 0))
+        if padding == "keep":
+            values = model.stream(ids)
+        elif isinstance(model, PackingModel):
+            values = model.stream_packed(ids, np.where(there, sample, -1), np.maximum(position, 0))
+        else:
+            values = model.stream(ids, jnp.asarray(there.astype(np.int8)))
+        after = zip(range(max(layers) + 1), values, strict=False)
+        yield StreamBatch(sample, position, there, {layer: x for layer, x in after if layer in layers})
 
 
-def _batches(samples: Samples, padding: str) -> list[Batch]:
+STREAM_BYTES = 9 * 2**17
+"""Of the residual stream of a batch, about: more runs no faster, and its feed-forward neurons leave the caches."""
+
+
+def _batches(samples: Samples, padding: str, d_model: int, packing: bool) -> Iterator[Packed]:
+    """Which positions of which samples stand where in the batches."""
     n, width = samples.ids.shape
-    return (
-        [Batch(np.array([i]), width) for i in range(n)] if padding == "keep" else plan_batches(samples.lengths, width)
-    )
+    if padding == "drop" and packing:
+        yield from pack(samples.lengths, width, max(width, STREAM_BYTES // (4 * d_model)))
+        return
+    plan = [Batch(np.array([i]), width) for i in range(n)]
+    for rows, length in plan if padding == "keep" else plan_batches(samples.lengths, width):
+        shape = len(rows), length
+        yield Packed(np.broadcast_to(rows[:, None], shape), np.broadcast_to(np.arange(length), shape))
 
 
 def stream_from_rows(rows: Mapping[int, RowsOnDisk], samples: Samples, padding: str = "drop") -> Iterator[StreamBatch]:
     """As `stream`, from rows that were extracted before, of these samples and perhaps of more after them."""
     kept, row_of = _numbered(samples, padding)
-    for numbers, length in _batches(samples, padding):
-        kept_here = kept[numbers, :length]
+    for sample, position in _batches(samples, padding, next(iter(rows.values())).shape[1], packing=True):
+        there = (sample >= 0) & kept[sample, position]
         values = {}
         for layer, layer_rows in rows.items():
-            x = np.zeros((*kept_here.shape, layer_rows.shape[1]), np.float32)
-            x[kept_here] = layer_rows[row_of[numbers, :length][kept_here]]
+            x = np.zeros((*there.shape, layer_rows.shape[1]), np.float32)
+            x[there] = layer_rows[row_of[sample, position][there]]
             values[layer] = jnp.asarray(x)
-        yield StreamBatch(numbers, kept_here, values)
+        yield StreamBatch(sample, position, there, values)
 
 
 def extract(
@@ -105,7 +131,7 @@ def extract(
     shape, dtype = (len(sample), model.d_model), model.dtype
     values = {layer: jnp.zeros(shape, dtype) for layer in layers}
     for batch in stream(model, samples, layers, padding):
-        row = jnp.asarray(row_of[batch.samples, : batch.kept.shape[1]])
+        row = jnp.asarray(np.where(batch.kept, row_of[batch.sample, batch.position], len(sample)))
         values = {layer: _write(values[layer], x, row) for layer, x in batch.values.items()}
         jax.block_until_ready(values)
         on_rows(int(batch.kept.sum()))
@@ -123,7 +149,7 @@ def extract_to(
     """As `extract`, into arrays on the host (layer -> [n, d_model]) that may be files; only one batch is in memory."""
     _, row_of = _numbered(samples, padding)
     for batch in stream(model, samples, list(out), padding):
-        row = row_of[batch.samples, : batch.kept.shape[1]][batch.kept]
+        row = row_of[batch.sample, batch.position][batch.kept]
         for layer, x in batch.values.items():
             out[layer][row] = np.asarray(x)[batch.kept]
         on_rows(len(row))

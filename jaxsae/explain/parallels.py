@@ -97,12 +97,12 @@ def build(
     of_text = [passages(text, number) for number, text in enumerate(texts)]
     every = [one for of in of_text for one in of]
     require(bool(every), "an index needs texts with words, got none")
-    sums: list[scipy.sparse.csr_matrix] = [None] * len(texts)
+    sums = [_sums(np.zeros((0, sae.d_sae), np.float32), of) for of in of_text]
     whole = Samples(samples.true_ids, np.full_like(samples.labels, NO_LABEL), samples.mask)
     for batch in stream(model, whole, [layer]):
-        latents = np.asarray(encode_stream(sae, batch.values[layer])).reshape(*batch.kept.shape, -1)
-        for number, kept, values in zip(batch.samples.tolist(), batch.kept, latents, strict=True):
-            sums[number] = _sums(values[kept], of_text[number])
+        latents = np.asarray(encode_stream(sae, batch.values[layer]))[batch.kept.reshape(-1)]
+        for number, rows in batch.samples():
+            sums[number] = _sums(latents[rows], of_text[number])
         on_rows(int(batch.kept.sum()))
     rows = scipy.sparse.vstack(sums, format="csr")
     scale = float(np.median(rows.data)) if rows.nnz else 1.0

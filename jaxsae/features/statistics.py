@@ -190,7 +190,7 @@ def collect_statistics(
         rows = {layer: np.zeros((len(judged), sae.d_in), np.float16) for layer, sae in saes}
     cofiring = [np.zeros((a.d_sae, b.d_sae), np.float32) for a, b in itertools.pairwise(statistics)]
     for batch in batches:
-        characters = _characters(samples, batch.samples, batch.kept, seen, character_ids, judged)
+        characters = _characters(samples, batch, seen, character_ids, judged)
         kept, fires = batch.kept.reshape(-1), []
         for (layer, sae), of_sae in zip(saes, statistics, strict=True):
             x = batch.values[layer]
@@ -219,22 +219,15 @@ def as_half(x: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
 
 
 def _characters(
-    samples: Samples,
-    numbers: np.ndarray,
-    kept: Bool[np.ndarray, "batch position"],
-    seen: np.ndarray,
-    character_ids: np.ndarray,
-    judged: JudgedText,
+    samples: Samples, batch: StreamBatch, seen: np.ndarray, character_ids: np.ndarray, judged: JudgedText
 ) -> BatchCharacters:
     """The characters at the kept positions of a batch."""
-    where, position = np.nonzero(kept)
-    sample = numbers[where]
+    sample, position = batch.sample[batch.kept], batch.position[batch.kept]
     real = samples.mask[sample, position] != 0
     character = np.where(real, np.searchsorted(character_ids, seen[sample, position]), -1)
     place = np.full(len(sample), -1)
-    for number in numbers.tolist():
-        here = np.flatnonzero((sample == number) & real)
-        place[here] = word_positions(true_text(samples, number)[0])
+    for number, rows in batch.samples():
+        place[rows][real[rows]] = word_positions(true_text(samples, number)[0])
     return BatchCharacters(sample, position, real, character, place, judged.row_at[sample, position])
 
 

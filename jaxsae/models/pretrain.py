@@ -111,7 +111,9 @@ def residual(
     key: Key[Array, ""] | None,
 ) -> Float[Array, "batch position d_model"]:
     """The last block's output; with a key, dropout on what each sublayer writes into the stream."""
-    cos, sin = (jnp.asarray(t) for t in rotary_table(ids.shape[1], config.d_head, float(config.rotary_base)))
+    cos, sin = (
+        jnp.asarray(t)[None, None] for t in rotary_table(ids.shape[1], config.d_head, float(config.rotary_base))
+    )
     bias = (1 - mask[:, None, None, :].astype(jnp.float32)) * -1e9
 
     def dropout(y: Array, key: Array) -> Array:

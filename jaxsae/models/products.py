@@ -75,7 +75,8 @@ AT_ONCE = 3 * 2**22
 """Bytes of attention scores that are made at once: of more, writing and reading them takes longest."""
 
 Heads = Float[Array, "batch head position d_head"]
-Bias = Float[Array, "batch 1 1 position"] | None
+Bias = Float[Array, "batch 1 from_or_all to"] | None
+"""Added to the scores; the third axis is 1 where every position attends alike."""
 
 
 def _weights(q: Heads, k: Heads, bias: Bias) -> Float[Array, "batch head to from"]:

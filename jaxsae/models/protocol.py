@@ -13,6 +13,7 @@ from jaxsae.text.tokenizer import Tokenizer
 
 Ids = Int[Array | np.ndarray, "batch position"]
 Mask = Num[Array | np.ndarray, "batch position"]
+Places = Int[Array | np.ndarray, "batch position"]
 ResidualStream = Float[Array, "batch position d_model"]
 
 
@@ -69,6 +70,19 @@ class ResidualModel(ModelShape, Protocol):
         """What directions in the residual stream add to the logits of `ids` past all later blocks.
 
         Up to a factor that is the same for all ids, such as the one that a last normalisation divides by.
+        """
+
+
+@runtime_checkable
+class PackingModel(Protocol):
+    """A model that reads several texts in one row, one behind the other, as if each were alone."""
+
+    def stream_packed(self, ids: Ids, text: Places, position: Places) -> Iterator[ResidualStream]:
+        """As `stream`; a position attends to those of the same text in its row.
+
+        Args:
+          text: which text of its row a position is of, by any number.
+          position: the place in its text, from 0.
         """
 
 

@@ -18,8 +18,8 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from jaxsae.errors import require
-from jaxsae.models.products import attention, matmul
-from jaxsae.models.protocol import Ids, Mask
+from jaxsae.models.products import Bias, attention, matmul
+from jaxsae.models.protocol import Ids, Mask, Places
 from jaxsae.models.restoration_config import ModelConfig
 from jaxsae.text.tokenizer import CharacterTokenizer
 
@@ -39,14 +39,16 @@ def rotary_table(length: int, d_head: int, base: float) -> tuple[np.ndarray, np.
     return tuple(np.concatenate([f(angle)] * 2, axis=-1).astype(np.float32) for f in (np.cos, np.sin))  # type: ignore[return-value]
 
 
+Angles = Float[Array | np.ndarray, "texts 1 position d_head"]
+"""Cosines or sines of the rotary angles; `texts` is 1 where all are counted from the first position."""
+
+
 def rotate(
-    x: Float[Array, "batch head position d_head"],
-    cos: Float[Array, "position d_head"],
-    sin: Float[Array, "position d_head"],
+    x: Float[Array, "batch head position d_head"], cos: Angles, sin: Angles
 ) -> Float[Array, "batch head position d_head"]:
     """Turn each pair (j, j + d_head/2) by its position's angle (half-split pairing; Su et al. 2021, RoFormer)."""
     first, second = jnp.split(x, 2, axis=-1)
-    return x * cos[None, None] + jnp.concatenate([-second, first], axis=-1) * sin[None, None]
+    return x * cos + jnp.concatenate([-second, first], axis=-1) * sin
 
 
 def dot_general(x: Array, kernel: Array, *_: Any, **__: Any) -> Array:
@@ -72,9 +74,9 @@ class Attention(nnx.Module):
     def __call__(
         self,
         x: Float[Array, "batch position d_model"],
-        cos: Float[Array, "position d_head"],
-        sin: Float[Array, "position d_head"],
-        bias: Float[Array, "batch 1 1 position"] | None,
+        cos: Angles,
+        sin: Angles,
+        bias: Bias,
     ) -> Float[Array, "batch position d_model"]:
         batch, position, d_model = x.shape
         # one product for the three: a third of the small ones, which cost more than their share; in halves, because
@@ -90,9 +92,9 @@ class Attention(nnx.Module):
     def pattern(
         self,
         x: Float[Array, "batch position d_model"],
-        cos: Float[Array, "position d_head"],
-        sin: Float[Array, "position d_head"],
-        bias: Float[Array, "batch 1 1 position"] | None,
+        cos: Angles,
+        sin: Angles,
+        bias: Bias,
     ) -> Float[Array, "batch head to from"]:
         """softmax(rot(q) rot(k)^T / sqrt(d_head) + bias)."""
         batch, position, _ = x.shape
@@ -150,9 +152,9 @@ class Block(nnx.Module):
     def __call__(
         self,
         x: Float[Array, "batch position d_model"],
-        cos: Float[Array, "position d_head"],
-        sin: Float[Array, "position d_head"],
-        bias: Float[Array, "batch 1 1 position"] | None,
+        cos: Angles,
+        sin: Angles,
+        bias: Bias,
     ) -> Float[Array, "batch position d_model"]:
         x = x + self.attn(self.ln1(x), cos, sin, bias)
         return x + self.ff(self.ln2(x))
@@ -160,9 +162,9 @@ class Block(nnx.Module):
     def neurons(
         self,
         x: Float[Array, "batch position d_model"],
-        cos: Float[Array, "position d_head"],
-        sin: Float[Array, "position d_head"],
-        bias: Float[Array, "batch 1 1 position"] | None,
+        cos: Angles,
+        sin: Angles,
+        bias: Bias,
     ) -> Float[Array, "batch position d_ff"]:
         """The hidden values of the feed-forward network."""
         return self.ff.hidden(self.ln2(x + self.attn(self.ln1(x), cos, sin, bias)))
@@ -175,6 +177,11 @@ run_neurons = jax.jit(lambda block, x, cos, sin, bias: block.neurons(x, cos, sin
 run_pattern = jax.jit(lambda block, x, cos, sin, bias: block.attn.pattern(block.ln1(x), cos, sin, bias))
 run_embed = jax.jit(lambda embed, ids: embed(ids))
 run_bias = jax.jit(lambda mask, dtype: (1 - mask.astype(dtype)[:, None, None, :]) * -1e9, static_argnums=1)
+run_angles = jax.jit(lambda table, position: table[position][:, None])
+run_bias_packed = jax.jit(
+    lambda text, dtype: jnp.where(text[:, :, None] == text[:, None, :], 0, jnp.asarray(-1e9, dtype))[:, None],
+    static_argnums=1,
+)
 run_head = jax.jit(lambda final_ln, head, x: head(final_ln(x)))
 
 
@@ -237,21 +244,38 @@ class RestorationModel(nnx.Module):
         )
         yield from self.run_blocks(run_embed(self.embed, ids), mask, range(config.n_layers))
 
+    def stream_packed(
+        self, ids: Ids, text: Places, position: Places
+    ) -> Iterator[Float[Array, "batch position d_model"]]:
+        """As `stream`, of several texts in each row: a position attends to those of the same text in its row.
+
+        Args:
+          text: which text of its row a position is of, by any number.
+          position: the place in its text, from 0.
+        """
+        table = rotary_table(self.config.max_position, self.config.d_head, float(self.config.rotary_base))
+        cos, sin = (run_angles(part, jnp.asarray(position)) for part in table)
+        x = run_embed(self.embed, ids)
+        return self._run(x, range(self.config.n_layers), cos, sin, run_bias_packed(jnp.asarray(text), x.dtype))
+
     def run_blocks(
         self, x: Float[Array, "batch position d_model"], mask: Mask | None, blocks: range
     ) -> Iterator[Float[Array, "batch position d_model"]]:
         """The residual stream after each of `blocks`, `x` being what the first of them reads."""
-        around = self._positions(x, mask)
+        return self._run(x, blocks, *self._positions(x, mask))
+
+    def _run(
+        self, x: Float[Array, "batch position d_model"], blocks: range, cos: Angles, sin: Angles, bias: Bias
+    ) -> Iterator[Float[Array, "batch position d_model"]]:
         for block in blocks:
-            x = run_block(self.layers[block], x, *around)
+            x = run_block(self.layers[block], x, cos, sin, bias)
             yield x
 
-    def _positions(
-        self, x: Float[Array, "batch position d_model"], mask: Mask | None
-    ) -> tuple[np.ndarray, np.ndarray, Array | None]:
+    def _positions(self, x: Float[Array, "batch position d_model"], mask: Mask | None) -> tuple[Angles, Angles, Bias]:
         """What a block is given beside `x`: cosines and sines of the positions, and the attention's bias."""
         cos, sin = rotary_table(x.shape[1], self.config.d_head, float(self.config.rotary_base))
-        return cos, sin, None if mask is None else run_bias(jnp.asarray(mask), x.dtype)
+        bias = None if mask is None else run_bias(jnp.asarray(mask), x.dtype)
+        return cos[None, None], sin[None, None], bias
 
     def neurons(self, ids: Ids, mask: Mask | None = None, *, layer: int) -> Float[Array, "batch position d_ff"]:
         """The hidden values of block `layer`'s feed-forward network, after the GELU."""

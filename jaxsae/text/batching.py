@@ -1,8 +1,10 @@
-"""Batches of samples of similar length: few lengths to compile for, little padding."""
+"""Batches of samples, for few shapes to compile for and little padding: of similar length, or packed into rows."""
 
+import bisect
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Int
 
 
 class Batch(NamedTuple):
@@ -52,3 +54,61 @@ def plan_batches(lengths: np.ndarray, max_position: int, chars: int | None = Non
         out += [Batch(todo[start : min(start + size, taken)], length) for start in range(0, taken, size)]
         todo = todo[taken:]
     return out
+
+
+class Packed(NamedTuple):
+    """Rows of positions in which samples stand one behind the other; where nothing stands, both are -1."""
+
+    sample: Int[np.ndarray, "rows length"]
+    position: Int[np.ndarray, "rows length"]
+    """Of a position of the row in its sample."""
+
+
+SHORT = 3
+"""Samples of at most one in so many of the longest row's positions get rows of that length: attention over a row
+grows with its square, and most texts are short."""
+
+
+def pack(lengths: np.ndarray, max_position: int, positions: int | None = None) -> list[Packed]:
+    """All samples in as few rows as best fit gives; batches of two shapes at most, empty rows where one is not full.
+
+    Long samples share rows of `max_position`, short ones fill what these leave, and then rows of a third of that.
+
+    Args:
+      positions: of a batch, about; by default `max_position`.
+    """
+    short = -(-max_position // SHORT)
+    by_length = [int(i) for i in np.argsort(-lengths, kind="stable") if lengths[i]]
+    long_rows: list[list[int]] = []
+    short_rows: list[list[int]] = []
+    # (room left, row), ascending, for rows of either length: the first that fits is the fullest that fits
+    room: list[tuple[int, bool, int]] = []
+    for sample in by_length:
+        length = int(lengths[sample])
+        at = bisect.bisect_left(room, (length, False, -1))
+        if at < len(room):
+            left, is_short, row = room.pop(at)
+        else:
+            is_short = length <= short
+            rows = short_rows if is_short else long_rows
+            left, row = short if is_short else max_position, len(rows)
+            rows.append([])
+        (short_rows if is_short else long_rows)[row].append(sample)
+        bisect.insort(room, (left - length, is_short, row))
+    out = []
+    for rows, length in ((short_rows, short), (long_rows, max_position)):
+        size = max(1, min(len(rows), (positions or max_position) // length))
+        for start in range(0, len(rows), size):
+            out.append(_laid_out(rows[start : start + size], lengths, size, length))
+    return out
+
+
+def _laid_out(rows: list[list[int]], lengths: np.ndarray, size: int, length: int) -> Packed:
+    sample, position = (np.full((size, length), -1, np.int32) for _ in range(2))
+    for row, samples in enumerate(rows):
+        at = 0
+        for one in samples:
+            end = at + int(lengths[one])
+            sample[row, at:end], position[row, at:end] = one, np.arange(end - at)
+            at = end
+    return Packed(sample, position)

@@ -1,14 +1,15 @@
 import itertools
 
+import jax
 import numpy as np
 import pytest
 
-from convert import load_restoration_model
+from convert import load_restoration_model, read_checkpoint
 from jaxsae import load_samples
 from jaxsae.activations import extraction
 from jaxsae.activations.extraction import extract
 from jaxsae.errors import InputError
-from jaxsae.text.batching import plan_batches, run_lengths
+from jaxsae.text.batching import pack, plan_batches, run_lengths
 from jaxsae.text.samples import Samples
 
 
@@ -42,6 +43,80 @@ def test_plan_runs_each_sample_once_whole_in_full_batches(seed, chars):
     for batch in batches[:-1]:  # the last takes what is left over
         assert len(batch.samples) == max(1, chars // batch.length)
     assert len({b.length for b in batches}) <= len(run_lengths(768))
+
+
+@pytest.mark.parametrize("positions", [None, 2304])
+@pytest.mark.parametrize("seed", range(5))
+def test_packing_keeps_each_sample_whole_and_in_order(seed, positions):
+    rng = np.random.default_rng(seed)
+    lengths = np.minimum(rng.geometric(1 / 190, 157), 768) * (rng.random(157) > 0.05)
+    batches = pack(lengths, 768, positions)
+    assert {batch.sample.shape for batch in batches} <= {
+        (3, 256) if positions is None else (9, 256),
+        (1, 768) if positions is None else (3, 768),
+    }
+    seen = []
+    for sample, position in batches:
+        assert ((sample >= 0) == (position >= 0)).all()
+        for row, at in zip(sample, position, strict=True):
+            for one in np.unique(row[row >= 0]):
+                (where,) = np.nonzero(row == one)
+                assert where.tolist() == list(range(where[0], where[0] + lengths[one]))
+                assert at[where].tolist() == list(range(lengths[one]))
+                seen.append(one)
+    assert sorted(seen) == np.flatnonzero(lengths).tolist()
+    if positions is None:
+        assert lengths.sum() > 0.93 * sum(batch.sample.size for batch in batches)
+
+
+def test_the_real_texts_fill_their_rows(real):
+    lengths = load_samples(real / "data" / "restoration_dataset", "validation", 200).lengths
+    assert lengths.sum() > 0.95 * sum(batch.sample.size for batch in pack(lengths, 768))
+
+
+def test_a_text_does_not_depend_on_its_neighbours(tiny_pt):
+    """In float64 a packed text is the text alone, at every layer, whoever its neighbours are."""
+    with jax.enable_x64(True):
+        model = read_checkpoint(tiny_pt).model(np.float64)
+        rng = np.random.default_rng(0)
+        lengths = np.array([20, 9, 1, 13])
+        ids = [rng.integers(32, 8000, n) for n in lengths]
+        row, text = np.full((1, 45), 32), np.full((1, 45), -1)
+        place, ends = np.zeros((1, 45), int), lengths.cumsum()
+        for number, (end, n) in enumerate(zip(ends, lengths, strict=True)):
+            row[0, end - n : end], text[0, end - n : end], place[0, end - n : end] = ids[number], number, np.arange(n)
+        packed = [np.asarray(x) for x in model.stream_packed(row, text, place)]
+        for one, end, n in zip(ids, ends, lengths, strict=True):
+            for layer, alone in enumerate(model.stream(one[None])):
+                np.testing.assert_allclose(packed[layer][0, end - n : end], np.asarray(alone)[0], rtol=0, atol=1e-10)
+        others = row.copy()
+        others[0, 20:] = 99
+        for x, y in zip(packed, model.stream_packed(others, text, place), strict=True):
+            np.testing.assert_array_equal(x[0, :20], np.asarray(y)[0, :20])
+
+
+def test_a_model_that_does_not_pack_is_given_one_sample_a_row(model, samples):
+    class Plain:
+        """The model without `stream_packed`."""
+
+        def __getattr__(self, name):
+            if name == "stream_packed":
+                raise AttributeError(name)
+            return getattr(model, name)
+
+        n_layers, d_model, dtype, max_position = model.n_layers, model.d_model, model.dtype, model.max_position
+        tokenizer, check_layer, stream = model.tokenizer, model.check_layer, model.stream
+        resid_post, resume, unembed, direct_logits = (
+            model.resid_post,
+            model.resume,
+            model.unembed,
+            model.direct_logits,
+        )
+
+    packed, plain = (extract(one, samples, [3]) for one in (model, Plain()))
+    np.testing.assert_array_equal(packed.sample, plain.sample)
+    np.testing.assert_array_equal(packed.position, plain.position)
+    np.testing.assert_allclose(packed.values[3], plain.values[3], atol=3e-5)
 
 
 @pytest.mark.parametrize("padding", ["drop", "keep"])

@@ -53,7 +53,8 @@ def test_rows_and_their_origin(tmp_path, tiny_pt, samples, padding):
         np.testing.assert_array_equal(getattr(text, name), getattr(samples, name))
     again = stream_from_rows(found.only([2]).layers, samples, padding)
     for batch, as_read in zip(stream(model, samples, [2], padding), again, strict=True):
-        np.testing.assert_array_equal(batch.samples, as_read.samples)
+        np.testing.assert_array_equal(batch.sample, as_read.sample)
+        np.testing.assert_array_equal(batch.position, as_read.position)
         np.testing.assert_array_equal(batch.values[2][batch.kept], as_read.values[2][as_read.kept])
 
 

@@ -71,7 +71,7 @@ def test_interleaved_rotary_pairs_fail(checkpoint, samples, mutate):
     def interleaved(x, cos, sin):
         half = x.shape[-1] // 2
         pairs = jax.numpy.stack([-x[..., 1::2], x[..., ::2]], axis=-1).reshape(x.shape)
-        cos, sin = (jax.numpy.repeat(t[..., :half], 2, axis=-1)[None, None] for t in (cos, sin))
+        cos, sin = (jax.numpy.repeat(t[..., :half], 2, axis=-1) for t in (cos, sin))
         return x * cos + pairs * sin
 
     mutate("rotate", interleaved)
@@ -93,15 +93,24 @@ def test_one_transposed_weight_fails(checkpoint, samples):
     assert not any(passed(checkpoint, samples, dataclasses.replace(checkpoint, tensors=tensors).model()))
 
 
-def test_layer_index_off_by_one_fails(checkpoint, samples, monkeypatch):
-    stream = RestorationModel.stream
+@pytest.mark.parametrize(("padding", "name"), [("keep", "stream"), ("drop", "stream_packed")])
+def test_layer_index_off_by_one_fails(checkpoint, samples, monkeypatch, padding, name):
+    stream = getattr(RestorationModel, name)
 
-    def late(self, ids, mask=None):
-        values = stream(self, ids, mask)
+    def late(self, ids, *more):
+        values = stream(self, ids, *more)
         yield jax.numpy.zeros((*ids.shape, TINY.d_model))
         yield from values
 
-    monkeypatch.setattr(RestorationModel, "stream", late)
+    monkeypatch.setattr(RestorationModel, name, late)
+    assert not any(passed(checkpoint, samples, padding=padding))
+
+
+def test_texts_of_a_row_that_see_each_other_fail(checkpoint, samples, monkeypatch):
+    monkeypatch.setattr(
+        "jaxsae.models.restoration.run_bias_packed",
+        lambda text, dtype: jax.numpy.zeros((len(text), 1, text.shape[1], text.shape[1]), dtype),
+    )
     assert not any(passed(checkpoint, samples))
 
 
