@@ -1,22 +1,38 @@
-"""The restoration model in PyTorch: the bundled reference, or the user's own file, with hooks on its layers."""
+"""The restoration model in PyTorch: the bundled reference, or the user's own file, with hooks on its layers.
+
+Imports no JAX: it runs in a process of its own as well.
+"""
 
 import contextlib
-import dataclasses
 import importlib.util
 import inspect
 import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import nn
 
-from convert.restoration import Checkpoint
 from jaxsae.errors import InputError, require
-from jaxsae.models.restoration import rotary_table
 from jaxsae.models.restoration_config import ModelConfig
+from jaxsae.models.rotary import rotary_table
+
+TORCH_TYPES = (torch.float32, torch.float64)
+
+
+class Weights(Protocol):
+    """A checkpoint, as far as it is needed here."""
+
+    @property
+    def config(self) -> ModelConfig:
+        """The model's shape."""
+
+    @property
+    def tensors(self) -> Mapping[str, np.ndarray]:
+        """Tensors by their PyTorch names."""
 
 
 class Attention(nn.Module):
@@ -78,40 +94,46 @@ class ReferenceModel(nn.Module):
     def forward(self, ids: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
         """ids [batch, position] -> logits [batch, position, vocab_size]."""
         x = self.embed(ids)
-        table = rotary_table(ids.shape[1], self.config.d_head, float(self.config.rotary_base))
-        cos, sin = (torch.from_numpy(part).to(x.dtype) for part in table)
-        bias = None if mask is None else (1 - mask[:, None, None, :].to(x.dtype)) * -1e9
+        around = _around(self.config, x, mask)
         for layer in self.layers:
-            x = layer(x, cos, sin, bias)
+            x = layer(x, *around)
         return self.head(self.final_ln(x))
 
 
-def build(checkpoint: Checkpoint, n_layers: int | None = None) -> nn.Module:
-    """The bundled reference with the checkpoint's weights in float32; with `n_layers`, so many blocks and no head."""
-    config = checkpoint.config if n_layers is None else dataclasses.replace(checkpoint.config, n_layers=n_layers)
+def _around(
+    config: ModelConfig, x: torch.Tensor, mask: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    """What a block is given beside its input: cosines and sines of the positions, and the attention's bias."""
+    cos, sin = (
+        torch.from_numpy(part).to(x.dtype)
+        for part in rotary_table(x.shape[1], config.d_head, float(config.rotary_base))
+    )
+    return cos, sin, None if mask is None else (1 - mask[:, None, None, :].to(x.dtype)) * -1e9
+
+
+def build(checkpoint: Weights) -> nn.Module:
+    """The bundled reference with the checkpoint's weights in float32."""
     with torch.device("meta"):
-        module = ReferenceModel(config)
-    names = [name for name in module.state_dict() if n_layers is None or not name.startswith("head.")]
-    # strict would ask for the head; that every tensor is there was found out when the checkpoint was read
-    module.load_state_dict(_float32(checkpoint, names), strict=False, assign=True)
+        module = ReferenceModel(checkpoint.config)
+    module.load_state_dict(_float32(checkpoint.tensors, list(module.state_dict())), assign=True)
     return module.eval()
 
 
-def build_from_file(checkpoint: Checkpoint, path: str | Path) -> nn.Module:
+def build_from_file(checkpoint: Weights, path: str | Path) -> nn.Module:
     """The user's own model with the checkpoint's weights in float32.
 
     The file is imported, that is, run; it must define RestorationConfig and RestorationModel.
     """
     module = _user_model(Path(path), checkpoint.config)
     try:
-        module.load_state_dict(_float32(checkpoint, list(checkpoint.tensors)), assign=True)
+        module.load_state_dict(_float32(checkpoint.tensors, list(checkpoint.tensors)), assign=True)
     except RuntimeError as error:
         raise InputError(f"{path}: its RestorationModel must take the checkpoint's tensors, got: {error}") from None
     return module.eval()
 
 
-def _float32(checkpoint: Checkpoint, names: Sequence[str]) -> dict[str, torch.Tensor]:
-    return {name: torch.from_numpy(np.array(checkpoint.tensors[name], np.float32, order="C")) for name in names}
+def _float32(tensors: Mapping[str, np.ndarray], names: Sequence[str]) -> dict[str, torch.Tensor]:
+    return {name: torch.from_numpy(np.array(tensors[name], np.float32, order="C")) for name in names}
 
 
 def _user_model(path: Path, config: ModelConfig) -> nn.Module:
@@ -176,3 +198,45 @@ def resid_post(
         for handle in handles:
             handle.remove()
     return {layer: np.concatenate(parts) for layer, parts in got.items()}
+
+
+Activations = dict[int, np.ndarray]
+"""Layer -> what a hook on it sees, [batch, position, d_model]."""
+
+
+@torch.no_grad()
+def activations(
+    checkpoint: Weights, ids: np.ndarray, mask: np.ndarray | None, layers: Sequence[int]
+) -> tuple[Activations, Activations]:
+    """What `resid_post` finds of the bundled reference, in float32 and in float64; one block at a time is in memory.
+
+    Tensors are asked for in the order of the blocks, and each once: `checkpoint.tensors` may read them on the way.
+    """
+    config, found = checkpoint.config, (Activations(), Activations())
+    masks = [None if mask is None else torch.from_numpy(row[None]).long() for row in (ids if mask is None else mask)]
+    embedding = torch.from_numpy(np.asarray(checkpoint.tensors["embed.weight"], np.float32)[ids])
+    streams = [[row[None].to(dtype) for row in embedding] for dtype in TORCH_TYPES]
+    with torch.device("meta"):
+        block = Block(config)
+    for layer in range(max(layers) + 1):
+        names = {f"layers.{layer}.{name}": name for name in block.state_dict()}
+        state = _float32(checkpoint.tensors, list(names))
+        block.load_state_dict({names[name]: tensor for name, tensor in state.items()}, assign=True)
+        del state
+        for number, dtype in enumerate(TORCH_TYPES):
+            block.to(dtype)
+            streams[number] = [
+                block(x, *_around(config, x, one)) for x, one in zip(streams[number], masks, strict=True)
+            ]
+            if layer in layers:
+                found[number][layer] = torch.cat(streams[number]).numpy()
+    return found
+
+
+def hooked(
+    checkpoint: Weights, file: str | Path, ids: np.ndarray, mask: np.ndarray | None, layers: Sequence[int]
+) -> tuple[Activations, Activations]:
+    """As `activations`, of the user's own model: its file is imported, that is, run."""
+    module = build_from_file(checkpoint, file)
+    theirs, exact = (resid_post(module, ids, mask, layers, dtype) for dtype in TORCH_TYPES)
+    return theirs, exact

@@ -6,16 +6,20 @@ Both are compared with PyTorch in float64. The replica passes where it is about 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
-from convert import reference
 from convert.restoration import Checkpoint
 from jaxsae.activations.extraction import extract
 from jaxsae.errors import ParityError
 from jaxsae.models.protocol import ResidualModel
-from jaxsae.text.samples import Samples
+from jaxsae.text.samples import Samples, joined
+
+if TYPE_CHECKING:  # torch
+    from concurrent.futures import Future
+
+    from convert.reference import Activations
 
 
 @dataclass(frozen=True)
@@ -70,21 +74,31 @@ def cross_check(
     layers: Sequence[int],
     padding: str,
     reference_file: str | Path | None = None,
+    *,
+    asked: "Future[tuple[Activations, Activations]] | None" = None,
+    beside: Samples | None = None,
 ) -> list[LayerCheck]:
     """Run `samples` through the replica, as training will, and through PyTorch with hooks; compare on real positions.
 
     PyTorch runs at the full width of the samples (for the user's own file, that must be max_position).
+
+    Args:
+      asked: what PyTorch finds, of a `ReferenceProcess`; without it, torch is loaded into this process.
+      beside: samples that share the replica's batches, as they do in training; they are not compared.
     """
-    real = samples.real
-    rows = extract(model, samples, layers, padding)
-    wanted = real[rows.sample, rows.position]
-    mask = samples.mask if padding == "drop" else None
-    if reference_file is None:
-        module = reference.build(checkpoint, n_layers=max(layers) + 1)
+    real, mask = samples.real, samples.mask if padding == "drop" else None
+    rows = extract(model, samples if beside is None else joined([samples, beside]), layers, padding)
+    first = rows.sample < len(samples)
+    wanted = np.flatnonzero(first)[real[rows.sample[first], rows.position[first]]]
+    if asked is not None:
+        theirs, exact = asked.result()
     else:
-        module = reference.build_from_file(checkpoint, reference_file)
-    theirs = reference.resid_post(module, samples.ids, mask, layers, torch.float32)
-    exact = reference.resid_post(module, samples.ids, mask, layers, torch.float64)
+        from convert import reference
+
+        if reference_file is None:
+            theirs, exact = reference.activations(checkpoint, samples.ids, mask, layers)
+        else:
+            theirs, exact = reference.hooked(checkpoint, reference_file, samples.ids, mask, layers)
     return [compare(i, np.asarray(rows.values[i])[wanted], theirs[i][real], exact[i][real]) for i in layers]
 
 

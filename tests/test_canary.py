@@ -8,8 +8,9 @@ import pytest
 from jaxsae import runtime
 from jaxsae.config import SAEConfig
 from jaxsae.errors import InputError
-from jaxsae.models.restoration import Block, rotary_table, run_block
+from jaxsae.models.restoration import Block, run_block
 from jaxsae.models.restoration_config import ModelConfig
+from jaxsae.models.rotary import rotary_table
 from jaxsae.sae.architectures import Aim, init
 from jaxsae.sae.autoencoder import SAE
 from jaxsae.sae.loss import loss

@@ -69,7 +69,7 @@ def stream(
     kept = kept_positions(samples, padding)
     require(bool(kept.any()), "samples must have characters, got only padding")
     packing = isinstance(model, PackingModel)
-    for sample, position in _batches(samples, padding, model.d_model, packing):
+    for sample, position in _batches(samples, padding, packing):
         there = (sample >= 0) & kept[sample, position]
         ids = jnp.asarray(np.where(there, samples.ids[sample, position], 0))
         if padding == "keep":
@@ -82,15 +82,11 @@ def stream(
         yield StreamBatch(sample, position, there, {layer: x for layer, x in after if layer in layers})
 
 
-STREAM_BYTES = 9 * 2**17
-"""Of the residual stream of a batch, about: more runs no faster, and its feed-forward neurons leave the caches."""
-
-
-def _batches(samples: Samples, padding: str, d_model: int, packing: bool) -> Iterator[Packed]:
+def _batches(samples: Samples, padding: str, packing: bool) -> Iterator[Packed]:
     """Which positions of which samples stand where in the batches."""
     n, width = samples.ids.shape
     if padding == "drop" and packing:
-        yield from pack(samples.lengths, width, max(width, STREAM_BYTES // (4 * d_model)))
+        yield from pack(samples.lengths, width)
         return
     plan = [Batch(np.array([i]), width) for i in range(n)]
     for rows, length in plan if padding == "keep" else plan_batches(samples.lengths, width):
@@ -101,7 +97,7 @@ def _batches(samples: Samples, padding: str, d_model: int, packing: bool) -> Ite
 def stream_from_rows(rows: Mapping[int, RowsOnDisk], samples: Samples, padding: str = "drop") -> Iterator[StreamBatch]:
     """As `stream`, from rows that were extracted before, of these samples and perhaps of more after them."""
     kept, row_of = _numbered(samples, padding)
-    for sample, position in _batches(samples, padding, next(iter(rows.values())).shape[1], packing=True):
+    for sample, position in _batches(samples, padding, packing=True):
         there = (sample >= 0) & kept[sample, position]
         values = {}
         for layer, layer_rows in rows.items():

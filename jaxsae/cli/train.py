@@ -49,8 +49,8 @@ def main(args: argparse.Namespace) -> int:
             print(line, flush=True)
 
     is_rows = inputs.is_rows(data.dataset)
-    source = rows_source(args, data) if is_rows else text_source(args, data, say)
     with contextlib.ExitStack() as stack:
+        source = rows_source(args, data) if is_rows else text_source(args, data, say, stack)
         shown = Shown(source, stack, args.quiet, say)
         run = train_run(
             source,
@@ -116,37 +116,46 @@ def check_flags(args: argparse.Namespace) -> None:
         )
 
 
-def text_source(args: argparse.Namespace, data: DataConfig, say: Say) -> TextSource:
-    """A model, and the text that it reads."""
+BESIDE = 8
+"""Samples that are packed together with those that are cross-checked."""
+
+
+def text_source(args: argparse.Namespace, data: DataConfig, say: Say, stack: contextlib.ExitStack) -> TextSource:
+    """A model, and the text that it reads; what PyTorch says of them gets ready beside."""
+    from convert.reference_process import ReferenceProcess
+
+    process = stack.enter_context(ReferenceProcess()) if args.verify else None
     from convert import read_checkpoint
     from jaxsae.text.loading import fingerprint, has_samples, load_samples
     from jaxsae.train.sources import TextSource
 
     checkpoint, paths, samples = read_checkpoint(data.checkpoint), inputs.paths_of(data.dataset), inputs.text(data)
     shape = checkpoint.config
+    layers = arguments.layers_of(args.layer, range(shape.n_layers))
     held_out = load_samples(paths[0], "test", HELD_OUT_SAMPLES) if has_samples(paths[0], "test") else None
     asked = None if data.max_samples is None else data.max_samples * len(paths)
     fewer = "" if asked in (None, len(samples)) else f" (all there are; {asked} asked for)"
     size = f"{shape.n_layers} layers, d_model {shape.d_model}, vocabulary {shape.tokenizer.vocab_size:,}"
+    checked, beside = samples[: args.verify], samples[args.verify : args.verify + BESIDE]
 
     def check(model: ResidualModel, layers: Sequence[int]) -> None:
         say(f"model    {data.checkpoint}: {size}")
         characters = f"{samples.mask.sum():,} characters"
         say(f"text     {data.dataset}, {data.split}: {len(samples):,} samples{fewer}, {characters}")
-        if args.verify:
+        if pytorch is not None:
             from convert.verify import cross_check, require_parity
 
-            checks = cross_check(model, checkpoint, samples[: args.verify], layers, data.padding)
+            checks = cross_check(model, checkpoint, checked, layers, data.padding, asked=pytorch, beside=beside)
             for one in checks:
                 difference = f"max |JAX - PyTorch| = {one.max_abs:.1e} over {one.positions:,} positions"
                 limits = f"from float64, RMS: ours {one.ours_to_float64:.1e}, PyTorch {one.torch_to_float64:.1e}"
                 say(f"check    layer {one.layer}: {difference} ({limits})")
             require_parity(checks)
 
-    return TextSource(
+    source = TextSource(
         checkpoint,
         samples,
-        arguments.layers_of(args.layer, range(shape.n_layers)),
+        layers,
         held_out=held_out,
         padding=data.padding,
         split=data.split,
@@ -154,6 +163,9 @@ def text_source(args: argparse.Namespace, data: DataConfig, say: Say) -> TextSou
         check=check,
         memory_limit=args.memory_limit,
     )
+    # after what can be wrong with the text is found
+    pytorch = None if process is None else process.ask(checkpoint, checked, layers, data.padding)
+    return source
 
 
 def rows_source(args: argparse.Namespace, data: DataConfig) -> StoreSource:

@@ -12,21 +12,26 @@ from jaxsae.errors import require
 def main(args: argparse.Namespace) -> int:
     """Prints a table; status 1 where a layer fails."""
     from jaxsae.files import write_json
+    from jaxsae.text.samples import check_samples
 
     require(args.samples >= 1, f"samples must be at least 1, got {args.samples}")
     config = inputs.data_config(args, max_samples=args.samples)
     runtime.select_device("cpu")  # PyTorch's side runs there too
     from convert import read_checkpoint
+    from convert.reference_process import ReferenceProcess
     from convert.verify import cross_check
 
-    checkpoint = read_checkpoint(config.checkpoint)
-    layers = arguments.layers_of(args.layer, range(checkpoint.config.n_layers))
-    for layer in layers:
-        checkpoint.config.check_layer(layer)
-    samples = inputs.text(config)
-    if args.reference:
-        print(f"running your own code: {args.reference}")
-    checks = cross_check(checkpoint.model(), checkpoint, samples, layers, config.padding, args.reference)
+    with ReferenceProcess() as process:
+        checkpoint = read_checkpoint(config.checkpoint)
+        layers = arguments.layers_of(args.layer, range(checkpoint.config.n_layers))
+        for layer in layers:
+            checkpoint.config.check_layer(layer)
+        samples = inputs.text(config)
+        check_samples(samples, checkpoint.config.tokenizer, checkpoint.config.max_position)
+        if args.reference:
+            print(f"running your own code: {args.reference}")
+        asked = process.ask(checkpoint, samples, layers, config.padding, args.reference)
+        checks = cross_check(checkpoint.model(), checkpoint, samples, layers, config.padding, asked=asked)
 
     title = f"JAX and PyTorch over {checks[0].positions:,} real positions, padding {config.padding}"
     columns = ["layer", "verdict", "max |J-P|", "RMS J-P", "RMS J-f64", "RMS P-f64", "RMS ratio"]

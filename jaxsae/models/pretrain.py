@@ -18,8 +18,9 @@ from jaxtyping import Array, Float, Int, Key
 from jaxsae.config import PretrainConfig
 from jaxsae.errors import require
 from jaxsae.models.pretrain_data import CharacterSet, arrays, epoch_plan, redamage, total_steps
-from jaxsae.models.restoration import Block, LayerNorm, RestorationModel, params_of, rotary_table
+from jaxsae.models.restoration import Block, LayerNorm, RestorationModel, params_of
 from jaxsae.models.restoration_config import ModelConfig
+from jaxsae.models.rotary import rotary_table
 from jaxsae.text import preparation
 from jaxsae.text.batching import plan_batches
 from jaxsae.text.samples import Samples

@@ -69,13 +69,11 @@ SHORT = 3
 grows with its square, and most texts are short."""
 
 
-def pack(lengths: np.ndarray, max_position: int, positions: int | None = None) -> list[Packed]:
-    """All samples in as few rows as best fit gives; batches of two shapes at most, empty rows where one is not full.
+def pack(lengths: np.ndarray, max_position: int) -> list[Packed]:
+    """All samples in as few rows as best fit gives; batches of `max_position` positions, of two shapes at most.
 
-    Long samples share rows of `max_position`, short ones fill what these leave, and then rows of a third of that.
-
-    Args:
-      positions: of a batch, about; by default `max_position`.
+    Long samples have a row of that length each, short ones fill what these leave, and then rows of a third of it, some
+    to a batch; in the last batch of these there may be empty ones.
     """
     short = -(-max_position // SHORT)
     by_length = [int(i) for i in np.argsort(-lengths, kind="stable") if lengths[i]]
@@ -97,7 +95,7 @@ def pack(lengths: np.ndarray, max_position: int, positions: int | None = None) -
         bisect.insort(room, (left - length, is_short, row))
     out = []
     for rows, length in ((short_rows, short), (long_rows, max_position)):
-        size = max(1, min(len(rows), (positions or max_position) // length))
+        size = max_position // length
         for start in range(0, len(rows), size):
             out.append(_laid_out(rows[start : start + size], lengths, size, length))
     return out

@@ -45,16 +45,12 @@ def test_plan_runs_each_sample_once_whole_in_full_batches(seed, chars):
     assert len({b.length for b in batches}) <= len(run_lengths(768))
 
 
-@pytest.mark.parametrize("positions", [None, 2304])
 @pytest.mark.parametrize("seed", range(5))
-def test_packing_keeps_each_sample_whole_and_in_order(seed, positions):
+def test_packing_keeps_each_sample_whole_and_in_order(seed):
     rng = np.random.default_rng(seed)
     lengths = np.minimum(rng.geometric(1 / 190, 157), 768) * (rng.random(157) > 0.05)
-    batches = pack(lengths, 768, positions)
-    assert {batch.sample.shape for batch in batches} <= {
-        (3, 256) if positions is None else (9, 256),
-        (1, 768) if positions is None else (3, 768),
-    }
+    batches = pack(lengths, 768)
+    assert {batch.sample.shape for batch in batches} <= {(3, 256), (1, 768)}
     seen = []
     for sample, position in batches:
         assert ((sample >= 0) == (position >= 0)).all()
@@ -65,8 +61,7 @@ def test_packing_keeps_each_sample_whole_and_in_order(seed, positions):
                 assert at[where].tolist() == list(range(lengths[one]))
                 seen.append(one)
     assert sorted(seen) == np.flatnonzero(lengths).tolist()
-    if positions is None:
-        assert lengths.sum() > 0.93 * sum(batch.sample.size for batch in batches)
+    assert lengths.sum() > 0.93 * sum(batch.sample.size for batch in batches)
 
 
 def test_the_real_texts_fill_their_rows(real):

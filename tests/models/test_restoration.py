@@ -16,11 +16,11 @@ from jaxsae.models.restoration import (
     from_params,
     param_shapes,
     params_of,
-    rotary_table,
     run_block,
     shapes_of,
 )
 from jaxsae.models.restoration_config import ModelConfig
+from jaxsae.models.rotary import rotary_table
 
 
 @pytest.fixture(scope="module")
