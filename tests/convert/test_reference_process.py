@@ -8,12 +8,11 @@ import time
 import numpy as np
 import pytest
 import torch
-from helpers import USER_MODEL
-from conftest import TINY
+from helpers import USER_FILE
 
 from convert import read_checkpoint, reference
 from convert.reference_process import ReferenceProcess
-from jaxsae import load_samples, runtime
+from jaxsae import load_samples
 from jaxsae.errors import InputError
 
 LAYERS = [0, 2]
@@ -40,7 +39,9 @@ def same(found, expected):
         assert list(ours) == list(theirs) == LAYERS
         for layer in LAYERS:
             assert ours[layer].dtype == theirs[layer].dtype
-            np.testing.assert_array_equal(ours[layer], theirs[layer])
+            # the same sums, but where an array lies in memory decides in which order some of them are taken
+            atol = 8 * np.finfo(ours[layer].dtype).eps * np.abs(theirs[layer]).max()
+            np.testing.assert_allclose(ours[layer], theirs[layer], rtol=0, atol=atol)
 
 
 @pytest.mark.parametrize("padding", ["drop", "keep"])
@@ -115,5 +116,10 @@ def test_the_users_file_runs_there(checkpoint, samples, tmp_path):
     file.write_text("1 / 0")
     with ReferenceProcess() as process, pytest.raises(InputError, match=r"mine\.py: must define .*ZeroDivisionError"):
         process.ask(checkpoint, samples, LAYERS, "drop", file).result(60)
-    assert samples.ids.shape[1] == TINY.max_position
-    assert runtime.peak_memory() > 0
+    file.write_text(USER_FILE.replace("SCALE", "1.0"))
+    with ReferenceProcess() as process:
+        found = process.ask(checkpoint, samples, LAYERS, "drop", file).result(60)
+    for ours, theirs in zip(found, hooks(checkpoint, samples, "drop"), strict=True):
+        for layer in LAYERS:
+            real = ours[layer][samples.real], theirs[layer][samples.real]
+            np.testing.assert_allclose(*real, atol=3e-5)
