@@ -56,10 +56,14 @@ class Attention(nn.Module):
             return y * cos + torch.cat((-second, first), dim=-1) * sin
 
         q, k, v = rotate(heads(self.q_proj(x))), rotate(heads(self.k_proj(x))), heads(self.v_proj(x))
-        scores = q @ k.mT * self.d_head**-0.5
-        if bias is not None:
-            scores = scores + bias
-        return self.out_proj((scores.softmax(dim=-1) @ v).movedim(1, -2).flatten(-2))
+
+        def mixed(head: int) -> torch.Tensor:
+            scores = q[:, head] @ k[:, head].mT * self.d_head**-0.5
+            scores = scores if bias is None else scores + bias[:, 0]
+            return scores.softmax(dim=-1) @ v[:, head]
+
+        # head by head: a table of scores in float64 is the largest thing here
+        return self.out_proj(torch.cat([mixed(head) for head in range(self.n_heads)], dim=-1))
 
 
 class Block(nn.Module):

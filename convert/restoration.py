@@ -47,7 +47,7 @@ class Checkpoint:
             tensor = np.ascontiguousarray(self.tensors[name], np.float32)
             digest.update(f"{name} {tensor.shape}".encode())
             digest.update(tensor.data)
-        pt.forget(self.tensors.values())
+            pt.forget([self.tensors[name]])
         return digest.hexdigest()
 
     def model(self, dtype: Any = np.float32, n_layers: int | None = None) -> RestorationModel:
@@ -94,9 +94,10 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     for name, tensor in state.items():
         require(isinstance(tensor, np.ndarray), f"{path}: {name} must be a tensor, got {type(tensor).__name__}")
     table.to_flax(state, config, str(path))  # shapes first: a tensor may be declared larger than its file
-    tensors = {name: pt.floating(tensor, f"{path}: {name}") for name, tensor in state.items()}
-    pt.forget(tensors.values())
-    return Checkpoint(config, tensors, lambda: sha256(path))
+    for name, tensor in state.items():
+        pt.floating(tensor, f"{path}: {name}")
+        pt.forget([tensor])
+    return Checkpoint(config, state, lambda: sha256(path))
 
 
 def load_restoration_model(path: str | Path) -> RestorationModel:

@@ -12,7 +12,7 @@ import importlib.util
 import itertools
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -138,7 +138,10 @@ def text_source(args: argparse.Namespace, data: DataConfig, say: Say, stack: con
     size = f"{shape.n_layers} layers, d_model {shape.d_model}, vocabulary {shape.tokenizer.vocab_size:,}"
     checked, beside = samples[: args.verify], samples[args.verify : args.verify + BESIDE]
 
-    def check(model: ResidualModel, layers: Sequence[int]) -> None:
+    def check(build: Callable[[], ResidualModel]) -> ResidualModel:
+        if pytorch is not None:
+            pytorch.result()  # first, so that the two do not hold memory at the same time
+        model = build()
         say(f"model    {data.checkpoint}: {size}")
         characters = f"{samples.mask.sum():,} characters"
         say(f"text     {data.dataset}, {data.split}: {len(samples):,} samples{fewer}, {characters}")
@@ -151,6 +154,7 @@ def text_source(args: argparse.Namespace, data: DataConfig, say: Say, stack: con
                 limits = f"from float64, RMS: ours {one.ours_to_float64:.1e}, PyTorch {one.torch_to_float64:.1e}"
                 say(f"check    layer {one.layer}: {difference} ({limits})")
             require_parity(checks)
+        return model
 
     source = TextSource(
         checkpoint,

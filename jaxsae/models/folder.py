@@ -11,8 +11,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from orbax.checkpoint import v1 as ocp
-
 from jaxsae.errors import InputError, require
 from jaxsae.files import atomic_path, read_json
 from jaxsae.models.restoration import param_shapes
@@ -25,6 +23,8 @@ def save_model(
     folder: str | Path, config: ModelConfig, params: Mapping[str, np.ndarray], provenance: Mapping[str, Any]
 ) -> None:
     """Write a converted model; the folder must not exist."""
+    from orbax.checkpoint import v1 as ocp  # large: most commands need none of it
+
     folder = Path(folder)
     require(not folder.exists(), f"the output must not exist yet, got {folder}; remove it or give another name")
     with atomic_path(folder.resolve()) as temporary:
@@ -36,6 +36,8 @@ def save_model(
 
 def load_model(folder: str | Path) -> tuple[ModelConfig, dict[str, np.ndarray], dict[str, Any]]:
     """(config, parameters in their stored types, provenance) of a converted model."""
+    from orbax.checkpoint import v1 as ocp
+
     folder = Path(folder).resolve()
     try:
         meta = read_json(folder / "config.json")

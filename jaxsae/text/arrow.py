@@ -163,11 +163,19 @@ def _rows(column: pa.ChunkedArray, name: str, path: Path) -> np.ndarray:
         width = len(values) // max(len(chunk), 1)
         if not pa.types.is_fixed_size_list(chunk.type):
             require(
-                bool((np.diff(chunk.offsets.to_numpy()) == width).all()), f"{path}: rows of {name} must have one length"
+                bool((np.diff(_numbers(chunk.offsets)) == width).all()), f"{path}: rows of {name} must have one length"
             )
-        parts.append(values.to_numpy(zero_copy_only=False).reshape(len(chunk), width))
+        parts.append(_numbers(values).reshape(len(chunk), width))
     require(len({part.shape[1] for part in parts}) <= 1, f"{path}: rows of {name} must have one length")
     return np.concatenate(parts) if parts else np.zeros((0, 0), np.int8)
+
+
+def _numbers(array: pa.Array) -> np.ndarray:
+    """Whole numbers without nulls, as they lie in memory; Arrow's own `to_numpy` would load pandas where it can."""
+    kind, buffer = np.dtype(str(array.type)), array.buffers()[1]
+    if buffer is None:  # of none
+        return np.zeros(0, kind)
+    return np.frombuffer(buffer, kind, len(array), array.offset * kind.itemsize)
 
 
 def load_columns(

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -65,7 +66,8 @@ class TextSource:
       held_out: text that figures are measured on; without it, the rows that are trained on.
       padding: `drop` or `keep`, see `jaxsae.activations.extraction.stream`.
       split: what the samples are called, and `dataset_sha256`, which they are: for the record.
-      check: called with (model, layers) before anything is extracted; raises where the model is not right.
+      check: called with a function that gives the model, before anything is extracted; gives the model, or raises
+        where it is not right. What it compares with, it can let go of before the model takes its memory.
       memory_limit: bytes above which rows stay on disk; half of what there is for this process, if not given.
 
     Raises:
@@ -82,7 +84,7 @@ class TextSource:
         padding: str = "drop",
         split: str | None = None,
         dataset_sha256: str | None = None,
-        check: Callable[[ResidualModel, Sequence[int]], None] | None = None,
+        check: Callable[[Callable[[], ResidualModel]], ResidualModel] = lambda model: model(),
         memory_limit: int | None = None,
     ) -> None:
         shape = checkpoint.config
@@ -110,10 +112,8 @@ class TextSource:
     def load(self, folder: Path, cleanup: contextlib.ExitStack, say: Say, on_rows: OnRows) -> RunRows:
         """Check the model, and extract; the model is let go of."""
         assert self.checkpoint is not None
-        model = self.checkpoint.model(n_layers=max(self.layers) + 1)
-        if self.check is not None:
-            self.check(model, self.layers)
-        self.checkpoint = self.check = None  # the check may hold the checkpoint too
+        model = self.check(partial(self.checkpoint.model, n_layers=max(self.layers) + 1))
+        self.checkpoint, self.check = None, lambda model: model()  # the check may hold the checkpoint too
         give_back_memory()  # the checkpoint's and the check's
         if not self.origin["streamed"]:
             rows: Mapping[int, AnyRows] = extract(

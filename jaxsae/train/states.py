@@ -9,8 +9,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from orbax.checkpoint import v1 as ocp
-
 from jaxsae.errors import InputError, require
 from jaxsae.files import check_room, remove_folder
 
@@ -28,11 +26,14 @@ class States:
 
     def __init__(self, folder: str | Path, run: Mapping[str, Any]) -> None:
         self.folder, self.run = Path(folder).resolve(), json.loads(json.dumps(run))
-        self._checkpointer: ocp.training.Checkpointer | None = None
+        self._checkpointer: Any = None
         self._saving: Any = None
 
-    def _open(self) -> ocp.training.Checkpointer:
+    def _open(self) -> Any:
+        """Orbax's checkpointer; it is large, and a short run needs none."""
         if self._checkpointer is None:
+            from orbax.checkpoint import v1 as ocp
+
             keep = ocp.training.preservation_policies.LatestN(2)
             self._checkpointer = ocp.training.Checkpointer(
                 self.folder, preservation_policy=keep, cleanup_tmp_directories=True
