@@ -3,6 +3,7 @@
 import contextlib
 import os
 import resource
+import stat
 import sys
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from jaxsae.errors import InputError, require
 def select_device(name: str) -> None:
     """Have JAX run on `name`; call it before JAX does anything else."""
     require(name != "mps", "device must be one that JAX supports, got mps, which it does not; use device=cpu")
+    compile_portably()
     import jax
 
     keep_compiled()
@@ -54,41 +56,78 @@ def check_compiler(version: str) -> None:
     )
 
 
-def keep_compiled() -> None:
-    """Have JAX keep what it compiles, where JAXSAE_CACHE asks for it: `on`, or a folder.
+def compile_portably() -> None:
+    """Have XLA compile for AVX2 at most, unless XLA_FLAGS says for what.
 
-    `on` is the user's cache folder. What lies there is run: it must be the user's own and closed to others, else
-    nothing is kept or taken. Not the default: on some processors XLA then warns at each start.
+    For AVX-512 it adds two preferences that it takes for features of the machine when it loads what it has compiled,
+    and says of each, in pages, that the machine lacks them (https://github.com/openxla/xla/issues/44565). Products are
+    as fast: they are a library's, which looks for AVX-512 itself; the rest is not slower (docs/speed.md).
     """
-    wanted = os.environ.get("JAXSAE_CACHE", "off")
-    if wanted == "off":
-        return
-    import hashlib
-    import platform
-    from pathlib import Path
+    given = os.environ.get("XLA_FLAGS", "")
+    if "xla_cpu_max_isa" not in given and "avx512f" in _processor():
+        os.environ["XLA_FLAGS"] = f"{given} --xla_cpu_max_isa=AVX2".strip()
 
-    import jax
+
+def _processor() -> str:
+    """What the processor can, in the system's words; empty where the system does not say."""
+    cpu = Path("/proc/cpuinfo")
+    lines = cpu.read_text().splitlines() if cpu.exists() else []
+    return next((line for line in lines if line.startswith("flags")), "")
+
+
+def cache_folder() -> Path | None:
+    """Where to keep what can be made again: the user's cache folder, or JAXSAE_CACHE; None where that is `off`."""
+    wanted = os.environ.get("JAXSAE_CACHE", "on")
+    if wanted == "off":
+        return None
     from platformdirs import user_cache_dir
 
-    wanted = user_cache_dir("jaxsae") if wanted == "on" else wanted
+    return Path(user_cache_dir("jaxsae") if wanted == "on" else wanted)
+
+
+def keep_compiled() -> None:
+    """Have JAX keep what it compiles in `cache_folder`, unless that is off, and take it from there the next time.
+
+    What lies there is run: the folder must be the user's own and closed to others, else nothing is kept or taken.
+    """
+    import hashlib
+    import platform
+
+    import jax
+
+    root = cache_folder()
+    if root is None:
+        return
     # code for another processor would not run: a home may be shared by machines
-    cpu = Path("/proc/cpuinfo")
-    flags = (
-        next((line for line in cpu.read_text().splitlines() if line.startswith("flags")), "") if cpu.exists() else ""
-    )
-    machine = hashlib.sha256(f"{platform.machine()} {platform.processor()} {flags}".encode()).hexdigest()[:12]
-    folder = Path(wanted) / f"compiled-{jax.__version__}-{machine}"
+    machine = hashlib.sha256(f"{platform.machine()} {platform.processor()} {_processor()}".encode()).hexdigest()[:12]
+    folder = root / f"compiled-{jax.__version__}-{machine}"
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        status = folder.stat()
+        status = folder.lstat()
+        if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o022:
+            return
+        _prune(folder)
     except OSError:
         return
-    if status.st_uid != os.getuid() or status.st_mode & 0o022 or folder.is_symlink():
-        return
     jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-    jax.config.update("jax_compilation_cache_max_size", 2**28)
+
+
+CACHE_BYTES = 2**28
+"""Of compiled code that is kept. JAX's own limit has it read the whole folder for each new entry."""
+
+
+def _prune(folder: Path) -> None:
+    """Where entries take more than `CACHE_BYTES`, remove the oldest, half of them all."""
+    entries = sorted((entry.stat().st_mtime, entry.stat().st_size, entry.path) for entry in os.scandir(folder))
+    total = sum(size for _, size, _ in entries)
+    if total > CACHE_BYTES:
+        for _, size, path in entries:
+            if total <= CACHE_BYTES // 2:
+                break
+            os.unlink(path)
+            total -= size
 
 
 def lean_memory() -> None:

@@ -56,7 +56,7 @@ from jaxsae.cli import process  # noqa: E402
 from jaxsae.cli.main import run_command  # noqa: E402
 from jaxsae.errors import InputNote  # noqa: E402
 from jaxsae.models.restoration_config import ModelConfig  # noqa: E402
-from jaxsae.runtime import give_back_memory  # noqa: E402
+from jaxsae.runtime import compile_portably, give_back_memory, keep_compiled  # noqa: E402
 
 needs_torch = pytest.mark.skipif(torch is None, reason="needs torch")
 
@@ -70,13 +70,13 @@ def pytest_configure(config):
     """What JAX compiles is kept while the tests run: most of the time would be spent on the same programs again.
 
     Each command that runs in the tests' process makes its functions anew. The folder is each worker's own, as JAX
-    writes to it without a lock; processes that tests start compile for themselves.
+    writes to it without a lock; processes that tests start use it too, and the user's cache is left alone.
     """
     folder = tempfile.mkdtemp(prefix="jaxsae-tests-")
     config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
-    jax.config.update("jax_compilation_cache_dir", folder)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    os.environ["JAXSAE_CACHE"] = folder
+    compile_portably()
+    keep_compiled()
 
 
 FIRST = ("test_docs", "test_guide", "test_pretrain", "test_inspect", "test_scripts", "test_stopped_commands")

@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import numpy as np
+
 from jaxsae.errors import InputError, require
 from jaxsae.files import atomic_path, read_json
 from jaxsae.models.restoration import param_shapes

@@ -6,11 +6,10 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
-from platformdirs import user_cache_dir
-
 from jaxsae.errors import InputError
 from jaxsae.files import read_json, write_json
 from jaxsae.restore.calibration import BINS, GAP_LENGTHS, GAPS, Calibration
+from jaxsae.runtime import cache_folder
 
 HOW = f"1 {GAPS} {GAP_LENGTHS} {BINS}"
 """How they are fitted; to be changed with it, so that others are not taken for them."""
@@ -24,7 +23,10 @@ def kept_calibration(model: str, dataset: str, fit: Callable[[], Calibration | N
       dataset: its fingerprint.
     """
     key = hashlib.sha256(f"{HOW} {model} {dataset}".encode()).hexdigest()[:32]
-    path = Path(user_cache_dir("jaxsae")) / "calibration" / f"{key}.json"
+    folder = cache_folder()
+    if folder is None:
+        return fit()
+    path = folder / "calibration" / f"{key}.json"
     if (kept := _read(path)) is not None:
         return kept
     found = fit()

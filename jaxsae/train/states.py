@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+
 from jaxsae.errors import InputError, require
 from jaxsae.files import check_room, remove_folder
 

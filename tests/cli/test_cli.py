@@ -8,6 +8,7 @@ import sys
 import pytest
 from conftest import ROOT
 
+from jaxsae import runtime
 from jaxsae.cli import arguments
 from jaxsae.cli.main import COMMANDS, main
 from jaxsae.config import flag
@@ -51,6 +52,48 @@ def test_the_second_start_compiles_nothing_again(tmp_path):
     again, hits = start(tmp_path / "cache")
     assert again == folder
     assert int(hits) > 0
+    for entry in os.scandir(folder):  # a killed process, a bad disk
+        with open(entry.path, "r+b") as file:
+            file.truncate(entry.stat().st_size // 2)
+    assert start(tmp_path / "cache") == [folder, "0"]
+
+
+def test_what_was_compiled_is_loaded_without_a_word(tmp_path):
+    """XLA for AVX-512 would print that the machine that compiled it is another."""
+    assert start(tmp_path)[1] == "0"
+    env = {**os.environ, "JAXSAE_CACHE": str(tmp_path)}
+    again = subprocess.run(
+        [sys.executable, "-c", CODE.format(root=str(ROOT))], env=env, capture_output=True, text=True, check=True
+    )
+    assert again.stdout.split()[1] != "0"
+    assert again.stderr == ""
+
+
+def test_the_cache_is_bounded(tmp_path, monkeypatch):
+    monkeypatch.setattr(runtime, "CACHE_BYTES", 1000)
+    for number in range(10):
+        (tmp_path / str(number)).write_bytes(bytes(150))
+        os.utime(tmp_path / str(number), (number, number))
+    runtime._prune(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["7", "8", "9"]
+    runtime._prune(tmp_path)
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_other_flags_for_xla_are_left_as_they_are(monkeypatch):
+    monkeypatch.setattr(runtime, "_processor", lambda: "flags : fpu avx2 avx512f")
+    for given, expected in (
+        ("", "--xla_cpu_max_isa=AVX2"),
+        ("--xla_dump_to=x", "--xla_dump_to=x --xla_cpu_max_isa=AVX2"),
+        ("--xla_cpu_max_isa=AVX512", "--xla_cpu_max_isa=AVX512"),
+    ):
+        monkeypatch.setenv("XLA_FLAGS", given)
+        runtime.compile_portably()
+        assert os.environ["XLA_FLAGS"] == expected
+    monkeypatch.setattr(runtime, "_processor", lambda: "flags : fpu avx2")
+    monkeypatch.setenv("XLA_FLAGS", "")
+    runtime.compile_portably()
+    assert os.environ["XLA_FLAGS"] == ""
 
 
 def test_the_cache_is_switchable_and_must_be_the_users_own(tmp_path):

@@ -23,7 +23,7 @@ def wide(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setattr("jaxsae.restore.kept.user_cache_dir", lambda name: str(tmp_path / "cache"))
+    monkeypatch.setattr("jaxsae.restore.kept.cache_folder", lambda: tmp_path / "cache")
 
 
 def test_the_line_comes_back_with_its_gaps_filled(script, wide, tmp_path):

@@ -78,7 +78,7 @@ def test_short_texts_have_no_calibration(monkeypatch):
 
 
 def test_a_calibration_is_fitted_once_for_each_model_and_dataset(tmp_path, monkeypatch):
-    monkeypatch.setattr("jaxsae.restore.kept.user_cache_dir", lambda name: str(tmp_path / name))
+    monkeypatch.setattr("jaxsae.restore.kept.cache_folder", lambda: tmp_path / "jaxsae")
     fitted = []
 
     def fit():
@@ -102,6 +102,6 @@ def test_a_calibration_is_fitted_once_for_each_model_and_dataset(tmp_path, monke
 
 def test_where_nothing_can_be_kept_it_is_fitted_each_time(tmp_path, monkeypatch):
     (tmp_path / "jaxsae").write_text("a file where the folder should be")
-    monkeypatch.setattr("jaxsae.restore.kept.user_cache_dir", lambda name: str(tmp_path / name))
+    monkeypatch.setattr("jaxsae.restore.kept.cache_folder", lambda: tmp_path / "jaxsae")
     assert kept_calibration("m", "d", lambda: Calibration(2.0, 1, 1.0, 1.0)).temperature == 2.0
     assert kept_calibration("m", "d", lambda: None) is None
