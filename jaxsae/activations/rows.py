@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 
@@ -70,3 +71,8 @@ def batches_from_disk(rows: RowsOnDisk, batch_size: int, seed: int, epoch: int) 
             for start in range(0, end, batch_size):
                 yield buffer[start : start + batch_size]
             left = buffer[end:].copy()
+
+
+def is_store(path: str) -> bool:
+    """Whether a path is of rows, and not of text."""
+    return path.endswith((".npy", ".pt")) or (Path(path) / "store.json").exists()

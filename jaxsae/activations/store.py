@@ -122,11 +122,6 @@ def check_space(folder: Path, needed: int) -> None:
     )
 
 
-def is_store(path: str) -> bool:
-    """Whether a path is of rows, and not of text."""
-    return path.endswith((".npy", ".pt")) or (Path(path) / "store.json").exists()
-
-
 def open_stores(paths: Sequence[str], layer: int, max_samples: int | None = None) -> Store:
     """Open stores and `.npy` files, whose rows follow one another; rows are read when they are used.
 

@@ -88,7 +88,7 @@ def paths_of(dataset: str) -> list[str]:
 
 def is_rows(dataset: str) -> bool:
     """Whether `--dataset` names rows that were extracted before, rather than text."""
-    from jaxsae.activations.store import is_store
+    from jaxsae.activations.rows import is_store
 
     return is_store(paths_of(dataset)[0])
 

@@ -23,6 +23,7 @@ from jaxsae.config import FILE_TAGS, LOGGERS, DataConfig, TrainConfig
 from jaxsae.errors import require
 
 if TYPE_CHECKING:  # heavy: loaded by the functions that use them
+    from convert.reference_process import ReferenceProcess
     from jaxsae.models.protocol import ResidualModel
     from jaxsae.train.events import Event
     from jaxsae.train.sources import RunRows, Say, StoreSource, TextSource
@@ -40,9 +41,6 @@ def main(args: argparse.Namespace) -> int:
     data = inputs.data_config(args)
     check_flags(args)
     runtime.lean_memory()
-    runtime.select_device(args.device)
-    from convert import save_sae
-    from jaxsae.train.run import train_run
 
     def say(line: str) -> None:
         if not args.quiet:
@@ -50,7 +48,17 @@ def main(args: argparse.Namespace) -> int:
 
     is_rows = inputs.is_rows(data.dataset)
     with contextlib.ExitStack() as stack:
-        source = rows_source(args, data) if is_rows else text_source(args, data, say, stack)
+        if args.verify and not is_rows:  # PyTorch takes as long to load as all that follows
+            from convert.reference_process import ReferenceProcess
+
+            process = stack.enter_context(ReferenceProcess())
+        else:
+            process = None
+        runtime.select_device(args.device)
+        from convert import save_sae
+        from jaxsae.train.run import train_run
+
+        source = rows_source(args, data) if is_rows else text_source(args, data, say, process)
         shown = Shown(source, stack, args.quiet, say)
         run = train_run(
             source,
@@ -120,11 +128,8 @@ BESIDE = 8
 """Samples that are packed together with those that are cross-checked."""
 
 
-def text_source(args: argparse.Namespace, data: DataConfig, say: Say, stack: contextlib.ExitStack) -> TextSource:
-    """A model, and the text that it reads; what PyTorch says of them gets ready beside."""
-    from convert.reference_process import ReferenceProcess
-
-    process = stack.enter_context(ReferenceProcess()) if args.verify else None
+def text_source(args: argparse.Namespace, data: DataConfig, say: Say, process: ReferenceProcess | None) -> TextSource:
+    """A model, and the text that it reads; PyTorch reads the samples to check in its process, if there is one."""
     from convert import read_checkpoint
     from jaxsae.text.loading import fingerprint, has_samples, load_samples
     from jaxsae.train.sources import TextSource

@@ -346,11 +346,15 @@ def abstract_model(config: ModelConfig, dtype: Any = jnp.float32) -> Restoration
 
     One block is traced for all, as the time that Flax's initialisation takes grows with the square of what was traced.
     """
-    one = dataclasses.replace(config, n_layers=1)
-    model = nnx.eval_shape(lambda: RestorationModel(one, rngs=nnx.Rngs(0), param_dtype=dtype))
+    model = nnx.clone(_of_one_block(dataclasses.replace(config, n_layers=1), dtype))
     model.config = config
     model.layers = nnx.List([nnx.clone(model.layers[0]) for _ in range(config.n_layers)])
     return model
+
+
+@functools.lru_cache(maxsize=4)
+def _of_one_block(config: ModelConfig, dtype: Any) -> RestorationModel:
+    return nnx.eval_shape(lambda: RestorationModel(config, rngs=nnx.Rngs(0), param_dtype=dtype))
 
 
 def param_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:

@@ -58,11 +58,11 @@ def best_tokens(
 def log_p_of(
     model: ResidualModel,
     asked: Sequence[Asked],
-    tokens: Sequence[Int[np.ndarray, "_"]],
+    tokens: Sequence[Int[np.ndarray, " _"]],
     *,
     change: LayerChange | None = None,
     temperature: float = 1.0,
-) -> list[Float[np.ndarray, "_"]]:
+) -> list[Float[np.ndarray, " _"]]:
     """The log-probabilities of given tokens, one at each position that is asked for, for each text."""
     found: list[np.ndarray] = [np.zeros(0)] * len(asked)
     for rows, counts, logits in _batches(model, asked, change):
