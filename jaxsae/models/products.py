@@ -1,6 +1,7 @@
 """Matrix products and attention, for transformer and SAE: sums that round less, gradients that are fast on CPU."""
 
 import math
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -71,6 +72,19 @@ def total(a: Num[Array, "n ..."]) -> Num[Array, ""]:
     return jax.lax.optimization_barrier(a.sum(axis=0)).sum()
 
 
+LONG_ROW = 512
+"""XLA on CPU reduces longer rows than this five times as slowly."""
+
+
+def _along_rows(reduce: Callable[..., Array], a: Float[Array, "*n row"]) -> Float[Array, "*n 1"]:
+    """`reduce`, the maximum or the sum, of each row: of long ones by their parts first."""
+    length = a.shape[-1]
+    parts = next((n for n in range(-(-length // LONG_ROW), 9) if length % n == 0), 1)
+    if parts > 1:
+        a = jax.lax.optimization_barrier(reduce(a.reshape(*a.shape[:-1], parts, length // parts), axis=-1))
+    return reduce(a, axis=-1, keepdims=True)
+
+
 AT_ONCE = 3 * 2**22
 """Bytes of attention scores that are made at once: of more, writing and reading them takes longest."""
 
@@ -83,7 +97,7 @@ def _weights(q: Heads, k: Heads, bias: Bias) -> Float[Array, "batch head to from
     """Attention's pattern but for the sums of its rows, which are to be 1."""
     scores = _product(q, k.swapaxes(-1, -2)) * q.shape[-1] ** -0.5
     scores = scores if bias is None else scores + bias
-    return jnp.exp(scores - scores.max(axis=-1, keepdims=True))
+    return jnp.exp(scores - _along_rows(jnp.max, scores))
 
 
 @jax.custom_vjp
@@ -102,7 +116,7 @@ def attention(q: Heads, k: Heads, v: Heads, bias: Bias) -> Heads:
         return jax.lax.map(of_head, tuple(a.swapaxes(0, 1) for a in (q, k, v))).swapaxes(0, 1)
     weights = _weights(q, k, bias)
     # the sums are divided by where they are few: after the product, not before
-    return _product(weights, v) / weights.sum(axis=-1, keepdims=True)
+    return _product(weights, v) / _along_rows(jnp.sum, weights)
 
 
 def _attention_fwd(q: Heads, k: Heads, v: Heads, bias: Bias) -> tuple[Heads, tuple[Heads, Heads, Heads, Bias, Heads]]:
@@ -113,7 +127,7 @@ def _attention_fwd(q: Heads, k: Heads, v: Heads, bias: Bias) -> tuple[Heads, tup
 def _attention_bwd(kept: tuple, grad: Heads) -> tuple[Heads, Heads, Heads, None]:
     q, k, v, bias, out = kept
     pattern = _weights(q, k, bias)
-    pattern /= pattern.sum(axis=-1, keepdims=True)
+    pattern /= _along_rows(jnp.sum, pattern)
     d_v = _transposed(_product(_transposed(grad), pattern))
     d_pattern = _product(grad, _transposed(v))
     # softmax: p * (dp - sum(p dp)), and that sum is the one of grad * out

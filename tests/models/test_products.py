@@ -33,6 +33,15 @@ def test_attention(masked, at_once, monkeypatch):
             assert (ours[2][:, :, 5:] == 0).all()
 
 
+@pytest.mark.parametrize("length", [512, 513, 768, 1031, 1500])
+def test_long_rows_of_scores(length):
+    """These are reduced by their parts, where they have any."""
+    with jax.enable_x64():
+        rng = np.random.default_rng(0)
+        q, k, v = (jnp.asarray(rng.standard_normal((1, 1, length, 4))) for _ in range(3))
+        np.testing.assert_allclose(attention(q, k, v, None), plain_attention(q, k, v, None), rtol=1e-11)
+
+
 @pytest.mark.parametrize("shape", [(6, 5), (2, 3, 5)])
 def test_matmul(shape):
     with jax.enable_x64():
