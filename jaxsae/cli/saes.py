@@ -175,7 +175,7 @@ def read_text(
         )
     since = [one.read_from for one in kept or () if one.read_from]
     if since:
-        print(f"kept     figures of {min(since)} are in {FOLDER} beside the SAE, and are not computed again")
+        print(f"kept     figures of {min(since)} are read from {FOLDER} beside the SAE")
     return found
 
 

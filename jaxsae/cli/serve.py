@@ -1,6 +1,6 @@
 """The report's page, alive, for a browser of this machine: type a text and see how it is restored, and why.
 
-Prints the address to open, which is for you alone; Ctrl-C ends it. Nothing is written.
+Prints the address to open, which is for you alone; Ctrl-C ends it. Nothing is written but .jaxsae_cache beside the SAE.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What a pass over the text found, kept beside the SAE: a second question about it reads that in place of the text.
 
-`.jaxsae_cache/<name of the SAE's file>/<part>.safetensors` holds arrays, and in its header what JSON can say, the key
-of all that the figures were computed from, and a checksum. A file that is damaged, or of another key, is as good as
+`.jaxsae_cache/<name of the SAE's file>.kept/<part>.safetensors` holds arrays, and in its header what JSON can say, the
+key of all that the figures were computed from, and a checksum. A file that is damaged, or of another key, is as good as
 none and is replaced. Nothing in a file is ever run.
 """
 
@@ -114,7 +114,7 @@ def kept_beside(path: str | Path, sae: SAE, layer: int, model: str, samples: Sam
     path = Path(path).absolute()
     text = [part for array in (samples.ids, samples.labels, samples.mask) for part in (str(array.shape), array)]
     key = digest_of(code, _machine(), identity(sae), str(layer), model, padding, *text)
-    return Kept(path.parent / FOLDER / path.name, key)
+    return Kept(path.parent / FOLDER / f"{path.name}.kept", key)
 
 
 def digest_of(*parts: str | np.ndarray) -> str:

@@ -31,7 +31,7 @@ def pack_statistics(one: LatentStatistics) -> Stored:
     for kind in ("strongest", "drawn"):
         arrays |= {f"{kind}_{name}": getattr(getattr(one, kind), name) for name in CONTEXTS}
     above = np.triu(one.cofiring)  # it is symmetric, and of sparse latents mostly zero
-    arrays["cofiring_at"] = np.flatnonzero(above)
+    arrays["cofiring_at"] = np.flatnonzero(above).astype(np.min_scalar_type(above.size))
     arrays["cofiring"] = above.reshape(-1)[arrays["cofiring_at"]]
     return Stored(arrays, {"rows": one.rows, "top": one.histogram.top, "step": one.log.step})
 
@@ -70,7 +70,7 @@ def unpack_statistics(stored: Stored, d_sae: int, judged: JudgedText) -> LatentS
 
 def pack_cofiring(counts: Float[np.ndarray, "d_sae next_d_sae"]) -> Stored:
     """On how many rows latents of two SAEs both fire."""
-    at = np.flatnonzero(counts)
+    at = np.flatnonzero(counts).astype(np.min_scalar_type(counts.size))
     return Stored({"at": at, "counts": counts.reshape(-1)[at]})
 
 
