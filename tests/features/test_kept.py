@@ -1,8 +1,10 @@
 """What a pass found and is kept beside an SAE: read again it is the same, and of anything else it is not read."""
 
+import dataclasses
 import itertools
 import json
 import pickle
+import re
 import threading
 
 import jax
@@ -14,7 +16,7 @@ from flax import nnx
 
 from jaxsae.config import SAEConfig
 from jaxsae.features import inspection, kept, kept_parts
-from jaxsae.features.concepts import load_concepts, sign_concepts
+from jaxsae.features.concepts import Concept, load_concepts, sign_concepts
 from jaxsae.features.firings import FiringLog, value_of
 from jaxsae.features.inspection import inspect_all
 from jaxsae.features.kept import FOLDER, Kept, Stored, kept_beside
@@ -127,6 +129,28 @@ def test_the_text_is_read_only_for_what_is_not_kept(ask, monkeypatch):
     assert read == [[]]  # no SAE
     few = everything(ask(saes, warm=True, concepts=CONCEPTS[:5], **how))
     assert few == everything(inspect_all(MODEL, SAMPLES, saes, concepts=CONCEPTS[:5], compare=False, **how))
+
+
+def test_what_is_asked_often_stays_beside_a_spelling(ask, monkeypatch):
+    for how in ({}, {"pattern": "-ak"}):
+        everything(ask(**how))
+    monkeypatch.setattr(inspection.captions, "captions", None)
+    monkeypatch.setattr(inspection.concept_scores, "concept_scores", None)
+    for how in ({}, {"pattern": "-ak"}):
+        everything(ask(warm=True, **how))
+
+
+def test_the_key_of_concepts_is_that_of_all_that_is_said_of_them():
+    plain = Concept("a", "letter", "A", re.compile("x"), re.compile("y"), "damage", np.array([True, False]))
+    fields = {
+        "name": "b", "about": "sign", "title": "B", "pattern": re.compile("x", re.IGNORECASE), "unless": None,
+        "labels": None, "truth": np.array([True, True]),
+    }  # fmt: skip
+    others = [dataclasses.replace(plain, **{name: value}) for name, value in fields.items()]
+    others += [dataclasses.replace(plain, pattern=re.compile("z")), dataclasses.replace(plain, truth=None)]
+    assert list(fields) == [one.name for one in dataclasses.fields(Concept)]
+    keys = [kept_parts.key_of_concepts(of) for of in ([], [plain], [plain, plain], *([one] for one in others))]
+    assert len(set(keys)) == len(keys)
 
 
 CHANGES = {
