@@ -1,6 +1,7 @@
 """What a pass found and is kept beside an SAE: read again it is the same, and of anything else it is not read."""
 
 import dataclasses
+import functools
 import itertools
 import json
 import pickle
@@ -96,13 +97,19 @@ def everything(found: list) -> str:
     return json.dumps(out)
 
 
+@functools.cache
+def plain(flags: str) -> str:
+    """Every figure where nothing is kept."""
+    saes, how = FLAGS[flags]
+    return everything(inspect_all(MODEL, SAMPLES, saes, concepts=CONCEPTS, **how))
+
+
 @pytest.mark.parametrize("flags", FLAGS)
 def test_what_is_read_again_is_the_same_to_the_last_bit(ask, flags):
     saes, how = FLAGS[flags]
     how = {"compare": True, **how}
-    plain = everything(inspect_all(MODEL, SAMPLES, saes, concepts=CONCEPTS, **how))
     first = ask(saes, **how)
-    assert everything(first) == plain
+    assert everything(first) == plain(flags)
     assert all(one.kept.read_from is None for one in first)
     with pytest.MonkeyPatch.context() as patched:
         for name in ("stream", "collect_statistics", "stability_of"):
@@ -113,19 +120,18 @@ def test_what_is_read_again_is_the_same_to_the_last_bit(ask, flags):
         again = ask(saes, warm=True, **how)
         assert all(one.kept.read_from for one in again)
         if len(saes) == 1:
-            assert everything(again) == plain
-    assert everything(again) == plain  # how layers match is computed each time
+            assert everything(again) == plain(flags)
+    assert everything(again) == plain(flags)  # how layers match is computed each time
 
 
 def test_the_text_is_read_only_for_what_is_not_kept(ask, monkeypatch):
     """A comparison after a pass needs the stream alone; what comes with other concepts needs no stream."""
     saes, how = FLAGS["other seeds"]
-    fresh = everything(inspect_all(MODEL, SAMPLES, saes, concepts=CONCEPTS, **how))
     ask(saes, **how)
     read = []
     collect = inspection.collect_statistics
     monkeypatch.setattr(inspection, "collect_statistics", lambda *a, **k: read.append(a[2]) or collect(*a, **k))
-    assert everything(ask(saes, compare=True, **how)) == fresh
+    assert everything(ask(saes, compare=True, **how)) == plain("other seeds")
     assert read == [[]]  # no SAE
     few = everything(ask(saes, warm=True, concepts=CONCEPTS[:5], **how))
     assert few == everything(inspect_all(MODEL, SAMPLES, saes, concepts=CONCEPTS[:5], compare=False, **how))
@@ -296,11 +302,8 @@ def test_where_nothing_can_be_kept_the_answers_are_the_same(ask, tmp_path, monke
         monkeypatch.setattr(kept, "sources", lambda: None)
     if why == "too large":
         monkeypatch.setattr(kept, "MOST_BYTES", 100)
-    assert (
-        everything(ask())
-        == everything(ask())
-        == everything(inspect_all(MODEL, SAMPLES, FLAGS["one SAE"][0], concepts=CONCEPTS, compare=False))
-    )
+    for _ in range(2):
+        assert everything(ask()) == plain("one SAE")
     assert not list(elsewhere.iterdir())
     assert not list(tmp_path.rglob("*.safetensors"))
 
