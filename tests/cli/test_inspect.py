@@ -223,7 +223,7 @@ from jaxsae.cli.main import main
 sys.argv[0] = "jaxsae"
 try: main()
 except SystemExit as e: assert not e.code
-heavy = {"scipy.special", "scipy.optimize", "scipy.sparse", "pandas", "orbax", "torch"} & set(sys.modules)
+heavy = {"scipy.special", "scipy.optimize", "scipy.sparse", "pandas", "pyarrow.compute", "orbax", "torch"} & set(sys.modules)
 assert not heavy, heavy
 assert not [name for name in compiled if "backend_compile" in name], compiled
 """
