@@ -259,7 +259,14 @@ class Inspection:
         """
         for latent, _ in settings:
             self._check_latent(latent)
-        return causal.causal_effects(self.model, self.samples, LayerSAE(self.layer, self.sae), settings)
+        return self.kept.part(
+            "causal_effects",
+            repr([(int(latent), float(value)) for latent, value in settings]),
+            lambda: causal.causal_effects(self.model, self.samples, LayerSAE(self.layer, self.sae), settings),
+            kept_parts.pack_effects,
+            kept_parts.unpack_effects,
+            settings,
+        )
 
     def matched_latents(self, following: "Inspection") -> list[MatchedLatent]:
         """For each latent, the latents of the next SAE of the same pass that are most like it."""

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxsae.features.captions import Caption
+from jaxsae.features.causal import CausalEffect, RestorationChange
 from jaxsae.features.concept_scores import ConceptScores
 from jaxsae.features.concepts import Concept
 from jaxsae.features.detection import DetectionScore
@@ -146,6 +147,21 @@ def unpack_relations(stored: Stored, d_sae: int, characters: int) -> Relations:
     _require(len(found.nearest) == d_sae)
     _within(found.nearest, 0, d_sae)
     return found
+
+
+def pack_effects(effects: Sequence[CausalEffect]) -> Stored:
+    """What is restored with latents set to values."""
+    return Stored({}, [one.as_json() for one in effects])
+
+
+def unpack_effects(stored: Stored, settings: Sequence[tuple[int, float]]) -> list[CausalEffect]:
+    """Raises as `unpack_statistics`."""
+    out = []
+    for (latent, value), one in zip(settings, stored.rest, strict=True):
+        here, elsewhere = (RestorationChange(**one[where]) for where in ("where it fires", "elsewhere"))
+        swaps = [(str(before), str(after), int(count)) for before, after, count in one["swaps"]]
+        out.append(CausalEffect(latent, value, here, elsewhere, swaps))
+    return out
 
 
 def key_of_concepts(concepts: Sequence[Concept]) -> str:

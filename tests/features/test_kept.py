@@ -7,6 +7,7 @@ import json
 import pickle
 import re
 import threading
+import time
 
 import jax
 import numpy as np
@@ -135,6 +136,16 @@ def test_the_text_is_read_only_for_what_is_not_kept(ask, monkeypatch):
     assert read == [[]]  # no SAE
     few = everything(ask(saes, warm=True, concepts=CONCEPTS[:5], **how))
     assert few == everything(inspect_all(MODEL, SAMPLES, saes, concepts=CONCEPTS[:5], compare=False, **how))
+
+
+def test_what_is_restored_without_latents_is_kept_for_these_settings(ask):
+    settings = [(1, 0.0), (D_SAE - 1, 2.5), (2, 0)]
+    expected = inspect_all(MODEL, SAMPLES, FLAGS["one SAE"][0], compare=False)[0].causal_effects(settings)
+    first, again = ask()[0].causal_effects(settings), ask(warm=True)[0].causal_effects(settings)
+    assert repr(expected) == repr(first) == repr(again)
+    assert expected[0].elsewhere.positions > 0
+    with pytest.raises(AssertionError, match="the model was loaded"):
+        ask(warm=True)[0].causal_effects([(1, 0.5)])
 
 
 def test_what_is_asked_often_stays_beside_a_spelling(ask, monkeypatch):
@@ -331,7 +342,7 @@ def test_several_may_write_at_once(tmp_path):
     def place():
         return Kept(tmp_path / FOLDER / "sae.pt.kept", "key")
 
-    def write(n, times=30):
+    def write(n, times=20):
         for _ in range(times):
             place().write("part", "", n, lambda n: Stored({"a": np.full(n, n)}, n))
 
@@ -340,6 +351,7 @@ def test_several_may_write_at_once(tmp_path):
     for one in writers:
         one.start()
     while any(one.is_alive() for one in writers):
+        time.sleep(0.001)  # the writers are to get on
         got = place().read("part", "", lambda stored: stored)
         assert got is not None
         assert got.arrays["a"].shape == (got.rest,)
