@@ -13,7 +13,6 @@ import numpy as np
 from convert import pt, table
 from jaxsae.errors import note, require, whole_number
 from jaxsae.files import sha256
-from jaxsae.models.folder import load_model, save_model
 from jaxsae.models.restoration import RestorationModel, from_params
 from jaxsae.models.restoration_config import ModelConfig
 
@@ -70,6 +69,8 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     """
     path = Path(path)
     if path.is_dir():
+        from jaxsae.models.folder import load_model  # Orbax: 0.1 s, for folders alone
+
         config, params, provenance = load_model(path)
         return Checkpoint(config, table.to_torch(params, config), lambda: provenance["sha256"])
     content = pt.read_pt(path, INSTEAD)
@@ -107,6 +108,8 @@ def load_restoration_model(path: str | Path) -> RestorationModel:
 
 def to_folder(source: str | Path, folder: str | Path) -> None:
     """`.pt` -> Orbax folder with config and provenance; tensors keep their type, bit for bit."""
+    from jaxsae.models.folder import save_model
+
     read = read_checkpoint(source)
     params = table.to_flax(read.tensors, read.config, str(source))
     save_model(folder, read.config, params, {"source": Path(source).name, "sha256": read.sha256})
@@ -114,6 +117,8 @@ def to_folder(source: str | Path, folder: str | Path) -> None:
 
 def to_pt(folder: str | Path, target: str | Path) -> None:
     """Orbax folder -> `.pt` that the original code loads; tensors keep their type, bit for bit."""
+    from jaxsae.models.folder import load_model
+
     target = Path(target)
     require(not target.exists(), f"the output must not exist yet, got {target}; remove it or give another name")
     config, params, _ = load_model(folder)

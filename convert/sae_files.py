@@ -16,7 +16,7 @@ from numbers import Real
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 
 from convert import config_keys, pt
@@ -81,8 +81,8 @@ def read_sae_pt(path: str | Path) -> SAEFile:
     extra = layer_and_hook(path, said["layer"], said["hook_name"])
     for fields in (config, content):
         extra |= pass_over(fields)
-    tensors: dict[str, Any] = dict(zip(TENSORS, map(jnp.asarray, arrays), strict=True))
-    tensors |= {} if threshold is None else {"threshold": jnp.asarray(threshold)}
+    tensors: dict[str, Any] = dict(zip(TENSORS, map(jax.device_put, arrays), strict=True))
+    tensors |= {} if threshold is None else {"threshold": jax.device_put(threshold)}
     sae = SAE(**tensors, architecture=architecture, k=numbers["k"])
     shape = SAEConfig(d_in, d_sae, float(l1_coef), numbers["k"], architecture, numbers["target_l0"])
     return SAEFile(sae, shape, losses, extra)

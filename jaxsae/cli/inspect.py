@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,7 @@ def main(args: argparse.Namespace) -> None:
     from convert import read_checkpoint
     from jaxsae.activations import store
     from jaxsae.files import atomic_path, write_json
+    from jaxsae.models.protocol import LazyModel
 
     files, read = saes.read(args)
     checkpoint = read_checkpoint(data.checkpoint)
@@ -55,13 +57,15 @@ def main(args: argparse.Namespace) -> None:
         "--ablate and --clamp need damaged characters to restore, got text that has none",
     )
     whole_model = bool(args.ablate or args.clamp or args.html)  # else what comes after the layer is not needed
-    model = checkpoint.model(n_layers=None if whole_model else max(layers) + 1)
-    del checkpoint
+    load = functools.partial(checkpoint.model, n_layers=None if whole_model else max(layers) + 1)
+    model, identity = LazyModel(checkpoint.config, load), checkpoint.identity
+    del checkpoint, load
     inspections = saes.read_text(
         model,
         samples,
         data,
         read,
+        identity,
         concepts=saes.concepts_of(args.concepts, data, samples),
         pattern=args.pattern,
         rows=rows.layers if rows else None,

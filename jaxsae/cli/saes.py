@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # heavy: loaded by the functions that use them
     from jaxsae.features.concepts import Concept
     from jaxsae.features.inspection import Inspection
     from jaxsae.features.statistics import LayerSAE
-    from jaxsae.models.protocol import ResidualModel
+    from jaxsae.models.protocol import LazyModel, ResidualModel
     from jaxsae.text.samples import Samples
 
 
@@ -147,16 +147,36 @@ def concepts_of(file: str | None, data: DataConfig, samples: Samples) -> Sequenc
 
 
 def read_text(
-    model: ResidualModel, samples: Samples, data: DataConfig, saes: Mapping[str, LayerSAE], **how: Any
+    model: ResidualModel | LazyModel,
+    samples: Samples,
+    data: DataConfig,
+    saes: Mapping[str, LayerSAE],
+    identity: str,
+    **how: Any,
 ) -> list[Inspection]:
-    """`inspect_all` with its progress shown; `how` are its other arguments."""
+    """`inspect_all` with its progress shown, and what it finds kept beside each SAE's file.
+
+    Args:
+      saes: by their files.
+      identity: of the model.
+      how: the other arguments of `inspect_all`; stored rows are not known well enough for anything to be kept of them.
+    """
     from jaxsae.features.inspection import inspect_all
+    from jaxsae.features.kept import FOLDER, kept_beside
     from jaxsae.text.samples import kept_positions
 
+    kept = None
+    if how.get("rows") is None:
+        kept = [kept_beside(path, at.sae, at.layer, identity, samples, data.padding) for path, at in saes.items()]
     n = int(kept_positions(samples, data.padding).sum())
     with terminal.Progress("read    ", n, "characters", quiet=False).shown() as progress:
-        every = list(saes.values())
-        return inspect_all(model, samples, every, padding=data.padding, on_rows=progress.advance, **how)
+        found = inspect_all(
+            model, samples, list(saes.values()), padding=data.padding, kept=kept, on_rows=progress.advance, **how
+        )
+    since = [one.read_from for one in kept or () if one.read_from]
+    if since:
+        print(f"kept     figures of {min(since)} are read from {FOLDER} beside the SAE")
+    return found
 
 
 def clamped(text: str) -> tuple[int, float]:

@@ -1,6 +1,6 @@
 """The report's page, alive, for a browser of this machine: type a text and see how it is restored, and why.
 
-Prints the address to open, which is for you alone; Ctrl-C ends it. Nothing is written.
+Prints the address to open, which is for you alone; Ctrl-C ends it. Nothing is written but .jaxsae_cache beside the SAE.
 """
 
 from __future__ import annotations
@@ -44,12 +44,14 @@ def main(args: argparse.Namespace) -> None:
     model = checkpoint.model()
     index = open_parallels(args.parallels, checkpoint.identity, list(read.values())) if args.parallels else None
     calibration = temperature.calibration_of(model, checkpoint, inputs.own_text(args, data))
+    identity = checkpoint.identity
     del checkpoint
     inspections = saes.read_text(
         model,
         samples,
         data,
         read,
+        identity,
         concepts=saes.concepts_of(None, data, samples),
         other_seeds=[[other.sae for other in one.values()] for one in beside],
     )
@@ -76,8 +78,8 @@ def main(args: argparse.Namespace) -> None:
 
 def open_parallels(folder: str, identity: str, read: Sequence[LayerSAE]) -> Index:
     """The index of passages in a folder, which must be of one of the SAEs."""
-    from jaxsae.explain.parallel_index import identity as identity_of
     from jaxsae.explain.parallel_index import open_index
+    from jaxsae.sae.autoencoder import identity as identity_of
 
     index = open_index(folder, identity)
     of = index.about["layer"], index.about["sae_sha256"]

@@ -9,7 +9,6 @@
 Weights are such that a passage is a vector of length 1 in both.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from jaxsae.errors import InputError, require
 from jaxsae.explain.letters import Letters
 from jaxsae.explain.passages import Passage
 from jaxsae.files import atomic_path, read_json
-from jaxsae.sae.autoencoder import SAE
+from jaxsae.sae.autoencoder import SAE, identity
 
 FORMAT, VERSION = "jaxsae-parallels", 1
 _POSTINGS = {"starts": np.int32, "passages": np.int32, "weights": np.float32}
@@ -89,16 +88,6 @@ class Index:
     def passage(self, number: int) -> Passage:
         """One passage."""
         return Passage(*map(int, self.passages[number]))
-
-
-def identity(sae: SAE) -> str:
-    """SHA-256 of what an SAE computes: the same for one SAE in any file."""
-    digest = hashlib.sha256(f"{sae.architecture} {sae.k}".encode())
-    for array in (sae.W_enc, sae.b_enc, sae.W_dec, sae.b_dec, sae.threshold):
-        if array is not None:
-            values = np.ascontiguousarray(array, np.float32)
-            digest.update(f" {values.shape}".encode() + values.tobytes())
-    return digest.hexdigest()
 
 
 def write_index(path: str | Path, index: Index) -> None:

@@ -16,14 +16,14 @@ from jaxtyping import Float
 from jaxsae.activations.extraction import stream
 from jaxsae.errors import require
 from jaxsae.explain.letters import Letters
-from jaxsae.explain.parallel_index import Index, Postings, identity
+from jaxsae.explain.parallel_index import Index, Postings
 from jaxsae.explain.passages import Passage, passage_around, passages
 from jaxsae.features.concepts import Concept
 from jaxsae.features.inspection import check_text, inspect_all
 from jaxsae.features.judged_text import MOST_CHARACTERS
 from jaxsae.features.statistics import LayerSAE, encode_stream
 from jaxsae.models.protocol import ModelShape, ResidualModel
-from jaxsae.sae.autoencoder import SAE
+from jaxsae.sae.autoencoder import SAE, identity
 from jaxsae.text.batching import run_lengths
 from jaxsae.text.preparation import NO_LABEL, PADDING_ID
 from jaxsae.text.samples import Samples

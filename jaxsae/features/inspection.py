@@ -1,7 +1,8 @@
 """What the latents of SAEs mean: one pass over the text counts what they do, and an `Inspection` answers from it."""
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -11,8 +12,7 @@ from jaxtyping import Float, Int
 from jaxsae.activations.extraction import stream, stream_from_rows
 from jaxsae.activations.rows import RowsOnDisk
 from jaxsae.errors import require
-from jaxsae.features import baselines, captions, causal, concept_scores, feature_summary, relations
-from jaxsae.features.baselines import Baselines
+from jaxsae.features import baselines, captions, causal, concept_scores, feature_summary, kept_parts, relations
 from jaxsae.features.captions import Caption
 from jaxsae.features.causal import CausalEffect
 from jaxsae.features.concept_scores import CLEAR_SCORE, ConceptScores, LeftOut, MarkedText
@@ -20,51 +20,87 @@ from jaxsae.features.concepts import Concept, concept_masks, spelling_concepts, 
 from jaxsae.features.discoveries import FOUND, candidates
 from jaxsae.features.feature_summary import Context, FeatureSummary
 from jaxsae.features.judged_text import JudgedText
+from jaxsae.features.kept import Kept, digest_of, nothing_kept
 from jaxsae.features.lookups import CharacterLatents, MatchedLatent, PatternDetector, PatternDetectors
+from jaxsae.features.relations import Relations
 from jaxsae.features.stability import Stability, same_firing, stability_of
-from jaxsae.features.statistics import DAMAGED, LatentStatistics, LayerSAE, collect_statistics, encode_stream
-from jaxsae.models.protocol import ModelShape, ResidualModel
-from jaxsae.sae.autoencoder import SAE
+from jaxsae.features.statistics import (
+    DAMAGED,
+    Collected,
+    LatentStatistics,
+    LayerSAE,
+    collect_statistics,
+    encode_stream,
+)
+from jaxsae.models.protocol import LazyModel, ModelShape, ResidualModel
+from jaxsae.sae.autoencoder import SAE, identity
 from jaxsae.text.samples import Samples
 from jaxsae.train.densities import DECADES, density_counts
 
 
-class Comparison(NamedTuple):
-    """What stands beside latents: the concepts and the descriptions of possible discoveries, and their baselines."""
+@dataclass(frozen=True)
+class Marks:
+    """What latents are compared with on a text; which characters have it is found out when it is asked for."""
 
-    marked: MarkedText
-    baselines: Baselines
-    latents: dict[int, int]
-    """Number of a description in `marked` -> the latent that it was made for."""
+    text: JudgedText
+    """The characters that latents are judged on."""
+    concepts: Sequence[Concept]
+
+    @cached_property
+    def marked(self) -> MarkedText:
+        """The characters, and which concepts these have."""
+        masks = concept_masks(self.concepts, self.text.samples)
+        return MarkedText(self.text, self.concepts, self.text.properties(masks, len(self.concepts)))
+
+    @cached_property
+    def key(self) -> str:
+        """Of what is kept of the concepts."""
+        return kept_parts.key_of_concepts(self.concepts)
+
+    def named(self, part: str) -> str:
+        """What a part about the concepts is called: those of a spelling are asked for once, the others often."""
+        spelling = any(one.about == "spelling" for one in self.concepts)
+        return f"{part}_of_spelling" if spelling else part
 
 
 @dataclass(frozen=True)
 class Inspection:
     """One SAE, a text, and what the SAE's latents do there."""
 
-    model: ResidualModel
+    lazy_model: LazyModel
     samples: Samples
     layer: int
     sae: SAE
     statistics: LatentStatistics
-    marked: MarkedText
-    """The characters that latents are judged on, and which concepts these have."""
+    marks: Marks
     captions: list[Caption]
     """What each latent fires on, in words."""
-    comparison: Comparison | None = None
-    """What finds the concepts and the discoveries without an SAE; None: not asked for."""
+    compared: list[ConceptScores] | None = None
+    """How well latents find the concepts and what captions say, beside what is no latent; None: not asked for."""
     stability: Stability | None = None
     """Which latents SAEs of other seeds have too; None: there are none."""
     pattern: str | None = None
     """A spelling whose characters are among the concepts."""
     cofiring_with_next: Float[np.ndarray, "d_sae next_d_sae"] | None = None
     """On how many rows a latent of this SAE and one of the next SAE of the pass both fire; None: it is the last."""
+    kept: Kept = field(default_factory=nothing_kept)
+    """Where figures that are computed when they are asked for are kept."""
+
+    @property
+    def model(self) -> ResidualModel:
+        """The model whose residual stream the SAE reads."""
+        return self.lazy_model.model
+
+    @property
+    def marked(self) -> MarkedText:
+        """The characters that latents are judged on, and which concepts these have."""
+        return self.marks.marked
 
     @cached_property
     def character_names(self) -> list[str]:
         """What each row of `statistics.by_character` counts."""
         ids = self.statistics.character_ids
-        pieces = self.model.tokenizer.pieces(ids)
+        pieces = self.lazy_model.shape.tokenizer.pieces(ids)
         return ["damaged" if one == DAMAGED else piece for one, piece in zip(ids, pieces, strict=True)]
 
     @cached_property
@@ -75,7 +111,7 @@ class Inspection:
     @cached_property
     def output_names(self) -> list[str]:
         """What each of `output_ids` stands for."""
-        return list(self.model.tokenizer.pieces(self.output_ids))
+        return list(self.lazy_model.shape.tokenizer.pieces(self.output_ids))
 
     @cached_property
     def reading_order(self) -> list[int]:
@@ -84,37 +120,52 @@ class Inspection:
         found = 1.0 if self.stability is None else 0.1 + self.stability.found
         return np.argsort(-caption * found, kind="stable").tolist()
 
-    @cached_property
+    @property
     def direct_logits(self) -> Float[np.ndarray, "d_sae characters"]:
         """`relations.direct_logits` of the characters `output_ids`."""
-        return relations.direct_logits(self.model, self.sae, self.output_ids)
+        return self._relations.direct_logits
 
-    @cached_property
+    @property
     def nearest(self) -> tuple[Int[np.ndarray, "d_sae count"], Float[np.ndarray, "d_sae count"]]:
         """(latents, cosines) of the most similar decoder rows of the same SAE."""
-        return relations.nearest(self.sae)
+        return self._relations.nearest, self._relations.cosines
+
+    @cached_property
+    def _relations(self) -> Relations:
+        return self.kept.part(
+            "relations",
+            "",
+            lambda: Relations(
+                relations.direct_logits(self.model, self.sae, self.output_ids), *relations.nearest(self.sae)
+            ),
+            kept_parts.pack_relations,
+            kept_parts.unpack_relations,
+            self.sae.d_sae,
+            len(self.output_ids),
+        )
 
     @cached_property
     def concept_scores(self) -> list[ConceptScores]:
         """How well latents find each concept that both halves of the text have."""
-        if self.comparison is None:
-            return concept_scores.concept_scores(self.statistics.firings, self.marked)
-        return [one for one in self._compared if one.concept.about != FOUND]
+        if self.compared is not None:
+            return [one for one in self.compared if one.concept.about != FOUND]
+        return self.kept.part(
+            self.marks.named("scores"),
+            self.marks.key,
+            lambda: concept_scores.concept_scores(self.statistics.firings, self.marked),
+            lambda scores: kept_parts.pack_scores(scores, self.marks.concepts),
+            kept_parts.unpack_scores,
+            self.sae.d_sae,
+            self.marks.concepts,
+        )
 
     @property
     def discoveries(self) -> list[ConceptScores]:
         """Captioned latents that find what their captions say, by how far they are ahead of what is no latent."""
-        found = [one for one in self._compared if one.concept.about == FOUND]
+        found = [one for one in self.compared or () if one.concept.about == FOUND]
         return sorted(
             (one for one in found if one.enough and one.best[0].run >= CLEAR_SCORE), key=lambda one: -one.margin
         )
-
-    @cached_property
-    def _compared(self) -> list[ConceptScores]:
-        if self.comparison is None:
-            return []
-        marked, beside, latents = self.comparison
-        return concept_scores.concept_scores(self.statistics.firings, marked, beside, latents=latents)
 
     @property
     def left_out(self) -> list[LeftOut]:
@@ -208,7 +259,14 @@ class Inspection:
         """
         for latent, _ in settings:
             self._check_latent(latent)
-        return causal.causal_effects(self.model, self.samples, LayerSAE(self.layer, self.sae), settings)
+        return self.kept.part(
+            "causal_effects",
+            repr([(int(latent), float(value)) for latent, value in settings]),
+            lambda: causal.causal_effects(self.model, self.samples, LayerSAE(self.layer, self.sae), settings),
+            kept_parts.pack_effects,
+            kept_parts.unpack_effects,
+            settings,
+        )
 
     def matched_latents(self, following: "Inspection") -> list[MatchedLatent]:
         """For each latent, the latents of the next SAE of the same pass that are most like it."""
@@ -264,7 +322,7 @@ def inspect(
 
 
 def inspect_all(
-    model: ResidualModel,
+    model: ResidualModel | LazyModel,
     samples: Samples,
     saes: Sequence[LayerSAE],
     *,
@@ -274,6 +332,7 @@ def inspect_all(
     rows: Mapping[int, RowsOnDisk] | None = None,
     other_seeds: Sequence[Sequence[SAE]] | None = None,
     compare: bool = True,
+    kept: Sequence[Kept] | None = None,
     on_rows: Callable[[int], None] = lambda rows: None,
 ) -> list[Inspection]:
     """Read what the latents of SAEs of one or more layers do on a text, in one pass over it.
@@ -286,6 +345,8 @@ def inspect_all(
       rows: layer -> its activations on this text, with this padding, where they were extracted before.
       other_seeds: for each SAE, others that were trained alike but with other seeds.
       compare: whether to find what finds the concepts without an SAE, for which the text is read once more.
+      kept: for each SAE, what is kept of it on this text: that is not computed again, and the text is read only for the
+        rest.
       on_rows: called with the number of rows read since the last call.
 
     Returns:
@@ -294,48 +355,140 @@ def inspect_all(
     Raises:
       InputError: the SAEs, the model and the text do not fit together, or the pattern is too long.
     """
+    lazy = model if isinstance(model, LazyModel) else LazyModel(model, lambda: model)
     others = other_seeds or [[] for _ in saes]
     every = [*saes, *(LayerSAE(layer, one) for (layer, _), of in zip(saes, others, strict=True) for one in of)]
-    layers = sorted({layer for layer, _ in saes})
     for layer, sae in every:
-        model.check_layer(layer)
-        width = model.d_model
+        lazy.shape.check_layer(layer)
+        width = lazy.shape.d_model
         require(sae.d_in == width, f"d_in of the SAE must be {width} (the model's d_model), got {sae.d_in}")
-    chosen = [*(spelling_concepts(pattern) if pattern else ()), *concepts]
-    batches = stream(model, samples, layers, padding) if rows is None else stream_from_rows(rows, samples, padding)
-    text = JudgedText.of(samples)
-    has = text.properties(concept_masks(chosen, samples), len(chosen))
-    marked = MarkedText(text, chosen, has)
-    found = collect_statistics(batches, samples, saes, text, seeds=others, keep_rows=compare, on_rows=on_rows)
-    out = []
-    for (layer, sae), of, statistics, firings, cofiring in zip(
-        saes, others, found.statistics, found.seeds, [*found.cofiring, None], strict=True
-    ):
-        stability = stability_of(sae, of, statistics.firings, firings) if of else None
-        named = captions.captions(statistics.firings, marked)
-        beside = _compared(model, layer, found.rows[layer], sae, named, marked, stability) if compare else None
-        out.append(
-            Inspection(model, samples, layer, sae, statistics, marked, named, beside, stability, pattern, cofiring)
+    marks = Marks(JudgedText.of(samples), [*(spelling_concepts(pattern) if pattern else ()), *concepts])
+    asked = [_Asked(*one) for one in zip(saes, others, kept or [nothing_kept() for _ in saes], strict=True)]
+    passes = _kept_passes(asked, marks.text)
+    compared = [one.kept_comparison(marks) if compare else None for one in asked]
+    rows_of = sorted({one.at.layer for one, beside in zip(asked, compared, strict=True) if compare and beside is None})
+    layer_rows: dict[int, np.ndarray] = {}
+    if passes is None or rows_of:
+        layers = sorted({layer for layer, _ in saes}) if passes is None else rows_of
+        batches = (
+            stream(lazy.model, samples, layers, padding) if rows is None else stream_from_rows(rows, samples, padding)
         )
+        read, seeds = (saes, others) if passes is None else ([], [])
+        found = collect_statistics(batches, samples, read, marks.text, seeds=seeds, rows_of=rows_of, on_rows=on_rows)
+        layer_rows = found.rows
+        passes = _new_passes(asked, found) if passes is None else passes
+    out = []
+    for one, of_pass, beside in zip(asked, passes, compared, strict=True):
+        (layer, sae), (statistics, cofiring, stability) = one.at, of_pass
+        named = one.captions(statistics, marks)
+        if compare and beside is None:
+            beside = one.comparison(lazy.model, of_pass, layer_rows[layer], named, marks)
+        about = marks, named, beside, stability, pattern, cofiring, one.kept
+        out.append(Inspection(lazy, samples, layer, sae, statistics, *about))
     return out
 
 
-def _compared(
-    model: ResidualModel,
-    layer: int,
-    rows: Float[np.ndarray, "n d_in"],
-    sae: SAE,
-    named: Sequence[Caption],
-    marked: MarkedText,
-    stability: Stability | None,
-) -> Comparison:
-    """What else finds the concepts, and what the captions of possible discoveries say."""
-    latents, descriptions = candidates(named, marked, stability)
-    concepts = [*marked.concepts, *descriptions.concepts]
-    every = MarkedText(marked.text, concepts, np.concatenate([marked.has, descriptions.has]))
-    beside = baselines.baselines(model, marked.text, layer, rows, sae.d_sae, every.halves)
-    first = len(marked.concepts)
-    return Comparison(every, beside, {first + i: latent for i, latent in enumerate(latents)})
+class _Pass(NamedTuple):
+    """What the pass over the text found of one SAE."""
+
+    statistics: LatentStatistics
+    cofiring_with_next: Float[np.ndarray, "d_sae next_d_sae"] | None
+    stability: Stability | None
+
+
+class _Asked(NamedTuple):
+    """An SAE that is inspected, those of other seeds, and what is kept of it."""
+
+    at: LayerSAE
+    others: Sequence[SAE]
+    kept: Kept
+
+    @property
+    def key_of_others(self) -> str:
+        """Of what is kept of a comparison with them."""
+        return digest_of(*map(identity, self.others)) if self.kept.folder else ""
+
+    def captions(self, statistics: LatentStatistics, marks: Marks) -> list[Caption]:
+        """The captions of its latents, kept or new."""
+        return self.kept.part(
+            marks.named("captions"),
+            marks.key,
+            lambda: captions.captions(statistics.firings, marks.marked),
+            kept_parts.pack_captions,
+            kept_parts.unpack_captions,
+            self.at.sae.d_sae,
+        )
+
+    def kept_comparison(self, marks: Marks) -> list[ConceptScores] | None:
+        """What `comparison` has found before; None: that is not kept."""
+        return self.kept.read(
+            marks.named("compared"),
+            digest_of(marks.key, self.key_of_others),
+            kept_parts.unpack_scores,
+            self.at.sae.d_sae,
+            marks.concepts,
+        )
+
+    def comparison(
+        self,
+        model: ResidualModel,
+        of_pass: _Pass,
+        rows: Float[np.ndarray, "n d_in"],
+        named: Sequence[Caption],
+        marks: Marks,
+    ) -> list[ConceptScores]:
+        """How well latents find the concepts, and what captions of possible discoveries say, beside the baselines.
+
+        Args:
+          rows: the residual stream after the layer, at the judged characters.
+          named: the captions.
+        """
+        marked, (layer, sae) = marks.marked, self.at
+        latents, descriptions = candidates(named, marked, of_pass.stability)
+        concepts = [*marked.concepts, *descriptions.concepts]
+        every = MarkedText(marked.text, concepts, np.concatenate([marked.has, descriptions.has]))
+        beside = baselines.baselines(model, marked.text, layer, rows, sae.d_sae, every.halves)
+        first = len(marked.concepts)
+        made_for = {first + i: latent for i, latent in enumerate(latents)}
+        scores = concept_scores.concept_scores(of_pass.statistics.firings, every, beside, latents=made_for)
+        of, name = digest_of(marks.key, self.key_of_others), marks.named("compared")
+        self.kept.write(name, of, scores, lambda scores: kept_parts.pack_scores(scores, marks.concepts))
+        return scores
+
+
+def _kept_passes(asked: Sequence[_Asked], text: JudgedText) -> list[_Pass] | None:
+    """What an earlier pass found of each SAE; None: something is not kept, or of another pass."""
+    out = []
+    for one, following in itertools.zip_longest(asked, asked[1:]):
+        d_sae, kept, cofiring, stability = one.at.sae.d_sae, one.kept, None, None
+        statistics = kept.read("statistics", "", kept_parts.unpack_statistics, d_sae, text)
+        if statistics is None:
+            return None
+        if following:
+            sizes = d_sae, following.at.sae.d_sae
+            cofiring = kept.read("cofiring_with_next", following.kept.key, kept_parts.unpack_cofiring, *sizes)
+        if one.others:
+            stability = kept.read("stability", one.key_of_others, kept_parts.unpack_stability, d_sae)
+        if (following and cofiring is None) or (one.others and stability is None):
+            return None
+        out.append(_Pass(statistics, cofiring, stability))
+    return out
+
+
+def _new_passes(asked: Sequence[_Asked], found: Collected) -> list[_Pass]:
+    """What the pass has found of each SAE, which is kept."""
+    out = []
+    for number, (one, following) in enumerate(itertools.zip_longest(asked, asked[1:])):
+        statistics, cofiring, stability = found.statistics[number], None, None
+        one.kept.write("statistics", "", statistics, kept_parts.pack_statistics)
+        if following:
+            cofiring = found.cofiring[number]
+            one.kept.write("cofiring_with_next", following.kept.key, cofiring, kept_parts.pack_cofiring)
+        if one.others:
+            stability = stability_of(one.at.sae, one.others, statistics.firings, found.seeds[number])
+            one.kept.write("stability", one.key_of_others, stability, kept_parts.pack_stability)
+        out.append(_Pass(statistics, cofiring, stability))
+    return out
 
 
 def check_text(letters: str, shape: ModelShape) -> None:

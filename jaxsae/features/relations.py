@@ -1,11 +1,21 @@
 """How latents relate to each other and to the model's output: similar decoder rows, firing together, direct logits."""
 
+from typing import NamedTuple
+
 import numpy as np
 from jaxtyping import Float, Int
 
 from jaxsae.features.statistics import LatentStatistics
 from jaxsae.models.protocol import ResidualModel
 from jaxsae.sae.autoencoder import SAE
+
+
+class Relations(NamedTuple):
+    """What `direct_logits` and `nearest` give of an SAE."""
+
+    direct_logits: Float[np.ndarray, "d_sae ids"]
+    nearest: Int[np.ndarray, "d_sae count"]
+    cosines: Float[np.ndarray, "d_sae count"]
 
 
 def direct_logits(model: ResidualModel, sae: SAE, ids: Int[np.ndarray, " ids"]) -> Float[np.ndarray, "d_sae ids"]:

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy.sparse import csr_array
 
 from jaxsae.features.firings import Firings
 from jaxsae.sae.autoencoder import SAE
@@ -75,6 +74,8 @@ def best_partners(
     Args:
       characters: on which both were read.
     """
+    from scipy.sparse import csr_array  # heavy, and for those alone who compare seeds
+
     mine, others = (
         csr_array((np.ones(len(f.row), np.float32), (f.column.astype(np.int32), f.row)), (f.columns, len(f.judged)))
         for f in (one, other)

@@ -147,7 +147,7 @@ class Collected(NamedTuple):
     cofiring: list[Float[np.ndarray, "d_sae next_d_sae"]]
     """On how many rows a latent of an SAE and one of the next SAE both fire."""
     rows: dict[int, Float[np.ndarray, "n d_in"]]
-    """Layer -> the residual stream at the judged characters, float16; empty unless asked for."""
+    """Layer -> the residual stream at the judged characters, float16; of the layers that were asked for."""
     seeds: list[list[Firings]]
     """For each SAE, the firings of its `seeds`."""
 
@@ -168,7 +168,7 @@ def collect_statistics(
     judged: JudgedText,
     *,
     seeds: Sequence[Sequence[SAE]] | None = None,
-    keep_rows: bool = False,
+    rows_of: Sequence[int] = (),
     on_rows: Callable[[int], None] = lambda rows: None,
 ) -> Collected:
     """Read the text once and count what the latents of each SAE do.
@@ -178,19 +178,16 @@ def collect_statistics(
         where it is kept, counts in the rates and means alone.
       judged: the characters that latents are judged on.
       seeds: for each SAE, others of the same layer of which only the firings are wanted.
-      keep_rows: whether to keep the residual stream at these.
+      rows_of: layers whose residual stream is kept at the judged characters.
       on_rows: called with the number of rows made since the last call.
     """
-    seen = np.where(samples.damaged, DAMAGED, samples.ids)
-    character_ids = np.unique(seen[samples.real])
-    statistics = [LatentStatistics(sae.d_sae, character_ids, judged) for _, sae in saes]
+    seen, ids = _seen(samples), character_ids(samples)
+    statistics = [LatentStatistics(sae.d_sae, ids, judged) for _, sae in saes]
     logs = [[FiringLog(judged, other.d_sae) for other in of] for of in seeds or [[] for _ in saes]]
     rows: dict[int, np.ndarray] = {}
-    if keep_rows:
-        rows = {layer: np.zeros((len(judged), sae.d_in), np.float16) for layer, sae in saes}
     cofiring = [np.zeros((a.d_sae, b.d_sae), np.float32) for a, b in itertools.pairwise(statistics)]
     for batch in batches:
-        characters = _characters(samples, batch, seen, character_ids, judged)
+        characters = _characters(samples, batch, seen, ids, judged)
         kept, fires = batch.kept.reshape(-1), []
         for (layer, sae), of_sae in zip(saes, statistics, strict=True):
             x = batch.values[layer]
@@ -203,13 +200,24 @@ def collect_statistics(
                 latents = np.asarray(encode_stream(other, batch.values[layer]))[kept]
                 row, column = np.nonzero(latents)
                 log.add(characters.judged[row], column, latents[row, column])
-        for layer, kept_rows in rows.items():
+        for layer in rows_of:
             here, x = characters.judged >= 0, batch.values[layer]
-            kept_rows[characters.judged[here]] = as_half(np.asarray(x).reshape(-1, x.shape[-1])[kept][here])
+            if layer not in rows:
+                rows[layer] = np.zeros((len(judged), x.shape[-1]), np.float16)
+            rows[layer][characters.judged[here]] = as_half(np.asarray(x).reshape(-1, x.shape[-1])[kept][here])
         for counts, (a, b) in zip(cofiring, itertools.pairwise(fires), strict=False):
             counts += a.T @ b
         on_rows(int(kept.sum()))
     return Collected(statistics, cofiring, rows, [[log.firings() for log in of] for of in logs])
+
+
+def character_ids(samples: Samples) -> Int[np.ndarray, " characters"]:
+    """The characters that occur, as the model sees them; those that are damaged are one, `DAMAGED`."""
+    return np.unique(_seen(samples)[samples.real])
+
+
+def _seen(samples: Samples) -> Int[np.ndarray, "n positions"]:
+    return np.where(samples.damaged, DAMAGED, samples.ids)
 
 
 def as_half(x: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:

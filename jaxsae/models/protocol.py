@@ -3,7 +3,8 @@
 The protocols can be checked at run time because the tests check the types of arguments.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -71,6 +72,21 @@ class ResidualModel(ModelShape, Protocol):
 
         Up to a factor that is the same for all ids, such as the one that a last normalisation divides by.
         """
+
+
+class LazyModel:
+    """A model of which the shape is known; its weights are laid out for the device when they are first asked for."""
+
+    def __init__(self, shape: ModelShape, load: Callable[[], ResidualModel]) -> None:
+        self.shape = shape
+        self._load: Callable[[], ResidualModel] | None = load
+
+    @cached_property
+    def model(self) -> ResidualModel:
+        """The model, the same each time."""
+        assert self._load is not None
+        model, self._load = self._load(), None  # and with it goes what the weights were read from
+        return model
 
 
 @runtime_checkable

@@ -9,11 +9,13 @@ members on every array and runs them under `jax.vmap`.
 """
 
 import dataclasses
+import hashlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from jaxsae.config import architecture_rules
@@ -77,6 +79,16 @@ class SAE:
     def replace(self, **changes: Any) -> "SAE":
         """The SAE with other values of some fields."""
         return dataclasses.replace(self, **changes)
+
+
+def identity(sae: SAE) -> str:
+    """SHA-256 of what an SAE computes: the same for one SAE in any file."""
+    digest = hashlib.sha256(f"{sae.architecture} {sae.k}".encode())
+    for array in (sae.W_enc, sae.b_enc, sae.W_dec, sae.b_dec, sae.threshold):
+        if array is not None:
+            values = np.ascontiguousarray(array, np.float32)
+            digest.update(f" {values.shape}".encode() + values.tobytes())
+    return digest.hexdigest()
 
 
 def unit_norm(W: Float[Array, "a b"], axis: int = -1) -> Float[Array, "a b"]:

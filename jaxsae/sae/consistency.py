@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float
-from scipy.optimize import linear_sum_assignment
 
 from jaxsae.sae.autoencoder import SAE
 
@@ -25,6 +24,8 @@ def pw_mcc(saes: Sequence[SAE]) -> float:
 
     Rows are paired so that the mean is as large as it can be. NaN for fewer than two SAEs.
     """
+    from scipy.optimize import linear_sum_assignment  # 0.1 s, for those alone who compare seeds
+
     directions = [directions_of(sae) for sae in saes]
     means = []
     for one, other in itertools.combinations(directions, 2):

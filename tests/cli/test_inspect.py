@@ -1,6 +1,8 @@
 """inspect_sae.py: what it prints and writes, on a tiny model, the demo, and the original's own file."""
 
 import json
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -213,8 +215,73 @@ def test_what_is_wrong_is_one_line(inspect, script, folder, tiny_pt, tmp_path):
     assert json.loads((tmp_path / "l.json").read_text())["layer"] == 3
 
 
-def test_the_originals_own_dense_file(script, real, tmp_path):
+QUICK = """
+import sys, jax
+compiled = []
+jax.monitoring.register_event_duration_secs_listener(lambda name, *_, **__: compiled.append(name))
+from jaxsae.cli.main import main
+sys.argv[0] = "jaxsae"
+try: main()
+except SystemExit as e: assert not e.code
+heavy = {"scipy.special", "scipy.optimize", "scipy.sparse", "pandas", "pyarrow.compute", "orbax", "torch"} & set(sys.modules)
+assert not heavy, heavy
+assert not [name for name in compiled if "backend_compile" in name], compiled
+"""
+
+
+def test_a_second_question_reads_what_the_first_has_found(script, folder, tiny_pt, tmp_path, monkeypatch):
+    """All that is printed and written is the same; what is asked often compiles nothing and loads nothing heavy."""
+    for name, key in (("sae_layer1_seed0", 1), ("sae_layer1_seed1", 2)):
+        config = SAEConfig(TINY.d_model, 24, k=5, architecture="topk")
+        save_sae(tmp_path / f"{name}.pt", init(jax.random.key(key), config), config, extra={"layer": 1})
+    (own := tmp_path / "own.toml").write_text('["own"]\nabout = "writing"\npattern = "a"\n')
+    text = ["--model", tiny_pt, "--dataset", folder / "dataset", "--num-samples", 24]
+    asked = ["inspect", "--sae", tmp_path / "sae_layer1_seed0.pt", *text]
+    page = tmp_path / "page.html"
+
+    def ask(*flags):
+        ran = script(*asked, *flags, "--json", tmp_path / "o.json")
+        assert ran.status == 0, ran
+        said = [line for line in ran.out.splitlines() if not line.startswith("kept ")]
+        kept = "kept     figures of 20" in ran.out
+        return (said, (tmp_path / "o.json").read_text(), page.exists() and page.read_text()), kept
+
+    often = ["--feature", 3, "--text", "-ak", "--ablate", 1]
+    monkeypatch.setenv("JAXSAE_CACHE", "off")
+    plain = ask(*often)
+    monkeypatch.delenv("JAXSAE_CACHE")
+    first, again = ask(*often), ask(*often)
+    assert plain[0] == first[0] == again[0]
+    assert (plain[1], first[1], again[1]) == (False, False, True)
+    once, again = (ask("--concepts", own, "--pattern", "-ak", "--html", page) for _ in range(2))
+    assert once == again
+    assert once[1]  # the pass is that of the first question
+    assert [path.name for path in other_seeds(str(tmp_path / "sae_layer1_seed0.pt"))] == ["sae_layer1_seed1.pt"]
+    why = script("explain", *asked[1:], "--sample", 0)
+    assert why.status == 0, why
+    assert "kept     figures of 20" in why.out
+    command = [sys.executable, "-c", QUICK, *map(str, [*asked, "--feature", 3, 5])]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "kept     figures of 20" in done.stdout
+
+
+def test_a_file_that_is_trained_anew_is_read_anew(script, folder, tiny_pt, tmp_path):
+    config, path = SAEConfig(TINY.d_model, 60, k=5, architecture="topk"), tmp_path / "sae_layer1.pt"
+    reports = []
+    for key in (1, 2, 1):
+        save_sae(path, init(jax.random.key(key), config), config, extra={"layer": 1})
+        ran = script(
+            "inspect", "--sae", path, "--model", tiny_pt, "--dataset", folder / "dataset", "--json", tmp_path / "o.json"
+        )
+        assert "kept " not in ran.out
+        reports.append((tmp_path / "o.json").read_text())
+    assert reports[0] == reports[2] != reports[1]
+
+
+def test_the_originals_own_dense_file(script, real, tmp_path, monkeypatch):
     """The same rates, means and maxima as PyTorch has them, with every position kept."""
+    monkeypatch.setenv("JAXSAE_CACHE", "off")  # nothing is written beside the real files
     checkpoint, dataset = real / "checkpoints/restoration_16x384/best_model.pt", real / "data/restoration_dataset"
     sae = real / "checkpoints/sae_layer8_optimized.pt"
     flags = ["--checkpoint", checkpoint, "--dataset", dataset, "--num-samples", 3, "--padding", "keep"]

@@ -137,7 +137,7 @@ def test_sums_are_those_of_the_whole_matrix(tiny_pt, padding, k):
     latents = np.asarray(encode(sae, rows.values[2]))
     judged = JudgedText.of(samples, 200)
     batches = stream(model, samples, [2], padding)
-    found = collect_statistics(batches, samples, [LayerSAE(2, sae)], judged, seeds=[[sae]], keep_rows=True)
+    found = collect_statistics(batches, samples, [LayerSAE(2, sae)], judged, seeds=[[sae]], rows_of=[2])
     [got] = found.statistics
     np.testing.assert_array_equal(got.fired, (latents > 0).sum(0))
     np.testing.assert_allclose(got.mean, latents.mean(0), rtol=1e-5, atol=1e-7)

@@ -1,0 +1,194 @@
+"""What is kept of an inspection as arrays and JSON, and back: the same to the last bit, or an error."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from jaxsae.features.captions import Caption
+from jaxsae.features.causal import CausalEffect, RestorationChange
+from jaxsae.features.concept_scores import ConceptScores
+from jaxsae.features.concepts import Concept
+from jaxsae.features.detection import DetectionScore
+from jaxsae.features.discoveries import FOUND
+from jaxsae.features.firings import FiringLog
+from jaxsae.features.judged_text import JudgedText
+from jaxsae.features.kept import Stored, digest_of
+from jaxsae.features.relations import Relations
+from jaxsae.features.stability import Stability
+from jaxsae.features.statistics import LatentStatistics, character_ids
+
+COUNTS = ("fired", "total", "peak", "by_character", "by_place", "character_rows", "place_rows")
+"""Arrays of `LatentStatistics`, and `CONTEXTS` those of each of its `Contexts`."""
+CONTEXTS = ("score", "sample", "position", "values")
+
+
+def pack_statistics(one: LatentStatistics) -> Stored:
+    """Statistics of a text that was read to its end."""
+    firings = one.firings
+    arrays = {name: getattr(one, name) for name in COUNTS}
+    arrays |= {"row": firings.row, "column": firings.column, "code": firings.code, "histogram": one.histogram.counts}
+    for kind in ("strongest", "drawn"):
+        arrays |= {f"{kind}_{name}": getattr(getattr(one, kind), name) for name in CONTEXTS}
+    above = np.triu(one.cofiring)  # it is symmetric, and of sparse latents mostly zero
+    arrays["cofiring_at"] = np.flatnonzero(above).astype(np.min_scalar_type(above.size))
+    arrays["cofiring"] = above.reshape(-1)[arrays["cofiring_at"]]
+    return Stored(arrays, {"rows": one.rows, "top": one.histogram.top, "step": one.log.step})
+
+
+def unpack_statistics(stored: Stored, d_sae: int, judged: JudgedText) -> LatentStatistics:
+    """The statistics of an SAE with so many latents on a text.
+
+    Raises:
+      ValueError, KeyError, TypeError: they cannot be of these.
+    """
+    arrays, rest = stored
+    _require(rest["rows"] > 0 and rest["step"] > 0)
+    one = LatentStatistics(d_sae, character_ids(judged.samples), judged, int(rest["rows"]))
+    for name in COUNTS:
+        setattr(one, name, _like(getattr(one, name), arrays[name]))
+    one.histogram.counts = _like(one.histogram.counts, arrays["histogram"])
+    one.histogram.top = None if rest["top"] is None else int(rest["top"])
+    samples, width = judged.samples.ids.shape
+    for kind in ("strongest", "drawn"):
+        contexts = getattr(one, kind)
+        for name in CONTEXTS:
+            setattr(contexts, name, _like(getattr(contexts, name), arrays[f"{kind}_{name}"]))
+        _within(contexts.sample, -1, samples)
+        _within(contexts.position, -1, width)
+    at, values = arrays["cofiring_at"], arrays["cofiring"]
+    _within(at, 0, d_sae * d_sae)
+    one.cofiring.reshape(-1)[at] = values
+    row, column = np.divmod(at, d_sae)
+    one.cofiring[column, row] = values
+    _within(arrays["row"], 0, len(judged))
+    _within(arrays["column"], 0, d_sae)
+    parts = [(arrays["row"], arrays["column"], arrays["code"])]
+    one.log = FiringLog(judged, d_sae, parts=parts, entries=len(arrays["row"]), step=int(rest["step"]))
+    return one
+
+
+def pack_cofiring(counts: Float[np.ndarray, "d_sae next_d_sae"]) -> Stored:
+    """On how many rows latents of two SAEs both fire."""
+    at = np.flatnonzero(counts).astype(np.min_scalar_type(counts.size))
+    return Stored({"at": at, "counts": counts.reshape(-1)[at]})
+
+
+def unpack_cofiring(stored: Stored, d_sae: int, next_d_sae: int) -> Float[np.ndarray, "d_sae next_d_sae"]:
+    """Raises as `unpack_statistics`."""
+    _within(stored.arrays["at"], 0, d_sae * next_d_sae)
+    out = np.zeros((d_sae, next_d_sae), np.float32)
+    out.reshape(-1)[stored.arrays["at"]] = stored.arrays["counts"]
+    return out
+
+
+def pack_stability(one: Stability) -> Stored:
+    """What becomes of latents with other seeds."""
+    arrays = {name: getattr(one, name) for name in ("found", "cosine", "jaccard")}
+    return Stored(arrays, {"seeds": one.seeds, "pw_mcc": one.pw_mcc})
+
+
+def unpack_stability(stored: Stored, d_sae: int) -> Stability:
+    """Raises as `unpack_statistics`."""
+    arrays = {name: _of_shape(stored.arrays[name], d_sae) for name in ("found", "cosine", "jaccard")}
+    return Stability(seeds=int(stored.rest["seeds"]), pw_mcc=float(stored.rest["pw_mcc"]), **arrays)
+
+
+def pack_captions(captions: Sequence[Caption]) -> Stored:
+    """A caption for each latent."""
+    return Stored({}, [one._asdict() for one in captions])
+
+
+def unpack_captions(stored: Stored, d_sae: int) -> list[Caption]:
+    """Raises as `unpack_statistics`."""
+    captions = [Caption(**{**one, "members": tuple(one["members"])}) for one in stored.rest]
+    _require(len(captions) == d_sae)
+    return captions
+
+
+def pack_scores(scores: Sequence[ConceptScores], concepts: Sequence[Concept]) -> Stored:
+    """How well latents find some of these concepts, and descriptions of latents."""
+    numbers = {id(concept): number for number, concept in enumerate(concepts)}  # several may have one name
+    arrays = {name: np.array([getattr(one, name) for one in scores]) for name in ("run", "chosen")}
+    return Stored(arrays, [_figures(one, numbers.get(id(one.concept))) for one in scores])
+
+
+def _figures(one: ConceptScores, number: int | None) -> dict[str, Any]:
+    out = {name: value for name, value in one._asdict().items() if name not in ("run", "chosen", "concept", "best")}
+    return out | {"concept": one.name if number is None else number, "best": [score._asdict() for score in one.best]}
+
+
+def unpack_scores(stored: Stored, d_sae: int, concepts: Sequence[Concept]) -> list[ConceptScores]:
+    """Raises as `unpack_statistics`."""
+    run, chosen = (stored.arrays[name] for name in ("run", "chosen"))
+    _require(len(run) == len(chosen) == len(stored.rest))
+    out = []
+    for number, one in enumerate(stored.rest):
+        of = one.pop("concept")
+        concept = Concept(of, FOUND, of) if isinstance(of, str) else concepts[of]
+        best = [DetectionScore(**score) for score in one.pop("best")]
+        _require(all(0 <= score.latent < d_sae for score in best))
+        figures = _of_shape(run[number], d_sae), _of_shape(chosen[number], d_sae)
+        out.append(ConceptScores(concept=concept, best=best, run=figures[0], chosen=figures[1], **one))
+    return out
+
+
+def pack_relations(one: Relations) -> Stored:
+    """Direct logits and similar decoder rows."""
+    return Stored(one._asdict())
+
+
+def unpack_relations(stored: Stored, d_sae: int, characters: int) -> Relations:
+    """Raises as `unpack_statistics`."""
+    found = Relations(**stored.arrays)
+    _of_shape(found.direct_logits, d_sae, characters)
+    _require(found.nearest.ndim == 2 and found.nearest.shape == found.cosines.shape)
+    _require(len(found.nearest) == d_sae)
+    _within(found.nearest, 0, d_sae)
+    return found
+
+
+def pack_effects(effects: Sequence[CausalEffect]) -> Stored:
+    """What is restored with latents set to values."""
+    return Stored({}, [one.as_json() for one in effects])
+
+
+def unpack_effects(stored: Stored, settings: Sequence[tuple[int, float]]) -> list[CausalEffect]:
+    """Raises as `unpack_statistics`."""
+    out = []
+    for (latent, value), one in zip(settings, stored.rest, strict=True):
+        here, elsewhere = (RestorationChange(**one[where]) for where in ("where it fires", "elsewhere"))
+        swaps = [(str(before), str(after), int(count)) for before, after, count in one["swaps"]]
+        out.append(CausalEffect(latent, value, here, elsewhere, swaps))
+    return out
+
+
+def key_of_concepts(concepts: Sequence[Concept]) -> str:
+    """SHA-256 of which characters have which concept, in whatever text, and of how it is called."""
+    parts: list[str | np.ndarray] = []
+    for one in concepts:
+        patterns = [repr(pattern and (pattern.pattern, pattern.flags)) for pattern in (one.pattern, one.unless)]
+        parts += [one.name, one.about, one.title, *patterns, repr(one.labels)]
+        parts += ["unknown"] if one.truth is None else ["known", one.truth]
+    return digest_of(*parts)
+
+
+def _require(holds: bool) -> None:
+    if not holds:
+        raise ValueError
+
+
+def _of_shape(array: np.ndarray, *shape: int) -> np.ndarray:
+    _require(array.shape == shape)
+    return array
+
+
+def _like(expected: np.ndarray, array: np.ndarray) -> np.ndarray:
+    _require(array.dtype == expected.dtype)
+    return _of_shape(array, *expected.shape)
+
+
+def _within(numbers: np.ndarray, least: int, end: int) -> None:
+    """Every number must be in `least`..`end` - 1: others would lead to what is not there."""
+    _require(numbers.size == 0 or bool(least <= numbers.min() and numbers.max() < end))
