@@ -1,10 +1,10 @@
 """Model x samples -> rows: the residual stream after a layer, one row a token, with the place of each in the text."""
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,14 +25,6 @@ class ExtractedRows:
     values: dict[int, Float[Array, "n d_model"]]
     sample: np.ndarray
     position: np.ndarray
-
-
-@partial(jax.jit, donate_argnums=0)
-def _write(
-    values: Float[Array, "n d_model"], x: Float[Array, "batch position d_model"], row: Int[Array, "batch position"]
-) -> Float[Array, "n d_model"]:
-    """Put x's vectors into their rows, in place; a row number past the end drops the vector."""
-    return values.at[row.reshape(-1)].set(x.reshape(-1, x.shape[-1]), mode="drop")
 
 
 class StreamBatch(NamedTuple):
@@ -117,21 +109,24 @@ def extract(
 ) -> ExtractedRows:
     """The rows that `stream` gives, of every position (`keep`) or every real one (`drop`), in the order of the text.
 
-    They are in memory once, on the device that computes them.
-
     Args:
       on_rows: called with the number of rows made since the last call.
     """
-    kept, row_of = _numbered(samples, padding)
+    kept, _ = _numbered(samples, padding)
     sample, position = np.nonzero(kept)
-    shape, dtype = (len(sample), model.d_model), model.dtype
-    values = {layer: jnp.zeros(shape, dtype) for layer in layers}
-    for batch in stream(model, samples, layers, padding):
-        row = jnp.asarray(np.where(batch.kept, row_of[batch.sample, batch.position], len(sample)))
-        values = {layer: _write(values[layer], x, row) for layer, x in batch.values.items()}
-        jax.block_until_ready(values)
-        on_rows(int(batch.kept.sum()))
+    shape = (len(sample), model.d_model)
+    rows = {layer: _for_device(shape, model.dtype) for layer in layers}
+    extract_to(rows, model, samples, padding, on_rows=on_rows)
+    values = {layer: jax.device_put(rows.pop(layer)) for layer in layers}
     return ExtractedRows(values, sample.astype(np.int32), position.astype(np.int32))
+
+
+def _for_device(shape: tuple[int, int], dtype: Any) -> np.ndarray:
+    """An array to fill that JAX on CPU then takes as it lies in memory: it must begin at a multiple of 64 bytes."""
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    memory = np.empty(size + 64, np.uint8)
+    begin = -memory.ctypes.data % 64
+    return memory[begin : begin + size].view(dtype).reshape(shape)
 
 
 def extract_to(
