@@ -11,6 +11,8 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
@@ -57,6 +59,7 @@ class ReferenceProcess:
             env={**os.environ, **SETTINGS},
         )
         self._thread = ThreadPoolExecutor(1)
+        threading.Thread(target=self._watch, daemon=True).start()
 
     def ask(
         self,
@@ -116,8 +119,13 @@ class ReferenceProcess:
         require(error is None, str(error))
         theirs, exact = ({layer: _read_array(back) for layer in layers} for _ in range(2))
         self._process.wait()
-        runtime.note_children()
         return theirs, exact
+
+    def _watch(self) -> None:
+        """Note what the two processes hold, until this one ends."""
+        while self._process.poll() is None:
+            runtime.note_together(self._process.pid)
+            time.sleep(0.02)
 
     def __enter__(self) -> "ReferenceProcess":
         return self

@@ -11,7 +11,8 @@ from jaxsae.errors import InputError, require
 
 
 def select_device(name: str) -> None:
-    """Have JAX run on `name`; call it before JAX does anything else."""
+    """Have JAX run on `name`, as this process needs it; call it before JAX does anything else, or a thread begins."""
+    lean_memory()
     require(name != "mps", "device must be one that JAX supports, got mps, which it does not; use device=cpu")
     compile_portably()
     import jax
@@ -184,14 +185,19 @@ def memory_of_machine(root: Path = Path("/")) -> int:
 _together = 0
 
 
-def note_children() -> None:
-    """Have `peak_memory` count the largest child process that has ended as if it had been there at the peak so far."""
+def note_together(child: int) -> None:
+    """Have `peak_memory` count what this process and one that it has started hold now.
+
+    Where the system does not say that of a process, nothing is counted.
+    """
     global _together
-    _together = max(_together, _peak_of(resource.RUSAGE_SELF) + _peak_of(resource.RUSAGE_CHILDREN))
+    with contextlib.suppress(OSError):
+        pages = sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in (os.getpid(), child))
+        _together = max(_together, pages * os.sysconf("SC_PAGE_SIZE"))
 
 
 def peak_memory() -> int:
-    """The most memory that this process has held so far, with a child process that was noted, in bytes."""
+    """The most memory that this process has held so far, alone or with a child that was noted, in bytes."""
     return max(_together, _peak_of(resource.RUSAGE_SELF))
 
 

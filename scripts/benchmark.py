@@ -3,8 +3,9 @@
 
 peak     the machine's fastest matrix product: the limit of everything below
 step     a training step over an epoch of rows, shuffling included, and the share of the peak that its products come to
-extract  a layer's rows of the first samples
-run      train.py end to end, each run a process of its own; with --guide beside that script
+extract  a layer's rows of the first samples, and the share of the peak that the model's products come to
+run      train.py end to end, cross-check included, each run a process of its own; with --guide beside that script
+start    one epoch on the demo, and a feature asked about again, from command to prompt, without and with the cache
 many     all layers, or eight penalties, in one command and one by one
 """
 
@@ -14,7 +15,9 @@ import argparse
 import contextlib
 import importlib.util
 import io
+import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -35,7 +38,7 @@ if TYPE_CHECKING:  # heavy: loaded by the functions that use them
     from jaxsae.text.samples import Samples
 
 HERE = Path(__file__).parent
-PARTS = ("peak", "step", "extract", "run", "many")
+PARTS = ("peak", "step", "extract", "run", "start", "many")
 STEPS = {
     "L1": TrainConfig(),
     "L1, bfloat16": TrainConfig(precision="bfloat16"),
@@ -107,6 +110,7 @@ def main(args: argparse.Namespace) -> None:
             "step": lambda: measure_steps(table, args, data, samples),
             "extract": lambda: measure_extraction(table, args, data, samples),
             "run": lambda: measure_runs(table, args, data, Path(folder)),
+            "start": lambda: measure_starts(table, args, Path(folder)),
             "many": lambda: measure_many(table, args, data, samples, Path(folder)),
         }
         for part in sorted(set(args.part), key=PARTS.index):
@@ -237,13 +241,34 @@ def measure_extraction(table: Table, args: argparse.Namespace, data: DataConfig,
             times["PyTorch"].append(seconds(partial(rival.extract, torch_model, some.ids, args.layer)))
     for padding in ("keep", "drop"):  # the first round compiled
         title = f"extract {len(some)} samples, layer {args.layer}, {padding}"
-        table.add(title, "s", times[padding][1:], times["PyTorch"][1:] or None)
+        note, took = f"{places_that_are_real(some, padding):.0%} of the places are real", times[padding][1:]
+        if table.peak:
+            lengths = some.lengths if padding == "drop" else [some.ids.shape[1]] * len(some)
+            work = sum(flops_of(checkpoint.config, int(n), args.layer + 1) for n in lengths)
+            note += f", {work / statistics.median(took) / 1e9 / table.peak:.0%} of the float32 peak"
+        table.add(title, "s", took, times["PyTorch"][1:] or None, note)
 
 
-def run(command: list[str]) -> tuple[float, float]:
+def flops_of(config: Any, length: int, blocks: int) -> float:
+    """Of the products of so many blocks on a text of that length: projections, neurons, attention."""
+    each = 4 * config.d_model**2 + 2 * config.d_model * config.d_ff + 2 * length * config.d_model
+    return 2.0 * blocks * length * each
+
+
+def places_that_are_real(samples: Samples, padding: str) -> float:
+    """The share of the positions that are run which have a character."""
+    from jaxsae.text.batching import pack
+
+    width = samples.ids.shape[1]
+    run = samples.ids.size if padding == "keep" else sum(one.sample.size for one in pack(samples.lengths, width))
+    return float(samples.real.sum() / run)
+
+
+def run(command: list[str], **environment: str) -> tuple[float, float]:
     """(seconds, peak MiB) of a process."""
     began = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    env = {**os.environ, **environment}
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=env)
     error = process.stderr.read() if process.stderr else ""
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)  # else Popen waits for what is gone
@@ -262,7 +287,6 @@ def train_command(
         "--split": data.split,
         "--device": args.device,
         "--max-samples": "all" if data.max_samples is None else data.max_samples,
-        "--verify": 0,
         "--output": output,
     }
     given = [str(part) for pair in flags_of.items() for part in pair]
@@ -281,11 +305,31 @@ def measure_runs(table: Table, args: argparse.Namespace, data: DataConfig, folde
         note = f"{their[1]:,.0f} MiB, {figures_of(folder / 'guide.pt', args, data)}"
         table.add("run, the guide's script", "s", [their[0]], note=note)
     for number, (name, flags) in enumerate(RUNS.items()):
-        took, peak = run(train_command(args, data, folder / f"run{number}", *flags, *epochs))
+        took, _ = run(train_command(args, data, folder / f"run{number}", *flags, *epochs))
         file = folder / f"run{number}" / f"sae_layer{args.layer}_optimized.pt"
+        report = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
+        peak = report["peak_memory_bytes"] / 2**20  # of all processes together
         memory = f" ({peak / their[1]:.0%})" if their else ""
         note = f"{peak:,.0f} MiB{memory}, {figures_of(file, args, data)}"
         table.add(f"run, {name}", "s", [took], [their[0]] if their else None, note)
+
+
+def measure_starts(table: Table, args: argparse.Namespace, folder: Path) -> None:
+    """Short commands on the demo, each in a process of its own: what is compiled is kept in a folder that is new."""
+    demo = DataConfig()
+    train = train_command(args, demo, folder / "start", "--epochs", "1")
+    file = folder / "start" / f"sae_layer{args.layer}_optimized.pt"
+    ask = [sys.executable, str(HERE / "inspect_sae.py"), "--sae", str(file), "--feature", "3", "--device", args.device]
+    for what, command in (("one epoch on the demo", train), ("a feature of it", ask)):
+        times: dict[str, list[float]] = {"first": [], "again": []}
+        for _ in range(args.rounds):
+            for kept in (folder / "start" / ".jaxsae_cache", folder / "cache"):
+                shutil.rmtree(kept, ignore_errors=True)
+            for which in times:
+                took, _ = run(command, JAXSAE_CACHE=str(folder / "cache"))
+                times[which].append(took)
+        for which, took_each in times.items():
+            table.add(f"{what}, {which}", "s", took_each)
 
 
 def figures_of(file: Path, args: argparse.Namespace, data: DataConfig) -> str:

@@ -117,7 +117,7 @@ def extract(
     shape = (len(sample), model.d_model)
     rows = {layer: _for_device(shape, model.dtype) for layer in layers}
     extract_to(rows, model, samples, padding, on_rows=on_rows)
-    values = {layer: jax.device_put(rows.pop(layer)) for layer in layers}
+    values = {layer: jax.device_put(rows.pop(layer)) for layer in list(rows)}
     return ExtractedRows(values, sample.astype(np.int32), position.astype(np.int32))
 
 

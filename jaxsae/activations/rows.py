@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-BUFFER = 2**26
+BUFFER = 2**24
 """Bytes of rows that are shuffled together. Twice as much is in memory: the next are read while these are used."""
 PIECE = 2**16
 """Bytes of rows that are read at once: neighbours in the text, which shuffling then spreads over batches."""

@@ -45,7 +45,6 @@ def main(args: argparse.Namespace) -> None:
     require(args.text is None or bool(args.text.strip()), "--text must have at least one character, got none")
     require(args.top >= 1, f"top must be at least 1, got {args.top}")
     data = inputs.data_config(args, max_samples=100)
-    runtime.lean_memory()
     runtime.select_device(args.device)
     from convert import read_checkpoint
     from jaxsae.explain.explanation import candidates_of, explain_place

@@ -45,9 +45,8 @@ def main(args: argparse.Namespace) -> None:
     )
     began = time.monotonic()
     with terminal.Progress("extract ", total, "rows", args.quiet).shown() as progress:
-        store.write(
-            Path(args.output), checkpoint.model(), samples, layers, data.padding, about, on_rows=progress.advance
-        )
+        model = checkpoint.model(n_layers=max(layers) + 1)
+        store.write(Path(args.output), model, samples, layers, data.padding, about, on_rows=progress.advance)
     peak = runtime.peak_memory() / 2**20
     print(f"took     {time.monotonic() - began:.1f} s, {progress.rate:,.0f} rows/s, peak memory {peak:,.0f} MiB")
     print(f"wrote    {args.output}")

@@ -29,7 +29,6 @@ def main(args: argparse.Namespace) -> None:
     data = inputs.data_config(args, max_samples=100)
     for flag in ("text", "pattern"):
         require(getattr(args, flag) != "", f"--{flag} must have at least one character, got none")
-    runtime.lean_memory()
     runtime.select_device(args.device)
     from convert import read_checkpoint
     from jaxsae.activations import store

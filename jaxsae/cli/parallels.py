@@ -28,7 +28,6 @@ def main(args: argparse.Namespace) -> None:
     """Open the index or build it, then look for the text."""
     data = inputs.data_config(args, split="train", max_samples=None)
     require(args.text is not None or args.position is None, "--position needs --text, got none")
-    runtime.lean_memory()
     runtime.select_device(args.device)
     from convert import check_model, layer_of, load_sae, read_checkpoint
     from jaxsae.explain.parallel_index import open_index, write_index

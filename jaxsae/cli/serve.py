@@ -25,7 +25,6 @@ if TYPE_CHECKING:  # heavy: loaded by the functions that use them
 def main(args: argparse.Namespace) -> None:
     """One pass over the text for the page, then answers until the process is ended."""
     data = inputs.data_config(args, max_samples=100)
-    runtime.lean_memory()
     runtime.select_device(args.device)
     from convert import read_checkpoint
     from jaxsae.features.report import page, scripts

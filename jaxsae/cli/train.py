@@ -40,7 +40,6 @@ def main(args: argparse.Namespace) -> int:
     configs = configs_by_file_suffix(args)
     data = inputs.data_config(args)
     check_flags(args)
-    runtime.lean_memory()
 
     def say(line: str) -> None:
         if not args.quiet:

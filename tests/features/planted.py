@@ -84,9 +84,9 @@ def planted_in_layer_3() -> np.ndarray:
 def inspections(layers: dict[int, np.ndarray], concepts=CONCEPTS, saes=None, others=None) -> list[Inspection]:
     """What `inspect_all` makes of the planted streams."""
     texts = len(next(iter(layers.values())))
-    batch = StreamBatch(
-        np.arange(texts), np.ones((texts, LENGTH), bool), {layer: jnp.asarray(x) for layer, x in layers.items()}
-    )
+    sample, position = np.indices((texts, LENGTH))
+    values = {layer: jnp.asarray(x) for layer, x in layers.items()}
+    batch = StreamBatch(sample, position, np.ones((texts, LENGTH), bool), values)
     saes = [LayerSAE(layer, sae) for layer, sae in zip(layers, saes or [IDENTITY] * len(layers), strict=True)]
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(inspection, "stream", lambda *_: [batch])
