@@ -191,16 +191,29 @@ def note_together(child: int) -> None:
     Where the system does not say that of a process, nothing is counted.
     """
     global _together
-    with contextlib.suppress(OSError):
-        pages = sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in (os.getpid(), child))
-        _together = max(_together, pages * os.sysconf("SC_PAGE_SIZE"))
+    _together = max(_together, _status("self", "VmRSS") + _status(child, "VmRSS"))
 
 
 def peak_memory() -> int:
     """The most memory that this process has held so far, alone or with a child that was noted, in bytes."""
-    return max(_together, _peak_of(resource.RUSAGE_SELF))
+    peak = peak_of("self")
+    if not peak:  # not Linux
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return max(_together, peak)
 
 
-def _peak_of(who: int) -> int:
-    peak = resource.getrusage(who).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+def peak_of(process: int | str) -> int:
+    """The most memory that a process has held so far, in bytes; 0 where the system does not say it, or it has ended.
+
+    Linux's `ru_maxrss`, unlike this, begins with what the process held that started it.
+    """
+    return _status(process, "VmHWM")
+
+
+def _status(process: int | str, what: str) -> int:
+    """A size in /proc/PID/status, in bytes; 0 where there is none."""
+    try:
+        lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{what}:")), 0)

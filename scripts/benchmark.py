@@ -268,12 +268,17 @@ def run(command: list[str], **environment: str) -> tuple[float, float]:
     """(seconds, peak MiB) of a process."""
     began = time.perf_counter()
     env = {**os.environ, **environment}
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=env)
-    error = process.stderr.read() if process.stderr else ""
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)  # else Popen waits for what is gone
-    require(process.returncode == 0, f"{' '.join(command[:3])} must succeed, got {error.strip()[-300:]}")
-    return time.perf_counter() - began, usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+    with tempfile.TemporaryFile() as said:
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=said, env=env)
+        peak = 0
+        while process.poll() is None:
+            peak = max(peak, runtime.peak_of(process.pid))
+            time.sleep(0.02)
+        took = time.perf_counter() - began
+        said.seek(0)
+        error = said.read().decode(errors="replace").strip()[-300:]
+    require(process.returncode == 0, f"{' '.join(command[:3])} must succeed, got {error}")
+    return took, peak / 2**20
 
 
 def train_command(
@@ -305,10 +310,10 @@ def measure_runs(table: Table, args: argparse.Namespace, data: DataConfig, folde
         note = f"{their[1]:,.0f} MiB, {figures_of(folder / 'guide.pt', args, data)}"
         table.add("run, the guide's script", "s", [their[0]], note=note)
     for number, (name, flags) in enumerate(RUNS.items()):
-        took, _ = run(train_command(args, data, folder / f"run{number}", *flags, *epochs))
+        took, alone = run(train_command(args, data, folder / f"run{number}", *flags, *epochs))
         file = folder / f"run{number}" / f"sae_layer{args.layer}_optimized.pt"
         report = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
-        peak = report["peak_memory_bytes"] / 2**20  # of all processes together
+        peak = max(alone, report["peak_memory_bytes"] / 2**20)  # of all processes together
         memory = f" ({peak / their[1]:.0%})" if their else ""
         note = f"{peak:,.0f} MiB{memory}, {figures_of(file, args, data)}"
         table.add(f"run, {name}", "s", [took], [their[0]] if their else None, note)
