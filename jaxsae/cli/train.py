@@ -226,6 +226,10 @@ class Shown:
 
     def loaded(self, rows: RunRows) -> None:
         """All rows are there: training begins, and from now on a signal waits until the state is saved."""
+        import jax
+
+        jax.clear_caches()  # what the model was compiled to
+        runtime.give_back_memory()
         of = f" of {len(self.source.layers)} layers" if len(self.source.layers) > 1 else ""
         if self.progress is not None:
             n, padding, rate = self.progress.total, self.source.origin["padding"], self.progress.rate
