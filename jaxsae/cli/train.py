@@ -204,6 +204,14 @@ def rows_source(args: argparse.Namespace, data: DataConfig) -> StoreSource:
     )
 
 
+def forget_compiled() -> None:
+    """Let go of the programs that were compiled so far: what comes next has others. Not for a process of other work."""
+    import jax
+
+    jax.clear_caches()
+    runtime.give_back_memory()
+
+
 class Shown:
     """What is seen of a run while it goes on: lines, and the progress of extraction and training."""
 
@@ -226,10 +234,7 @@ class Shown:
 
     def loaded(self, rows: RunRows) -> None:
         """All rows are there: training begins, and from now on a signal waits until the state is saved."""
-        import jax
-
-        jax.clear_caches()  # what the model was compiled to
-        runtime.give_back_memory()
+        forget_compiled()
         of = f" of {len(self.source.layers)} layers" if len(self.source.layers) > 1 else ""
         if self.progress is not None:
             n, padding, rate = self.progress.total, self.source.origin["padding"], self.progress.rate
@@ -239,7 +244,7 @@ class Shown:
 
     def listen(self, event: Event) -> None:
         """Print a line, or move the progress bar, for an event of training."""
-        from jaxsae.train.events import Begin, EpochEnd, PartEnd, Resumed, StepEnd
+        from jaxsae.train.events import Begin, EpochEnd, Finished, PartEnd, Resumed, StepEnd
 
         if isinstance(event, Begin):
             self.epoch_steps = event.epoch_steps
@@ -253,6 +258,8 @@ class Shown:
         elif isinstance(event, EpochEnd):
             number, loss, l0 = event.epoch
             self.progress.advance(0, f"epoch {number}  loss {loss:.5f}  L0 {l0:.1f}")
+        elif isinstance(event, Finished):
+            forget_compiled()
         elif isinstance(event, PartEnd):
             self.ended += event.part.steps
             self.progress.skip(self.ended - self.progress.done)  # what was trained before, or has stopped early
