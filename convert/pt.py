@@ -8,7 +8,6 @@ import hashlib
 import mmap
 import struct
 import zipfile
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -124,19 +123,6 @@ def read_any(path: str | Path) -> Any:
     except Exception as error:  # a damaged pickle gives errors of many kinds
         what = str(error).strip().split("\n")[0] or type(error).__name__
         raise InputError(f"{path}: must be a file as torch.save writes it, got: {what}") from error
-
-
-def forget(arrays: Iterable[np.ndarray]) -> None:
-    """Give back the memory of arrays that are mapped from files; reading them again reads the files again."""
-    maps: set[mmap.mmap] = set()
-    for array in arrays:
-        base: Any = array
-        while base is not None and not isinstance(base, mmap.mmap):
-            base = base.obj if isinstance(base, memoryview) else getattr(base, "base", None)
-        if base is not None:
-            maps.add(base)
-    for one in maps:
-        one.madvise(mmap.MADV_DONTNEED)
 
 
 def write_pt(path: str | Path, content: Any) -> None:

@@ -21,7 +21,6 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from convert import pt
 from jaxsae import runtime
 from jaxsae.errors import InputError, require
 from jaxsae.models.restoration_config import ModelConfig
@@ -107,7 +106,7 @@ class ReferenceProcess:
                 _write_array(to, array)
             for name in names:
                 _write_array(to, np.asarray(checkpoint.tensors[name], np.float32))
-                pt.forget([checkpoint.tensors[name]])
+                runtime.forget([checkpoint.tensors[name]])
             to.close()
         line = back.readline()
         if not line:

@@ -15,6 +15,7 @@ from jaxsae.errors import note, require, whole_number
 from jaxsae.files import sha256
 from jaxsae.models.restoration import RestorationModel, from_params
 from jaxsae.models.restoration_config import ModelConfig
+from jaxsae.runtime import forget
 
 INSTEAD = "the best_model.pt of the restoration model (a dict with model_state_dict and config)"
 
@@ -46,7 +47,7 @@ class Checkpoint:
             tensor = np.ascontiguousarray(self.tensors[name], np.float32)
             digest.update(f"{name} {tensor.shape}".encode())
             digest.update(tensor.data)
-            pt.forget([self.tensors[name]])
+            forget([self.tensors[name]])
         return digest.hexdigest()
 
     def model(self, dtype: Any = np.float32, n_layers: int | None = None) -> RestorationModel:
@@ -55,7 +56,7 @@ class Checkpoint:
         names = table.torch_shapes(config)
         kept = {name: tensor for name, tensor in self.tensors.items() if name in names}
         model = from_params(config, table.to_flax(kept, config, "checkpoint"), dtype)
-        pt.forget(self.tensors.values())  # most are copied, in another layout
+        forget(self.tensors.values())  # most are copied, in another layout
         return model
 
 
@@ -97,7 +98,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     table.to_flax(state, config, str(path))  # shapes first: a tensor may be declared larger than its file
     for name, tensor in state.items():
         pt.floating(tensor, f"{path}: {name}")
-        pt.forget([tensor])
+        forget([tensor])
     return Checkpoint(config, state, lambda: sha256(path))
 
 

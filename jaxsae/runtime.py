@@ -1,11 +1,14 @@
 """The machine that JAX runs on: device, compile cache, memory; and libraries that are kept quiet."""
 
 import contextlib
+import mmap
 import os
 import resource
 import stat
 import sys
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from jaxsae.errors import InputError, require
 
@@ -153,6 +156,19 @@ def give_back_memory() -> None:
 
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def forget(arrays: Iterable[Any]) -> None:
+    """Give back the memory of arrays that are mapped from files; reading them again reads the files again."""
+    maps: set[mmap.mmap] = set()
+    for array in arrays:
+        base: Any = array
+        while base is not None and not isinstance(base, mmap.mmap):
+            base = base.obj if isinstance(base, memoryview) else getattr(base, "base", None)
+        if base is not None:
+            maps.add(base)
+    for one in maps:
+        one.madvise(mmap.MADV_DONTNEED)
 
 
 def memory_of_machine(root: Path = Path("/")) -> int:

@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxsae.activations.rows import RowsOnDisk
 from jaxsae.errors import require
 from jaxsae.models.protocol import PackingModel, ResidualModel
+from jaxsae.runtime import forget
 from jaxsae.text.batching import Batch, Packed, pack, plan_batches
 from jaxsae.text.samples import Samples, check_samples, kept_positions
 
@@ -129,6 +130,10 @@ def _for_device(shape: tuple[int, int], dtype: Any) -> np.ndarray:
     return memory[begin : begin + size].view(dtype).reshape(shape)
 
 
+FILE_BYTES = 2**25
+"""So many bytes are written to arrays that are mapped files before what was written stops counting as memory."""
+
+
 def extract_to(
     out: Mapping[int, np.ndarray],
     model: ResidualModel,
@@ -139,11 +144,16 @@ def extract_to(
 ) -> None:
     """As `extract`, into arrays on the host (layer -> [n, d_model]) that may be files; only one batch is in memory."""
     _, row_of = _numbered(samples, padding)
+    written = 0
     for batch in stream(model, samples, list(out), padding):
         row = row_of[batch.sample, batch.position][batch.kept]
         for layer, x in batch.values.items():
             out[layer][row] = np.asarray(x)[batch.kept]
         on_rows(len(row))
+        written += len(row)
+        if written * model.d_model * 4 * len(out) > FILE_BYTES:
+            written = 0
+            forget(out.values())
 
 
 def _numbered(samples: Samples, padding: str) -> tuple[np.ndarray, np.ndarray]:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxsae.runtime import forget
+
 BUFFER = 2**24
 """Bytes of rows that are shuffled together. Twice as much is in memory: the next are read while these are used."""
 PIECE = 2**16
@@ -32,12 +34,15 @@ class RowsOnDisk:
             start, stop, _ = which.indices(len(self))
             spans = zip(self.parts, self.starts, strict=False)
             pieces = [part[max(start - at, 0) : max(stop - at, 0)] for part, at in spans]
-            return np.concatenate([piece.astype(np.float32) for piece in pieces])
+            out = np.concatenate([piece.astype(np.float32, copy=False) for piece in pieces])
+            forget(self.parts)  # else what was read of the files counts as memory
+            return out
         out = np.empty((len(which), self.shape[1]), np.float32)
         part_of = np.searchsorted(self.starts, which, side="right") - 1
         for number, part in enumerate(self.parts):
             is_here = part_of == number
             out[is_here] = part[which[is_here] - self.starts[number]]
+        forget(self.parts)
         return out
 
 

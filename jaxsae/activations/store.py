@@ -93,8 +93,6 @@ def write(
     kept = kept_positions(samples, padding)
     n = int(kept.sum())
     check_space(path.parent, n * (len(layers) * width + len(ORIGIN)) * 4)
-    sample, position = np.nonzero(kept)
-    origin = (sample, position, *(column[kept] for column in (samples.ids, samples.labels, samples.mask)))
     with atomic_path(path) as folder:
         folder.mkdir()
         values = {
@@ -104,6 +102,8 @@ def write(
         extract_to(values, model, samples, padding, on_rows=on_rows)
         for array in values.values():
             array.flush()
+        sample, position = np.nonzero(kept)
+        origin = (sample, position, *(column[kept] for column in (samples.ids, samples.labels, samples.mask)))
         for name, numbers in zip(ORIGIN, origin, strict=True):
             np.save(folder / f"{name}.npy", numbers.astype(np.int32))
         head = {"format": FORMAT, "version": VERSION, "layers": list(layers), "rows": n, "d_in": width}

@@ -17,6 +17,7 @@ from conftest import checkpoint_content
 from helpers import saved
 
 from convert import load_sae, pickles, pt, read_checkpoint
+from jaxsae import runtime
 from jaxsae.errors import InputError
 
 
@@ -138,7 +139,7 @@ def test_tensors_are_read_as_torch_reads_them(tmp_path, dtype):
         np.testing.assert_array_equal(array.astype(np.float64), content[name].detach().double().numpy())
         assert not array.flags.writeable
     assert read["numbers"] == content["numbers"]
-    pt.forget([read["plain"]])
+    runtime.forget([read["plain"]])
     np.testing.assert_array_equal(read["plain"].astype(np.float64), base.double().numpy())
 
 
