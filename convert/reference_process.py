@@ -108,17 +108,22 @@ class ReferenceProcess:
                 _write_array(to, np.asarray(checkpoint.tensors[name], np.float32))
                 runtime.forget([checkpoint.tensors[name]])
             to.close()
-        line = back.readline()
-        if not line:
+        found: list[dict[int, np.ndarray]] = []
+        try:
+            error = json.loads(back.readline())["error"]
+            if error is None:
+                found = [{layer: _read_array(back) for layer in layers} for _ in range(2)]
+        except (ValueError, EOFError):  # it has ended
             status = self._process.wait()
             self._errors.seek(0)
             said = self._errors.read().decode(errors="replace").strip().split("\n")[-1]
-            raise InputError(f"the PyTorch reference must run, got status {status}: {said or 'it says nothing'}")
-        error = json.loads(line)["error"]
+            raise InputError(
+                f"the PyTorch reference must run, got status {status}: {said or 'it says nothing'}; see that `import torch` "
+                "works, or check nothing with verify=0"
+            ) from None
         require(error is None, str(error))
-        theirs, exact = ({layer: _read_array(back) for layer in layers} for _ in range(2))
         self._process.wait()
-        return theirs, exact
+        return found[0], found[1]
 
     def _watch(self) -> None:
         """Note what the two processes hold, until this one ends."""

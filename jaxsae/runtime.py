@@ -67,8 +67,9 @@ def compile_portably() -> None:
     and says of each, in pages, that the machine lacks them (https://github.com/openxla/xla/issues/44565). Products are
     as fast: they are a library's, which looks for AVX-512 itself; the rest is not slower (docs/speed.md).
     """
-    given = os.environ.get("XLA_FLAGS", "")
-    if "xla_cpu_max_isa" not in given and "avx512f" in _processor():
+    given = os.environ.get("XLA_FLAGS", "").strip()
+    is_file = given[:1] not in ("", "-")  # which has flags in it
+    if not is_file and "xla_cpu_max_isa" not in given and "avx512f" in _processor():
         os.environ["XLA_FLAGS"] = f"{given} --xla_cpu_max_isa=AVX2".strip()
 
 
@@ -76,17 +77,20 @@ def _processor() -> str:
     """What the processor can, in the system's words; empty where the system does not say."""
     cpu = Path("/proc/cpuinfo")
     lines = cpu.read_text().splitlines() if cpu.exists() else []
-    return next((line for line in lines if line.startswith("flags")), "")
+    return next((line for line in lines if line.startswith(("flags", "Features"))), "")  # the latter on ARM
 
 
 def cache_folder() -> Path | None:
     """Where to keep what can be made again: the user's cache folder, or JAXSAE_CACHE; None where that is `off`."""
-    wanted = os.environ.get("JAXSAE_CACHE", "on")
+    wanted = os.environ.get("JAXSAE_CACHE") or "on"
     if wanted == "off":
         return None
+    if wanted != "on":
+        return Path(wanted).absolute()
     from platformdirs import user_cache_dir
 
-    return Path(user_cache_dir("jaxsae") if wanted == "on" else wanted)
+    folder = Path(user_cache_dir("jaxsae"))
+    return folder if folder.is_absolute() else None  # of a user without a home it is not
 
 
 def keep_compiled() -> None:
@@ -110,7 +114,7 @@ def keep_compiled() -> None:
         status = folder.lstat()
         if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o022:
             return
-        _prune(folder)
+        _prune(root)
     except OSError:
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))
@@ -122,16 +126,29 @@ CACHE_BYTES = 2**28
 """Of compiled code that is kept. JAX's own limit has it read the whole folder for each new entry."""
 
 
-def _prune(folder: Path) -> None:
-    """Where entries take more than `CACHE_BYTES`, remove the oldest, half of them all."""
-    entries = sorted((entry.stat().st_mtime, entry.stat().st_size, entry.path) for entry in os.scandir(folder))
+def _prune(root: Path) -> None:
+    """Where entries take more than `CACHE_BYTES`, those of other versions too, remove the oldest, half of them all."""
+    entries = []
+    for path in root.glob("compiled-*/*-cache"):
+        with contextlib.suppress(OSError):  # another process prunes as well
+            entries.append((path.stat().st_mtime, path.stat().st_size, path))
     total = sum(size for _, size, _ in entries)
-    if total > CACHE_BYTES:
-        for _, size, path in entries:
-            if total <= CACHE_BYTES // 2:
-                break
-            os.unlink(path)
-            total -= size
+    for _, size, path in sorted(entries) if total > CACHE_BYTES else []:
+        if total <= CACHE_BYTES // 2:
+            break
+        total -= size
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+def drop_compiled() -> None:
+    """Remove what is kept for this processor: an entry of it is damaged, and JAX would never write that one anew."""
+    import jax
+
+    folder = getattr(jax.config, "jax_compilation_cache_dir", None)
+    for path in Path(folder).glob("*-cache") if folder else []:
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def lean_memory() -> None:

@@ -267,7 +267,7 @@ def places_that_are_real(samples: Samples, padding: str) -> float:
 def run(command: list[str], **environment: str) -> tuple[float, float]:
     """(seconds, peak MiB) of a process."""
     began = time.perf_counter()
-    env = {**os.environ, **environment}
+    env = {**os.environ, "JAXSAE_CACHE": "off", **environment}  # else the first of several compiles for the others
     with tempfile.TemporaryFile() as said:
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=said, env=env)
         peak = 0
@@ -314,7 +314,7 @@ def measure_runs(table: Table, args: argparse.Namespace, data: DataConfig, folde
         file = folder / f"run{number}" / f"sae_layer{args.layer}_optimized.pt"
         report = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
         peak = max(alone, report["peak_memory_bytes"] / 2**20)  # of all processes together
-        memory = f" ({peak / their[1]:.0%})" if their else ""
+        memory = f" ({peak / their[1]:.0%})" if their and their[1] else ""
         note = f"{peak:,.0f} MiB{memory}, {figures_of(file, args, data)}"
         table.add(f"run, {name}", "s", [took], [their[0]] if their else None, note)
 

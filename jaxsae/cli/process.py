@@ -15,10 +15,13 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
+from jaxsae import runtime
 from jaxsae.cli.arguments import Parser
 from jaxsae.cli.terminal import prepare_streams
 from jaxsae.errors import InputError, InputNote, ParityError, one_line, require
 
+DAMAGED_CACHE = "Error reading persistent compilation cache"
+"""How JAX begins to tell of an entry that it cannot read."""
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -137,8 +140,12 @@ def quiet_libraries() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.simplefilter("ignore")
     warnings.simplefilter("always", InputNote)
+    warnings.filterwarnings("always", message=DAMAGED_CACHE)
     warnings.showwarning = _show_note
 
 
 def _show_note(message: Warning | str, *about: Any, **more: Any) -> None:
-    sys.stderr.write(one_line(f"note: {message}"))
+    if str(message).startswith(DAMAGED_CACHE):
+        runtime.drop_compiled()
+    else:
+        sys.stderr.write(one_line(f"note: {message}"))

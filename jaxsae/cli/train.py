@@ -47,6 +47,7 @@ def main(args: argparse.Namespace) -> int:
 
     is_rows = inputs.is_rows(data.dataset)
     with contextlib.ExitStack() as stack:
+        runtime.lean_memory()  # before there are threads
         if args.verify and not is_rows:  # PyTorch takes as long to load as all that follows
             from convert.reference_process import ReferenceProcess
 
@@ -140,7 +141,8 @@ def text_source(args: argparse.Namespace, data: DataConfig, say: Say, process: R
     asked = None if data.max_samples is None else data.max_samples * len(paths)
     fewer = "" if asked in (None, len(samples)) else f" (all there are; {asked} asked for)"
     size = f"{shape.n_layers} layers, d_model {shape.d_model}, vocabulary {shape.tokenizer.vocab_size:,}"
-    checked, beside = samples[: args.verify], samples[args.verify : args.verify + BESIDE]
+    checked = samples[: args.verify]
+    beside = samples[args.verify : args.verify + BESIDE] if data.padding == "drop" else None
 
     def check(build: Callable[[], ResidualModel]) -> ResidualModel:
         if pytorch is not None:

@@ -169,8 +169,8 @@ def _write(path: Path, key: str, stored: Stored) -> None:
     if len(content) > MOST_BYTES:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    if not (root / ".gitignore").exists():
-        (root / ".gitignore").write_text("*\n")
+    with contextlib.suppress(FileExistsError), (root / ".gitignore").open("x") as file:
+        file.write("*\n")
     with atomic_path(path) as unfinished:
         unfinished.write_bytes(content)
 

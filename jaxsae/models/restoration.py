@@ -165,7 +165,9 @@ run_neurons = jax.jit(lambda block, x, cos, sin, bias: block.neurons(x, cos, sin
 run_pattern = jax.jit(lambda block, x, cos, sin, bias: block.attn.pattern(block.ln1(x), cos, sin, bias))
 run_embed = jax.jit(lambda embed, ids: embed(ids))
 run_bias = jax.jit(lambda mask, dtype: (1 - mask.astype(dtype)[:, None, None, :]) * -1e9, static_argnums=1)
-run_angles = jax.jit(lambda table, position: table[position][:, None])
+run_angles = jax.jit(
+    lambda table, position: jnp.asarray(table).at[position].get(mode="fill", fill_value=jnp.nan)[:, None]
+)
 run_bias_packed = jax.jit(
     lambda text, dtype: jnp.where(text[:, :, None] == text[:, None, :], 0, jnp.asarray(-1e9, dtype))[:, None],
     static_argnums=1,
@@ -239,7 +241,7 @@ class RestorationModel(nnx.Module):
 
         Args:
           text: which text of its row a position is of, by any number.
-          position: the place in its text, from 0.
+          position: the place in its text, from 0 (from `max_position` on: NaN).
         """
         table = rotary_table(self.config.max_position, self.config.d_head, float(self.config.rotary_base))
         cos, sin = (run_angles(part, jnp.asarray(position)) for part in table)

@@ -1,6 +1,7 @@
 """Batches of samples, for few shapes to compile for and little padding: of similar length, or packed into rows."""
 
 import bisect
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -69,7 +70,7 @@ SHORT = 3
 grows with its square, and most texts are short."""
 
 
-def pack(lengths: np.ndarray, max_position: int) -> list[Packed]:
+def pack(lengths: np.ndarray, max_position: int) -> Iterator[Packed]:
     """All samples in as few rows as best fit gives; batches of `max_position` positions, of two shapes at most.
 
     Long samples have a row of that length each, short ones fill what these leave, and then rows of a third of it, some
@@ -93,12 +94,10 @@ def pack(lengths: np.ndarray, max_position: int) -> list[Packed]:
             rows.append([])
         (short_rows if is_short else long_rows)[row].append(sample)
         bisect.insort(room, (left - length, is_short, row))
-    out = []
     for rows, length in ((short_rows, short), (long_rows, max_position)):
         size = max_position // length
         for start in range(0, len(rows), size):
-            out.append(_laid_out(rows[start : start + size], lengths, size, length))
-    return out
+            yield _laid_out(rows[start : start + size], lengths, size, length)
 
 
 def _laid_out(rows: list[list[int]], lengths: np.ndarray, size: int, length: int) -> Packed:

@@ -49,7 +49,7 @@ def test_plan_runs_each_sample_once_whole_in_full_batches(seed, chars):
 def test_packing_keeps_each_sample_whole_and_in_order(seed):
     rng = np.random.default_rng(seed)
     lengths = np.minimum(rng.geometric(1 / 190, 157), 768) * (rng.random(157) > 0.05)
-    batches = pack(lengths, 768)
+    batches = list(pack(lengths, 768))
     assert {batch.sample.shape for batch in batches} <= {(3, 256), (1, 768)}
     seen = []
     for sample, position in batches:

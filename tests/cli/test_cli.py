@@ -56,6 +56,7 @@ def test_the_second_start_compiles_nothing_again(tmp_path):
         with open(entry.path, "r+b") as file:
             file.truncate(entry.stat().st_size // 2)
     assert start(tmp_path / "cache") == [folder, "0"]
+    assert int(start(tmp_path / "cache")[1]) > 0, "what is damaged is written anew"
 
 
 def test_what_was_compiled_is_loaded_without_a_word(tmp_path):
@@ -71,13 +72,16 @@ def test_what_was_compiled_is_loaded_without_a_word(tmp_path):
 
 def test_the_cache_is_bounded(tmp_path, monkeypatch):
     monkeypatch.setattr(runtime, "CACHE_BYTES", 1000)
+    (tmp_path / "compiled-1").mkdir()
+    (tmp_path / "compiled-2" / "autotuned").mkdir(parents=True)  # as JAX makes one on a GPU
     for number in range(10):
-        (tmp_path / str(number)).write_bytes(bytes(150))
-        os.utime(tmp_path / str(number), (number, number))
+        path = tmp_path / f"compiled-{1 + number % 2}" / f"{number}-cache"
+        path.write_bytes(bytes(150))
+        os.utime(path, (number, number))
     runtime._prune(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["7", "8", "9"]
+    assert sorted(path.name for path in tmp_path.glob("*/*-cache")) == ["7-cache", "8-cache", "9-cache"]
     runtime._prune(tmp_path)
-    assert len(list(tmp_path.iterdir())) == 3
+    assert len(list(tmp_path.glob("*/*-cache"))) == 3
 
 
 def test_other_flags_for_xla_are_left_as_they_are(monkeypatch):
@@ -86,6 +90,7 @@ def test_other_flags_for_xla_are_left_as_they_are(monkeypatch):
         ("", "--xla_cpu_max_isa=AVX2"),
         ("--xla_dump_to=x", "--xla_dump_to=x --xla_cpu_max_isa=AVX2"),
         ("--xla_cpu_max_isa=AVX512", "--xla_cpu_max_isa=AVX512"),
+        ("flags.txt", "flags.txt"),
     ):
         monkeypatch.setenv("XLA_FLAGS", given)
         runtime.compile_portably()
@@ -98,6 +103,7 @@ def test_other_flags_for_xla_are_left_as_they_are(monkeypatch):
 
 def test_the_cache_is_switchable_and_must_be_the_users_own(tmp_path):
     assert start("off")[0] == "None"
+    assert start("", tmp_path / "home")[0].startswith(str(tmp_path / "home"))
     assert start("on", tmp_path / "home")[0].startswith(str(tmp_path / "home"))
     folder, _ = start(tmp_path)
     os.chmod(folder, 0o777)  # anybody could put code there
