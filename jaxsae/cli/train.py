@@ -124,6 +124,8 @@ def check_flags(args: argparse.Namespace) -> None:
         )
 
 
+SMALL_MODEL = 2**25
+"""Bytes of a model that gets ready while PyTorch still loads: what it takes is little beside that."""
 BESIDE = 8
 """Samples that are packed together with those that are cross-checked."""
 
@@ -145,7 +147,7 @@ def text_source(args: argparse.Namespace, data: DataConfig, say: Say, process: R
     beside = samples[args.verify : args.verify + BESIDE] if data.padding == "drop" else None
 
     def check(build: Callable[[], ResidualModel]) -> ResidualModel:
-        if pytorch is not None:
+        if pytorch is not None and sum(tensor.nbytes for tensor in checkpoint.tensors.values()) > SMALL_MODEL:
             pytorch.result()  # first, so that the two do not hold memory at the same time
         model = build()
         say(f"model    {data.checkpoint}: {size}")
