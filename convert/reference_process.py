@@ -119,7 +119,7 @@ class ReferenceProcess:
             said = self._errors.read().decode(errors="replace").strip().split("\n")[-1]
             raise InputError(
                 f"the PyTorch reference must run, got status {status}: {said or 'it says nothing'}; see that `import torch` "
-                "works, or check nothing with verify=0"
+                "works here"
             ) from None
         require(error is None, str(error))
         self._process.wait()

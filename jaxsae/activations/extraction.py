@@ -61,8 +61,7 @@ def stream(
     check_samples(samples, model.tokenizer, model.max_position)
     kept = kept_positions(samples, padding)
     require(bool(kept.any()), "samples must have characters, got only padding")
-    packing = isinstance(model, PackingModel)
-    for sample, position in _batches(samples, padding, packing):
+    for sample, position in _batches(samples, padding, isinstance(model, PackingModel)):
         there = (sample >= 0) & kept[sample, position]
         ids = jnp.asarray(np.where(there, samples.ids[sample, position], 0))
         if padding == "keep":
@@ -113,8 +112,7 @@ def extract(
     Args:
       on_rows: called with the number of rows made since the last call.
     """
-    kept, _ = _numbered(samples, padding)
-    sample, position = np.nonzero(kept)
+    sample, position = np.nonzero(kept_positions(samples, padding))
     shape = (len(sample), model.d_model)
     rows = {layer: _for_device(shape, model.dtype) for layer in layers}
     extract_to(rows, model, samples, padding, on_rows=on_rows)
