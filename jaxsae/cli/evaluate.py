@@ -15,7 +15,7 @@ from jaxsae.errors import note, require
 if TYPE_CHECKING:  # heavy: loaded by the functions that use them
     from collections.abc import Mapping, Sequence
 
-    from convert.restoration import Checkpoint
+    from convert.checkpoints import Checkpoint
     from convert.sae_files import SAEFile
     from jaxsae.features.evaluation import Evaluation
     from jaxsae.models.protocol import ResidualModel

@@ -18,7 +18,7 @@ from jaxsae.errors import require
 if TYPE_CHECKING:  # heavy: loaded by the functions that use them
     from collections.abc import Sequence
 
-    from convert.restoration import Checkpoint
+    from convert.checkpoints import Checkpoint
     from convert.sae_files import SAEFile
     from jaxsae.features.inspection import Inspection
     from jaxsae.features.statistics import LayerSAE

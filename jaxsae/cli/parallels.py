@@ -17,7 +17,7 @@ from jaxsae.errors import require
 if TYPE_CHECKING:  # heavy: loaded by the functions that use them
     from collections.abc import Sequence
 
-    from convert.restoration import Checkpoint
+    from convert.checkpoints import Checkpoint
     from jaxsae.explain.parallel_index import Index
     from jaxsae.explain.parallels import Parallel
     from jaxsae.models.protocol import ResidualModel

@@ -16,7 +16,7 @@ from jaxsae.config import DataConfig
 from jaxsae.errors import require
 
 if TYPE_CHECKING:  # heavy: loaded by the functions that use them
-    from convert.restoration import Checkpoint
+    from convert.checkpoints import Checkpoint
     from jaxsae.models.changes import LayerChange
     from jaxsae.restore.answer import Answer
     from jaxsae.text.damaged_files import Named

@@ -9,7 +9,7 @@ from jaxsae.cli import terminal
 from jaxsae.errors import require
 
 if TYPE_CHECKING:  # heavy: loaded by the functions that use them
-    from convert.restoration import Checkpoint
+    from convert.checkpoints import Checkpoint
     from jaxsae.models.protocol import ResidualModel
     from jaxsae.restore.calibration import Calibration
 
