@@ -59,7 +59,7 @@ class Checkpoint:
 
     def model(self, dtype: Any = np.float32, n_layers: int | None = None) -> ResidualModel:
         """The Flax replica with these weights; with `n_layers`, of the first blocks alone."""
-        config = self.config if n_layers is None else self.config.first_layers(n_layers)
+        config = self.config if n_layers is None else self.config.with_layers(n_layers)
         names = families.torch_shapes(config)
         kept = {name: tensor for name, tensor in self.tensors.items() if name in names}
         model: ResidualModel = self.family.replica().from_params(

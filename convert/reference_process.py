@@ -91,7 +91,7 @@ class ReferenceProcess:
             family.embedding,
             *(
                 e.torch_name
-                for e in family.entries(checkpoint.config.first_layers(max(layers) + 1))
+                for e in family.entries(checkpoint.config.with_layers(max(layers) + 1))
                 if e.path.startswith("layers.")
             ),
         }

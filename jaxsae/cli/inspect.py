@@ -30,13 +30,12 @@ def main(args: argparse.Namespace) -> None:
     for flag in ("text", "pattern"):
         require(getattr(args, flag) != "", f"--{flag} must have at least one character, got none")
     runtime.select_device(args.device)
-    from convert import read_checkpoint
     from jaxsae.activations import store
     from jaxsae.files import atomic_path, write_json
     from jaxsae.models.protocol import LazyModel
 
     files, read = saes.read(args)
-    checkpoint = read_checkpoint(data.checkpoint)
+    checkpoint = inputs.checkpoint(data)
     layers = [layer for layer, _ in read.values()]
     check(args, files, read, checkpoint)
     beside = {path: saes.alike(path, file, checkpoint, args.other_model) for path, file in files.items()}
@@ -47,7 +46,7 @@ def main(args: argparse.Namespace) -> None:
         else None
     )
     if rows is None:
-        samples = inputs.text(data)
+        samples = inputs.text(data, checkpoint.config)
     else:
         samples = store.text_of(rows, checkpoint.identity, checkpoint.sha256)
         data = dataclasses.replace(data, split=str(rows.about.get("split")), padding=rows.about["padding"])

@@ -37,7 +37,7 @@ def add_corpus(parser: arguments.Parser) -> None:
     """Add the flags that say which model and text latents are read on."""
     parser.add_config(
         DataConfig,
-        only=("checkpoint", "dataset", "split", "max_samples", "padding"),
+        only=("checkpoint", "vocab", "dataset", "split", "max_samples", "padding"),
         names={"checkpoint": ("--checkpoint", "--model"), "max_samples": ("--num-samples", "--max-samples")},
         max_samples=100,
     )

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from jaxsae.errors import require
 from jaxsae.models import config_fields
 
 if TYPE_CHECKING:  # heavy
+    from jaxsae.text.loading import Datasets
     from jaxsae.text.tokenizer import CharacterTokenizer
 
 MOST = {
@@ -60,13 +60,20 @@ class ModelConfig:
 
         return CharacterTokenizer(self.vocab_size)
 
+    @property
+    def datasets(self) -> Datasets:
+        """How its texts are read."""
+        from jaxsae.text import loading
+
+        return loading
+
     def check_layer(self, layer: int) -> None:
         """Raise `InputError` unless the model has such a layer."""
         config_fields.check_layer(layer, self.n_layers)
 
-    def first_layers(self, n: int) -> ModelConfig:
-        """That of the first `n` blocks alone."""
-        return dataclasses.replace(self, n_layers=n)
+    def with_layers(self, n_layers: int) -> ModelConfig:
+        """The shape of the first so many blocks."""
+        return replace(self, n_layers=n_layers)
 
     @classmethod
     def from_dict(cls, given: Any, source: str) -> ModelConfig:

@@ -12,6 +12,7 @@ from jaxsae.errors import require
 from jaxsae.models import config_fields
 
 if TYPE_CHECKING:  # heavy
+    from jaxsae.text.loading import Datasets
     from jaxsae.text.signs import SignTokenizer
 
 MOST = {
@@ -80,13 +81,20 @@ class SignConfig:
 
         return SignTokenizer(self.signs, self.vocab_size)
 
+    @property
+    def datasets(self) -> Datasets:
+        """How its texts are read."""
+        from jaxsae.text.sign_texts import SignTexts
+
+        return SignTexts(self.tokenizer, self.max_seq_len)
+
     def check_layer(self, layer: int) -> None:
         """Raise `InputError` unless the model has such a layer."""
         config_fields.check_layer(layer, self.num_layers)
 
-    def first_layers(self, n: int) -> SignConfig:
-        """That of the first `n` blocks alone."""
-        return dataclasses.replace(self, num_layers=n)
+    def with_layers(self, n_layers: int) -> SignConfig:
+        """The shape of the first so many blocks."""
+        return dataclasses.replace(self, num_layers=n_layers)
 
     def with_vocabulary(self, path: str | Path) -> SignConfig:
         """With the signs of a `vocab.json`, which must be as many as the model's ids."""
