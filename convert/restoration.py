@@ -13,7 +13,8 @@ import numpy as np
 from convert import pt, table
 from jaxsae.errors import note, require, whole_number
 from jaxsae.files import sha256
-from jaxsae.models.restoration import RestorationModel, from_params
+from jaxsae.models.hooks import Hook
+from jaxsae.models.restoration import RestorationModel
 from jaxsae.models.restoration_config import ModelConfig
 from jaxsae.runtime import forget
 
@@ -50,14 +51,20 @@ class Checkpoint:
             forget([self.tensors[name]])
         return digest.hexdigest()
 
-    def model(self, dtype: Any = np.float32, n_layers: int | None = None) -> RestorationModel:
-        """The Flax replica with these weights; with `n_layers`, of the first blocks alone."""
-        config = self.config if n_layers is None else dataclasses.replace(self.config, n_layers=n_layers)
+    def model(
+        self, dtype: Any = np.float32, n_layers: int | None = None, hook: Hook = "resid_post"
+    ) -> RestorationModel:
+        """The Flax replica with these weights; with `n_layers`, of the first blocks alone.
+
+        Args:
+          hook: where it is read and changed, one of `jaxsae.models.hooks.HOOKS`.
+        """
+        config = self.config if n_layers is None else self.config.with_layers(n_layers)
         names = table.torch_shapes(config)
         kept = {name: tensor for name, tensor in self.tensors.items() if name in names}
-        model = from_params(config, table.to_flax(kept, config, "checkpoint"), dtype)
+        model = RestorationModel.from_params(config, table.to_flax(kept, config, "checkpoint"), dtype)
         forget(self.tensors.values())  # most are copied, in another layout
-        return model
+        return model.hooked_at(hook)
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from jaxsae.errors import InputError, listed
-from jaxsae.models.restoration import param_shapes
+from jaxsae.models.restoration import RestorationModel
 from jaxsae.models.restoration_config import ModelConfig
 
 
@@ -86,7 +86,7 @@ def _theirs(rows: Sequence[Entry], shapes: Mapping[str, tuple[int, ...]]) -> dic
 
 def torch_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """PyTorch name -> shape of every tensor that a checkpoint of this config has."""
-    return _theirs(entries(config), param_shapes(config))
+    return _theirs(entries(config), RestorationModel.param_shapes(config))
 
 
 def to_flax_names(
@@ -120,7 +120,7 @@ def to_flax_names(
 
 def to_flax(tensors: Mapping[str, np.ndarray], config: ModelConfig, source: str) -> dict[str, np.ndarray]:
     """`to_flax_names` with the restoration model's table."""
-    return to_flax_names(tensors, entries(config), param_shapes(config), source)
+    return to_flax_names(tensors, entries(config), RestorationModel.param_shapes(config), source)
 
 
 def to_torch(params: Mapping[str, np.ndarray], config: ModelConfig) -> dict[str, np.ndarray]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxsae.errors import InputError, require
 from jaxsae.files import atomic_path, read_json
-from jaxsae.models.restoration import param_shapes
+from jaxsae.models.restoration import RestorationModel
 from jaxsae.models.restoration_config import ModelConfig
 
 FORMAT = 1
@@ -60,5 +60,8 @@ def load_model(folder: str | Path) -> tuple[ModelConfig, dict[str, np.ndarray], 
             f"{folder}: must be a whole Orbax checkpoint, got: {first_line}; convert the .pt again"
         ) from error
     shapes = {path: value.shape for path, value in params.items()}
-    require(shapes == param_shapes(config), f"{folder}: parameters must fit its config; convert the .pt again")
+    require(
+        shapes == RestorationModel.param_shapes(config),
+        f"{folder}: parameters must fit its config; convert the .pt again",
+    )
     return config, params, meta["provenance"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from jaxsae.errors import listed, plain_number, require, whole_number
@@ -70,6 +70,10 @@ class ModelConfig:
     def check_layer(self, layer: int) -> None:
         """Raise `InputError` unless the model has such a layer."""
         require(0 <= layer < self.n_layers, f"layer must be in 0..{self.n_layers - 1}, got {layer}")
+
+    def with_layers(self, n_layers: int) -> ModelConfig:
+        """The shape of the first so many blocks."""
+        return replace(self, n_layers=n_layers)
 
     @classmethod
     def from_dict(cls, given: Any, source: str) -> ModelConfig:

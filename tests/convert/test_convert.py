@@ -12,7 +12,7 @@ from helpers import saved
 from convert import load_restoration_model, read_checkpoint, restoration, table
 from jaxsae.errors import InputError
 from jaxsae.models import folder as folders
-from jaxsae.models.restoration import params_of
+from jaxsae.models.transformer import params_of
 
 
 def test_the_table_covers_the_model_exactly():
