@@ -18,6 +18,7 @@ _HOME = {
     "save_sae": "convert.sae_files",
     "layer_of": "convert.sae_files",
     "check_model": "convert.sae_files",
+    "hook_name_of": "convert.sae_files",
 }
 __all__ = ["FORMATS", *_HOME]
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from convert.formats import convert_sae as convert_sae
     from convert.formats import load_sae as load_sae
     from convert.sae_files import check_model as check_model
+    from convert.sae_files import hook_name_of as hook_name_of
     from convert.sae_files import layer_of as layer_of
     from convert.sae_files import save_sae as save_sae
 else:

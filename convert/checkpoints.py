@@ -15,6 +15,7 @@ from convert.families import INSTEAD, Config, Family
 from jaxsae.errors import note, require, whole_number
 from jaxsae.files import sha256
 from jaxsae.models.config_fields import settings
+from jaxsae.models.hooks import Hook
 from jaxsae.models.protocol import ResidualModel
 from jaxsae.runtime import forget
 
@@ -57,16 +58,18 @@ class Checkpoint:
             forget([self.tensors[name]])
         return digest.hexdigest()
 
-    def model(self, dtype: Any = np.float32, n_layers: int | None = None) -> ResidualModel:
-        """The Flax replica with these weights; with `n_layers`, of the first blocks alone."""
+    def model(self, dtype: Any = np.float32, n_layers: int | None = None, hook: Hook = "resid_post") -> ResidualModel:
+        """The Flax replica with these weights; with `n_layers`, of the first blocks alone.
+
+        Args:
+          hook: where it is read and changed, one of `jaxsae.models.hooks.HOOKS`.
+        """
         config = self.config if n_layers is None else self.config.with_layers(n_layers)
         names = families.torch_shapes(config)
         kept = {name: tensor for name, tensor in self.tensors.items() if name in names}
-        model: ResidualModel = self.family.replica().from_params(
-            config, families.to_flax(kept, config, "checkpoint"), dtype
-        )
+        model = self.family.model().from_params(config, families.to_flax(kept, config, "checkpoint"), dtype)
         forget(self.tensors.values())  # most are copied, in another layout
-        return model
+        return model.hooked_at(hook)
 
     def with_vocabulary(self, path: str | Path) -> "Checkpoint":
         """With a file that says what the ids stand for.
@@ -108,7 +111,7 @@ def _from_folder(path: Path) -> Checkpoint:
     config = family.config.from_dict(stored.config, str(path))
     shapes = {name: value.shape for name, value in stored.params.items()}
     require(
-        shapes == family.replica().param_shapes(config),
+        shapes == family.model().param_shapes(config),
         f"{path}: parameters must fit its config; convert the .pt again",
     )
     return Checkpoint(config, families.to_torch(stored.params, config), lambda: stored.provenance["sha256"])

@@ -7,8 +7,7 @@ import importlib
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from types import ModuleType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -18,6 +17,9 @@ from jaxsae.errors import listed, require
 from jaxsae.models.config_fields import settings
 from jaxsae.models.restoration_config import ModelConfig
 from jaxsae.models.signs_config import SignConfig
+
+if TYPE_CHECKING:  # JAX
+    from jaxsae.models.transformer import Transformer
 
 Config = ModelConfig | SignConfig
 
@@ -29,8 +31,8 @@ class Family(NamedTuple):
     """As a converted folder says it."""
     config: type[ModelConfig] | type[SignConfig]
     table: tuple[Entry, ...]
-    flax: str
-    """The module with its Flax replica, made by `param_shapes` and `from_params`."""
+    replica: str
+    """The class of its Flax replica, as `module:class`."""
     reference: str
     """The module with its PyTorch reference: `Block`, `Model` and `around`."""
     user_classes: tuple[str, str]
@@ -52,9 +54,10 @@ class Family(NamedTuple):
         """The name table of a model, in the order of tensors in a checkpoint."""
         return table.expand_layers(self.table, config.n_layers)
 
-    def replica(self) -> ModuleType:
-        """The module `flax`."""
-        return importlib.import_module(self.flax)
+    def model(self) -> "type[Transformer]":
+        """The class `replica`, loaded."""
+        module, _, name = self.replica.partition(":")
+        return getattr(importlib.import_module(module), name)
 
 
 FAMILIES = (
@@ -62,7 +65,7 @@ FAMILIES = (
         name="restoration",
         config=ModelConfig,
         table=restoration.TABLE,
-        flax="jaxsae.models.restoration",
+        replica="jaxsae.models.restoration:RestorationModel",
         reference="convert.restoration_reference",
         user_classes=("RestorationConfig", "RestorationModel"),
     ),
@@ -70,7 +73,7 @@ FAMILIES = (
         name="signs",
         config=SignConfig,
         table=signs.TABLE,
-        flax="jaxsae.models.signs",
+        replica="jaxsae.models.signs:SignModel",
         reference="convert.signs_reference",
         user_classes=("AeneasConfig", "AeneasForMLM"),
         vocabulary="vocab.json",
@@ -122,13 +125,13 @@ def recognised(config: Any, names: Iterable[str], source: str) -> Family:
 def torch_shapes(config: Config) -> dict[str, tuple[int, ...]]:
     """PyTorch name -> shape of every tensor that a checkpoint of this config has."""
     family = family_of(config)
-    return table.torch_shapes(family.entries(config), family.replica().param_shapes(config))
+    return table.torch_shapes(family.entries(config), family.model().param_shapes(config))
 
 
 def to_flax(tensors: Mapping[str, np.ndarray], config: Config, source: str) -> dict[str, np.ndarray]:
     """`table.to_flax_names` with the table of the config's family."""
     family = family_of(config)
-    return table.to_flax_names(tensors, family.entries(config), family.replica().param_shapes(config), source)
+    return table.to_flax_names(tensors, family.entries(config), family.model().param_shapes(config), source)
 
 
 def to_torch(params: Mapping[str, np.ndarray], config: Config) -> dict[str, np.ndarray]:

@@ -23,7 +23,7 @@ from convert import config_keys, pt
 from convert.fields import Fields
 from jaxsae.config import ARCHITECTURES, SAEConfig, architecture_rules
 from jaxsae.errors import InputError, listed, note, plain_number, require, whole_number
-from jaxsae.models.hooks import hook_name, layer_of_hook
+from jaxsae.models.hooks import HOOKS, hook_name, hook_point
 from jaxsae.sae.autoencoder import SAE
 
 TENSORS = ("W_enc", "b_enc", "W_dec", "b_dec")
@@ -207,14 +207,19 @@ _OF_ANY_LAYER = ("resid_post", "hook_resid_post", "residual", "residual_stream",
 
 
 def parse_hook(hook: Any) -> dict[str, Any]:
-    """`hook_name` from a hook's name, and `layer` where that is a block's output or the input of the block after it."""
+    """`hook_name` from a hook's name, and `layer` where it is known of which block.
+
+    The input of a block is the output of the one before it; of the first it is the embedding.
+    """
     if not isinstance(hook, str):
         return {}
-    layer = layer_of_hook(hook)
-    if layer is None and (output := _OUTPUT.fullmatch(hook)):
+    point, layer = hook_point(hook), None
+    if point is not None and (point.hook != "resid_pre" or not point.layer):
+        return {"layer": point.layer, "hook_name": hook}
+    if output := _OUTPUT.fullmatch(hook):
         layer = int(next(n for n in output.groups() if n is not None))
     if layer is None and (of_input := input_of(hook)):
-        layer = of_input - 1  # the output of the block before it; of the first there is none
+        layer = of_input - 1
     return {"hook_name": hook} if layer is None else {"layer": layer, "hook_name": hook_name(layer)}
 
 
@@ -241,18 +246,18 @@ def layer_and_hook(path: str | Path, layer: Any, hook: Any) -> dict[str, Any]:
 def layer_of(path: str | Path, file: SAEFile, given: int | None) -> int:
     """The layer that an SAE was trained on: its config has it, or its file's name; if not, it must be given.
 
+    At which place of the layer's block, `hook_name_of` says.
+
     A file's name is read as the original scripts write it (`sae_layer8_optimized.pt`): they put the layer nowhere else.
     A folder's name is read only where no layer is given.
 
     Raises:
-      InputError: the layer is not known, `given` is another, or the SAE is of something else than a block's output.
+      InputError: the layer is not known, `given` is another, or the SAE is of something that no layer is known of.
     """
     hook = file.extra.get("hook_name")
-    elsewhere = hook is not None and "layer" not in parse_hook(hook) and hook not in _OF_ANY_LAYER
-    require(
-        not elsewhere,
-        f"{path} must be of the residual stream after a block (blocks.N.hook_resid_post), got an SAE of {str(hook)[:80]}",
-    )
+    elsewhere = hook is not None and "layer" not in {**file.extra, **parse_hook(hook)} and hook not in _OF_ANY_LAYER
+    places = ", ".join(f"blocks.N.hook_{one}" for one in HOOKS)
+    require(not elsewhere, f"{path} must be of a place of a block ({places}), got an SAE of {str(hook)[:80]}")
     named = re.search(r"layer_?(\d+)", Path(path).name)
     is_folder = Path(path).is_dir()
     recorded = file.extra.get("layer", int(named[1]) if named and not (is_folder and given is not None) else None)
@@ -262,6 +267,12 @@ def layer_of(path: str | Path, file: SAEFile, given: int | None) -> int:
     agree = recorded in (None, given)
     require(agree, f"layer must be the one that {path} was trained on, {recorded}, got {given}; leave the layer out")
     return given
+
+
+def hook_name_of(file: SAEFile, layer: int) -> str:
+    """The name of the place that an SAE of such a layer reads; where it is not said, the output of the block."""
+    hook = file.extra.get("hook_name")
+    return hook_name(layer) if hook is None or hook in _OF_ANY_LAYER else str(hook)
 
 
 def check_model(

@@ -57,7 +57,7 @@ def main(args: argparse.Namespace) -> None:
         return
     rows = {split: extract(model, samples[split], [*LAYERS, last]).values for split in truth}
 
-    restored = restoration(model, rows["test"][last], samples, truth["test"])
+    restored = restoration(model, samples, truth["test"])
     columns = (
         "damaged characters of the test split",
         "characters",
@@ -88,24 +88,25 @@ def main(args: argparse.Namespace) -> None:
         write_json(args.json, {"restoration": restored, "probes": probed})
 
 
-def restoration(model: ResidualModel, stream: Array, samples: dict[str, Samples], truth: Truth) -> dict[str, dict]:
+def restoration(model: ResidualModel, samples: dict[str, Samples], truth: Truth) -> dict[str, dict]:
     """Share of damaged test characters that are restored right, in all and by language and genre."""
     import numpy as np
 
+    from jaxsae.features.splice import restorations
     from jaxsae.models import ngram, pretrain_data
 
     test, train = samples["test"], samples["train"]
     real = test.real
     damaged = test.damaged[real]
     true = test.labels[real][damaged]
-    logits = model.unembed(stream[damaged][None])[0]
+    restored = restorations(model, test, model.n_layers - 1, {})[0]["clean"]
     # the same texts with other damage: the n-gram sees as much of it as the model saw
     p, vocab = ngram.predict([pretrain_data.redamage(train, 0, epoch) for epoch in range(4)], test, ORDER)
     frequent = np.bincount(train.true_ids[train.real]).argmax()
     right = {
         "majority": true == frequent,
         "ngram": true == vocab[p.argmax(axis=1)],
-        "model": true == np.asarray(logits).argmax(axis=1),
+        "model": true == restored.guess,
     }
     language, genre = truth.fields["language"][damaged], truth.genre[damaged]
     groups = {"all": np.ones(len(true), bool)}

@@ -8,9 +8,10 @@ import pytest
 from jaxsae import runtime
 from jaxsae.config import SAEConfig
 from jaxsae.errors import InputError
-from jaxsae.models.restoration import Block, run_block
+from jaxsae.models.restoration import RestorationBlock
 from jaxsae.models.restoration_config import ModelConfig
 from jaxsae.models.rotary import rotary_table
+from jaxsae.models.transformer import run_block
 from jaxsae.sae.architectures import Aim, init
 from jaxsae.sae.autoencoder import SAE
 from jaxsae.sae.loss import loss
@@ -74,7 +75,7 @@ def test_a_block_at_the_models_shapes(batch, length):
     mask = (np.arange(length) < np.linspace(1, length, batch)[:, None])[:, None, None, :]
     cos, sin = (part[None, None] for part in rotary_table(length, config.d_head, 10000.0))
     bias = (1.0 - mask) * -1e9
-    block = Block(config, rngs=nnx.Rngs(0), param_dtype=jnp.float32)
+    block = RestorationBlock(config, rngs=nnx.Rngs(0), param_dtype=jnp.float32)
     got = np.asarray(run_block(block, *(jnp.asarray(a, jnp.float32) for a in (x, cos, sin, bias))))
     with jax.enable_x64(True):
         block64 = jax.tree.map(lambda a: jnp.asarray(a, jnp.float64), block)

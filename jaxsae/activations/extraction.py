@@ -51,7 +51,7 @@ class StreamBatch(NamedTuple):
 def stream(
     model: ResidualModel, samples: Samples, layers: Sequence[int], padding: str = "drop"
 ) -> Iterator[StreamBatch]:
-    """The residual stream after each of `layers`, batch by batch, from one forward pass that ends after the last layer.
+    """What stands at the hook point of each of `layers`, batch by batch, from one forward pass that ends there.
 
     With `drop`, padding is masked from attention, and samples are packed into rows where the model can read them so.
     With `keep`, the model runs as the original script runs it: no mask, all positions.
@@ -61,8 +61,9 @@ def stream(
     check_samples(samples, model.tokenizer, model.max_position)
     kept = kept_positions(samples, padding)
     require(bool(kept.any()), "samples must have characters, got only padding")
+    given = samples.mask != 0 if padding == "drop" else kept
     for sample, position in _batches(samples, padding, isinstance(model, PackingModel)):
-        there = (sample >= 0) & kept[sample, position]
+        there, of_rows = ((sample >= 0) & which[sample, position] for which in (given, kept))
         ids = jnp.asarray(np.where(there, samples.ids[sample, position], 0))
         if padding == "keep":
             values = model.stream(ids)
@@ -71,7 +72,7 @@ def stream(
         else:
             values = model.stream(ids, jnp.asarray(there.astype(np.int8)))
         after = zip(range(max(layers) + 1), values, strict=False)
-        yield StreamBatch(sample, position, there, {layer: x for layer, x in after if layer in layers})
+        yield StreamBatch(sample, position, of_rows, {layer: x for layer, x in after if layer in layers})
 
 
 def _batches(samples: Samples, padding: str, packing: bool) -> Iterator[Packed]:

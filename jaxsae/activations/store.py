@@ -23,6 +23,7 @@ from jaxsae.activations.extraction import extract_to
 from jaxsae.activations.rows import RowsOnDisk
 from jaxsae.errors import InputError, require
 from jaxsae.files import atomic_path, read_json, sha256, sha256_of
+from jaxsae.models.hooks import hook_name, hook_names
 from jaxsae.models.protocol import ResidualModel
 from jaxsae.text.preparation import NO_LABEL, PADDING_ID
 from jaxsae.text.samples import Samples, as_samples, joined, kept_positions
@@ -49,6 +50,11 @@ class Store:
     def d_in(self) -> int:
         """Width of the rows."""
         return next(iter(self.layers.values())).shape[1]
+
+    def hook_names(self, layers: Sequence[int] | None = None) -> dict[int, str]:
+        """The place in the model that each layer, or each of these, is of."""
+        said = self.about.get("hook_names", {})
+        return {layer: said.get(str(layer), hook_name(layer)) for layer in (self.layers if layers is None else layers)}
 
     def only(self, layers: Sequence[int]) -> "Store":
         """The same with these layers alone, in this order."""
@@ -108,6 +114,8 @@ def write(
             np.save(folder / f"{name}.npy", numbers.astype(np.int32))
         head = {"format": FORMAT, "version": VERSION, "layers": list(layers), "rows": n, "d_in": width}
         head |= {"positions": samples.ids.shape[1]}
+        if model.hook != "resid_post":
+            head["hook_names"] = {str(layer): name for layer, name in hook_names(model.hook, layers).items()}
         (folder / "store.json").write_text(json.dumps({**head, "padding": padding, **about}, indent=2))
 
 

@@ -16,10 +16,12 @@ from typing import Any, NoReturn, TypeVar
 
 from jaxsae.config import DEMO, DEMO_TEXT
 from jaxsae.errors import one_line, require
-from jaxsae.models.hooks import hook_name, layer_of_hook
+from jaxsae.models import hooks
+from jaxsae.models.hooks import HOOKS, Hook, hook_name, hook_point, numbered
 
 T = TypeVar("T")
 SUPPRESS: Any = argparse.SUPPRESS
+DEFAULT_LAYER = "8"
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -155,7 +157,7 @@ def config_from(args: argparse.Namespace, config: Callable[..., T], **defaults: 
 
 
 def layers_of(text: str, every: Sequence[int]) -> list[int]:
-    """`8` or its hook `blocks.8.hook_resid_post`, several separated by commas, or `all`, which is `every`."""
+    """`8`, several separated by commas, or `all`, which is `every`; a layer may be said by a hook's name."""
     if text == "all":
         return list(every)
     found = [layer_number(part) for part in text.split(",")]
@@ -166,10 +168,46 @@ def layers_of(text: str, every: Sequence[int]) -> list[int]:
     return layers
 
 
+def points_of(args: argparse.Namespace, every: Sequence[int]) -> tuple[list[int], Hook]:
+    """What `--layer` and `--hook` say: layers, and where these are read.
+
+    Raises:
+      InputError: they are no layers, or the two contradict each other.
+    """
+    hook, text = getattr(args, "hook", None), getattr(args, "layer", None)
+    if hook is not None and hook not in (*HOOKS, "hidden_states"):
+        names = numbered(hook.split(","))
+        return (list(names) if text is None else layers_of(text, list(names))), names
+    text = DEFAULT_LAYER if text is None else text
+    kinds = {point.hook for part in text.split(",") if (point := hook_point(part.strip()))}
+    kinds |= {hook} if hook is not None else set()
+    require(len(kinds) <= 1, f"--layer and --hook must say one kind of place, got {' and '.join(sorted(kinds))}")
+    return hooks.points_of(layers_of(text, every), kinds.pop() if kinds else HOOKS[0])
+
+
 def layer_number(text: str) -> int | None:
     """`8`, or `blocks.8.hook_resid_post` -> 8; None: neither of them."""
     text = text.strip()
-    return int(text) if text.removeprefix("-").isdecimal() else layer_of_hook(text)
+    point = hook_point(text)
+    return int(text) if text.removeprefix("-").isdecimal() else point.layer if point else None
+
+
+def add_layers(parser: Parser) -> None:
+    """Add `--layer` and `--hook`."""
+    parser.add_argument(
+        "--layer",
+        default=SUPPRESS,
+        metavar="L[,L...]",
+        help=f"0-based number of a block; several, or all (default: {DEFAULT_LAYER})",
+    )
+    parser.add_argument(
+        "--hook",
+        default=SUPPRESS,
+        metavar="PLACE",
+        help="where a block is read: resid_post, after it; resid_pre, before it; attn_out and mlp_out, what its parts add; "
+        "hidden_states, where layers count the embedding as 0; or modules of a PyTorch model by their names, separated "
+        "by commas (default: resid_post)",
+    )
 
 
 def one_layer(text: str) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jaxsae import runtime
-from jaxsae.cli import arguments, inputs, terminal
+from jaxsae.cli import arguments, inputs, saes, terminal
 from jaxsae.config import DataConfig
 from jaxsae.errors import note, require
 
@@ -57,8 +57,8 @@ def main(args: argparse.Namespace) -> None:
             check_model(path, file, source.checkpoint.identity, source.checkpoint.sha256, args.other_model)
     if source.model and not (source.samples is not None and source.samples.damaged.any()):
         note(f"{data.dataset} has no damaged characters: what is restored with an SAE is left out")
-    saes = [LayerSAE(layers[path], file.sae) for path, file in files.items()]
-    found = evaluate_all(source.model, source.samples, saes, rows=source.rows)
+    read = [LayerSAE(layers[path], file.sae) for path, file in files.items()]
+    found = evaluate_all(source.model, source.samples, read, rows=source.rows)
     show(source, args.sae, found)
     if args.json:
         write_json(args.json, [{"sae": path} | one.as_json() for path, one in zip(args.sae, found, strict=True)])
@@ -114,7 +114,7 @@ def from_text(data: DataConfig, files: dict[str, SAEFile], layers: dict[str, int
     check_width(files, checkpoint.config.d_model, "the model's d_model")
     samples = inputs.text(data, checkpoint.config)
     what = f"{data.dataset}, {data.split}: {len(samples):,} samples"
-    return Source(what, None, checkpoint.model(), samples, checkpoint)
+    return Source(what, None, checkpoint.model(hook=saes.hook_of(files, layers)), samples, checkpoint)
 
 
 def from_stores(
@@ -132,7 +132,7 @@ def from_stores(
     checkpoint = inputs.checkpoint(data)
     samples = text_of(stored, checkpoint.identity, checkpoint.sha256)
     what = f"{data.dataset}: {len(samples):,} samples of the {stored.about.get('split')} split"
-    return Source(what, stored.layers, checkpoint.model(), samples, checkpoint)
+    return Source(what, stored.layers, checkpoint.model(hook=saes.hook_of(files, layers)), samples, checkpoint)
 
 
 def check_width(files: dict[str, SAEFile], width: int, what: str) -> None:

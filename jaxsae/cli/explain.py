@@ -59,7 +59,8 @@ def main(args: argparse.Namespace) -> None:
     for path, at in read.items():
         saes.check_latents([latent for latent, _ in settings], path, at)
     samples = inputs.text(data if args.sample is None else _reaching(data, args.sample), checkpoint.config)
-    model = checkpoint.model()
+    hook = saes.hook_of(files, {path: at.layer for path, at in read.items()})
+    model = checkpoint.model(hook=hook)
     calibration = temperature.calibration_of(model, checkpoint, inputs.own_text(args, data))
     degrees = calibration.temperature if calibration else 1.0
     place = place_of_sample(args, samples) if args.text is None else place_of_text(args, model, degrees)
@@ -71,7 +72,7 @@ def main(args: argparse.Namespace) -> None:
     found = explain_place(model, place.ids, place.position, read, change=changes[0], **how)
     corpus = samples[: data.max_samples] if data.max_samples else samples
     concepts = saes.concepts_of(None, data, corpus)
-    inspections = saes.read_text(model, corpus, data, read, checkpoint.identity, concepts=concepts, compare=False)
+    inspections = saes.read_text(model, corpus, data, read, checkpoint.identity, hook, concepts=concepts, compare=False)
 
     terminal.print_wrapped(
         f"model    {data.checkpoint}; {temperature.describe(calibration, inputs.own_text(args, data))}", indent=9

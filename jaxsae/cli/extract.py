@@ -24,7 +24,7 @@ def main(args: argparse.Namespace) -> None:
 
     checkpoint = inputs.checkpoint(data)
     shape = checkpoint.config
-    layers = arguments.layers_of(args.layer, range(shape.n_layers))
+    layers, hook = arguments.points_of(args, range(shape.n_layers))
     for layer in layers:
         shape.check_layer(layer)
     require(not Path(args.output).exists(), f"the output must not exist, got {args.output}; give another or remove it")
@@ -43,7 +43,7 @@ def main(args: argparse.Namespace) -> None:
     )
     began = time.monotonic()
     with terminal.Progress("extract ", total, "rows", args.quiet).shown() as progress:
-        model = checkpoint.model(n_layers=max(layers) + 1)
+        model = checkpoint.model(n_layers=max(layers) + 1, hook=hook)
         store.write(Path(args.output), model, samples, layers, data.padding, about, on_rows=progress.advance)
     peak = runtime.peak_memory() / 2**20
     print(f"took     {time.monotonic() - began:.1f} s, {progress.rate:,.0f} rows/s, peak memory {peak:,.0f} MiB")
@@ -52,7 +52,7 @@ def main(args: argparse.Namespace) -> None:
 
 def add_flags(parser: arguments.Parser) -> None:
     """The command's flags."""
-    parser.add_argument("--layer", default="8", metavar="L[,L...]", help="0-based: after this block; several, or all")
+    arguments.add_layers(parser)
     parser.add_config(DataConfig)
     arguments.add_device(parser)
     parser.add_argument("--output", required=True, metavar="DIR", help="the folder to write; must not exist")

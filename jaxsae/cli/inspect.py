@@ -55,7 +55,8 @@ def main(args: argparse.Namespace) -> None:
         "--ablate and --clamp need damaged characters to restore, got text that has none",
     )
     whole_model = bool(args.ablate or args.clamp or args.html)  # else what comes after the layer is not needed
-    load = functools.partial(checkpoint.model, n_layers=None if whole_model else max(layers) + 1)
+    hook = saes.hook_of(files, {path: at.layer for path, at in read.items()})
+    load = functools.partial(checkpoint.model, n_layers=None if whole_model else max(layers) + 1, hook=hook)
     model, identity = LazyModel(checkpoint.config, load), checkpoint.identity
     del checkpoint, load
     inspections = saes.read_text(
@@ -64,6 +65,7 @@ def main(args: argparse.Namespace) -> None:
         data,
         read,
         identity,
+        hook,
         concepts=saes.concepts_of(args.concepts, data, samples),
         pattern=args.pattern,
         rows=rows.layers if rows else None,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jaxsae import runtime
-from jaxsae.cli import arguments, inputs, terminal
+from jaxsae.cli import arguments, inputs, saes, terminal
 from jaxsae.config import DataConfig
 from jaxsae.errors import require
 
@@ -52,7 +52,8 @@ def main(args: argparse.Namespace) -> None:
             position = written.place_of(position)
         check_query(written.cleaned, checkpoint.config, position, args.top)
     folder = Path(args.index)
-    model = checkpoint.model(n_layers=layer + 1)
+    hook = saes.hook_of({args.sae: file}, {args.sae: layer})
+    model = checkpoint.model(n_layers=layer + 1, hook=hook)
     if not (folder / "index.json").exists():
         check_free(folder)
         write_index(folder, build_index(data, checkpoint, model, file.sae, layer))

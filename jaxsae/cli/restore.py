@@ -14,6 +14,7 @@ from jaxsae import runtime
 from jaxsae.cli import arguments, inputs, saes, temperature, terminal
 from jaxsae.config import DataConfig
 from jaxsae.errors import require
+from jaxsae.models.hooks import HOOKS, Hook
 
 if TYPE_CHECKING:  # heavy: loaded by the functions that use them
     from convert.checkpoints import Checkpoint
@@ -36,8 +37,8 @@ def main(args: argparse.Namespace) -> None:
     from jaxsae.restore.places import encoded
 
     checkpoint = inputs.checkpoint(data)
-    change = change_of(args, checkpoint)
-    model = checkpoint.model()
+    change, hook = change_of(args, checkpoint)
+    model = checkpoint.model(hook=hook)
     for one in texts:  # before the first is restored
         encoded(model, one.text)
     calibration = temperature.calibration_of(model, checkpoint, data.dataset)
@@ -56,12 +57,12 @@ def main(args: argparse.Namespace) -> None:
         write_json(args.json, answers[0] if args.file is None else answers, indent=1)
 
 
-def change_of(args: argparse.Namespace, checkpoint: Checkpoint) -> LayerChange | None:
-    """What `--ablate` and `--clamp` make of the residual stream."""
+def change_of(args: argparse.Namespace, checkpoint: Checkpoint) -> tuple[LayerChange | None, Hook]:
+    """What `--ablate` and `--clamp` make of the activations, and where these are read."""
     settings = saes.settings_of(args)
     require(bool(settings) or not args.sae, "--sae is for --ablate and --clamp, got neither; leave it out")
     if not settings:
-        return None
+        return None, HOOKS[0]
     from jaxsae.features.splice import steer
 
     files, read = saes.read(args)
@@ -69,7 +70,7 @@ def change_of(args: argparse.Namespace, checkpoint: Checkpoint) -> LayerChange |
     saes.check_files(files, read, checkpoint, other_model=args.other_model)
     ((path, at),) = read.items()
     saes.check_latents([latent for latent, _ in settings], path, at)
-    return at.layer, steer(at.sae, settings)
+    return (at.layer, steer(at.sae, settings)), saes.hook_of(files, {path: at.layer})
 
 
 def read_texts(args: argparse.Namespace) -> list[Named]:

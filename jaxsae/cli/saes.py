@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from jaxsae.cli import arguments, inputs, terminal
 from jaxsae.config import DEMO_TEXT, DataConfig
 from jaxsae.errors import require
+from jaxsae.models import hooks
+from jaxsae.models.hooks import HOOKS, Hook
 
 if TYPE_CHECKING:  # heavy: loaded by the functions that use them
     from collections.abc import Mapping, Sequence
@@ -27,7 +29,7 @@ if TYPE_CHECKING:  # heavy: loaded by the functions that use them
 def add_files(parser: arguments.Parser) -> None:
     """Add the flags that say which files are read: `--sae`, `--layer`, `--output`."""
     parser.add_argument("--sae", nargs="+", metavar="FILE", help="SAE files; left out: those of --layer in --output")
-    parser.add_argument("--layer", metavar="L[,L...]", help="as the file says; needed where it does not (files: 8)")
+    arguments.add_layers(parser)
     parser.add_argument(
         "--output", default="checkpoints/sae_results", metavar="DIR", help="where training left the SAE files"
     )
@@ -64,11 +66,29 @@ def read(args: argparse.Namespace) -> tuple[dict[str, SAEFile], dict[str, LayerS
     return files, {path: LayerSAE(layer_of(path, file, given[path]), file.sae) for path, file in files.items()}
 
 
+def hook_of(files: dict[str, SAEFile], layers: Mapping[str, int]) -> Hook:
+    """Where the model is read for these SAEs.
+
+    Raises:
+      InputError: at places of several kinds.
+    """
+    from convert import hook_name_of
+
+    names: dict[int, str] = {}
+    for path, file in files.items():
+        layer = layers[path]
+        name = hook_name_of(file, layer)
+        same = names.setdefault(layer, name) == name
+        require(same, f"SAEs must be of one kind of place, got {names[layer]} and {name} ({path})")
+    return hooks.hook_of(names)
+
+
 def find_files(args: argparse.Namespace) -> dict[str, int | None]:
     """SAE file -> the layer that was given for it."""
-    found = [arguments.layer_number(part) for part in args.layer.split(",")] if args.layer else []
+    text = getattr(args, "layer", None)
+    found = [arguments.layer_number(part) for part in text.split(",")] if text else []
     given = [layer for layer in found if layer is not None and layer >= 0]
-    require(len(given) == len(found), f"--layer must be numbers separated by commas, got {args.layer}")
+    require(len(given) == len(found), f"--layer must be numbers separated by commas, got {text}")
     if args.sae:
         require(
             len(given) in (0, 1, len(args.sae)), f"--layer must name one layer for each --sae, got {len(given)} layers"
@@ -76,7 +96,8 @@ def find_files(args: argparse.Namespace) -> dict[str, int | None]:
         require(len(set(args.sae)) == len(args.sae), "--sae must name different files, got one twice")
         layers: list[int | None] = [*given] if len(given) == len(args.sae) else [*given, *[None] * len(args.sae)]
         return dict(zip(args.sae, layers, strict=False))
-    return {str(Path(args.output) / f"sae_layer{layer}_optimized.pt"): layer for layer in given or [8]}
+    points, hook = arguments.points_of(args, [])
+    return {str(Path(args.output) / f"{hooks.file_stem(layer, hook)}.pt"): layer for layer in points}
 
 
 def check_files(
@@ -90,6 +111,7 @@ def check_files(
     from convert import check_model
 
     shape = checkpoint.config
+    hook_of(files, {path: at.layer for path, at in saes.items()})
     for path, file in files.items():
         shape.check_layer(saes[path].layer)
         width, d_in = shape.d_model, file.config.d_in
@@ -152,13 +174,14 @@ def read_text(
     data: DataConfig,
     saes: Mapping[str, LayerSAE],
     identity: str,
+    hook: Hook = HOOKS[0],
     **how: Any,
 ) -> list[Inspection]:
     """`inspect_all` with its progress shown, and what it finds kept beside each SAE's file.
 
     Args:
       saes: by their files.
-      identity: of the model.
+      identity: of the model, and `hook`, where it is read.
       how: the other arguments of `inspect_all`; stored rows are not known well enough for anything to be kept of them.
     """
     from jaxsae.features.inspection import inspect_all
@@ -167,7 +190,8 @@ def read_text(
 
     kept = None
     if how.get("rows") is None:
-        kept = [kept_beside(path, at.sae, at.layer, identity, samples, data.padding) for path, at in saes.items()]
+        model_read = identity if hook == HOOKS[0] else f"{identity} {hook}"
+        kept = [kept_beside(path, at.sae, at.layer, model_read, samples, data.padding) for path, at in saes.items()]
     n = int(kept_positions(samples, data.padding).sum())
     with terminal.Progress("read    ", n, "characters", quiet=False).shown() as progress:
         found = inspect_all(

@@ -39,7 +39,8 @@ def main(args: argparse.Namespace) -> None:
     saes.check_files(files, read, checkpoint, other_model=args.other_model)
     beside = [saes.alike(path, file, checkpoint, args.other_model) for path, file in files.items()]
     samples = inputs.text(data, checkpoint.config)
-    model = checkpoint.model()
+    hook = saes.hook_of(files, {path: at.layer for path, at in read.items()})
+    model = checkpoint.model(hook=hook)
     index = open_parallels(args.parallels, checkpoint.identity, list(read.values())) if args.parallels else None
     calibration = temperature.calibration_of(model, checkpoint, inputs.own_text(args, data))
     identity = checkpoint.identity
@@ -50,6 +51,7 @@ def main(args: argparse.Namespace) -> None:
         data,
         read,
         identity,
+        hook,
         concepts=saes.concepts_of(None, data, samples),
         other_seeds=[[other.sae for other in one.values()] for one in beside],
     )

@@ -21,6 +21,7 @@ from jaxsae.cli import arguments, inputs, process, terminal
 from jaxsae.cli.train_results import say_all, say_one
 from jaxsae.config import FILE_TAGS, LOGGERS, DataConfig, TrainConfig
 from jaxsae.errors import require
+from jaxsae.models.hooks import hook_names
 
 if TYPE_CHECKING:  # heavy: loaded by the functions that use them
     from convert.reference_process import ReferenceProcess
@@ -110,8 +111,8 @@ def configs_by_file_suffix(args: argparse.Namespace) -> dict[str, TrainConfig]:
 
 def check_flags(args: argparse.Namespace) -> None:
     """Raise `InputError` for what can be wrong before anything is loaded."""
-    if args.layer != "all":
-        arguments.layers_of(args.layer, [])
+    if getattr(args, "layer", "") != "all":
+        arguments.points_of(args, [])
     require(args.verify >= 0, f"verify must be at least 0, got {args.verify}")
     require(0 <= args.save_every < float("inf"), f"save_every must be at least 0 seconds, got {args.save_every:g}")
     output = Path(args.output)
@@ -137,7 +138,7 @@ def text_source(args: argparse.Namespace, data: DataConfig, say: Say, process: R
     checkpoint, paths = inputs.checkpoint(data, say), inputs.paths_of(data.dataset)
     shape = checkpoint.config
     samples, datasets = inputs.text(data, shape), shape.datasets
-    layers = arguments.layers_of(args.layer, range(shape.n_layers))
+    layers, hook = arguments.points_of(args, range(shape.n_layers))
     has_test = datasets.has_samples(paths[0], "test")
     held_out = datasets.load_several(paths[:1], "test", HELD_OUT_SAMPLES) if has_test else None
     asked = None if data.max_samples is None else data.max_samples * len(paths)
@@ -168,6 +169,7 @@ def text_source(args: argparse.Namespace, data: DataConfig, say: Say, process: R
         checkpoint,
         samples,
         layers,
+        hook=hook,
         held_out=held_out,
         padding=data.padding,
         split=data.split,
@@ -188,9 +190,13 @@ def rows_source(args: argparse.Namespace, data: DataConfig) -> StoreSource:
 
     paths = inputs.paths_of(data.dataset)
     # `all`, or a layer that is not there, is said after what there is
-    named = [0] if args.layer == "all" else arguments.layers_of(args.layer, [])
-    found = inputs.open_stored_rows(args, data, named[0])
-    layers = arguments.layers_of(args.layer, sorted(found.layers))
+    every = getattr(args, "layer", "") == "all"
+    found = inputs.open_stored_rows(args, data, 0 if every else arguments.points_of(args, [])[0][0])
+    layers, hook = arguments.points_of(args, sorted(found.layers))
+    require(
+        not hasattr(args, "hook") or found.hook_names(layers) == hook_names(hook, layers),
+        f"--hook must be that of the stored rows, {', '.join(found.hook_names(layers).values())}; leave it out",
+    )
     checkpoint = read_checkpoint(data.checkpoint) if hasattr(args, "checkpoint") else None
     if checkpoint is not None and checkpoint.config.d_model != found.d_in:
         width = checkpoint.config.d_model
@@ -280,12 +286,7 @@ def size(text: str) -> int:
 
 def add_flags(parser: arguments.Parser) -> None:
     """The command's flags."""
-    parser.add_argument(
-        "--layer",
-        default="8",
-        metavar="L[,L...]",
-        help="0-based: the residual stream after this block (blocks.L.hook_resid_post); several, or all",
-    )
+    arguments.add_layers(parser)
     parser.add_config(DataConfig)
     parser.add_config(TrainConfig, lists=LISTS)
     parser.add_argument(

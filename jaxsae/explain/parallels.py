@@ -207,7 +207,7 @@ def latents_of(model: ResidualModel, sae: SAE, text: str, layer: int) -> Float[n
     length = next(n for n in run_lengths(model.max_position) if n >= len(ids))
     padded = np.full((1, length), PADDING_ID, np.int32)
     padded[0, : len(ids)] = ids
-    x = model.resid_post(padded, (np.arange(length) < len(ids))[None].astype(np.int8), layer=layer)
+    x = model.activations(padded, (np.arange(length) < len(ids))[None].astype(np.int8), layer=layer)
     return np.asarray(encode_stream(sae, x))[: len(ids)]
 
 

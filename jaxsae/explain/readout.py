@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jaxsae.errors import require
-from jaxsae.models.changes import LayerChange, last_stream
+from jaxsae.models.changes import LayerChange, changed_logits
 from jaxsae.models.protocol import ModelWithNeurons, ResidualModel
 from jaxsae.text.batching import padded_length
 from jaxsae.text.preparation import PADDING_ID
@@ -118,7 +118,7 @@ class Readout:
         if self.change is not None:
             at = self.change[0]
             require(at == layer, f"what is changed after layer {at} must be explained there, got layer {layer}")
-        x = self.model.resid_post(self.padded_ids[None], self.mask, layer=layer)
+        x = self.model.activations(self.padded_ids[None], self.mask, layer=layer)
         return np.asarray(x if self.change is None else self.change[1](x))[0, : len(self.ids)]
 
     def neurons(self, model: ModelWithNeurons, layer: int) -> Float[np.ndarray, "n d_ff"]:
@@ -151,15 +151,15 @@ class Readout:
         return Contrast(np.concatenate(differences), np.concatenate(guesses))
 
     def _logits_of_texts(self, ids: np.ndarray) -> Float[Array, "batch vocab"]:
-        mask = np.repeat(self.mask, len(ids), axis=0)
-        return self._at_place(last_stream(self.model, ids, mask, self.change))
+        mask, places = np.repeat(self.mask, len(ids), axis=0), self._places(len(ids))
+        return changed_logits(self.model, ids, mask, places, self.change)
 
     def _logits_of_streams(self, x: Array | np.ndarray, layer: int) -> Float[Array, "batch vocab"]:
-        mask = np.repeat(self.mask, len(x), axis=0)
-        return self._at_place(self.model.resume(jnp.asarray(x), mask, layer=layer))
+        ids, mask = (np.repeat(of_text, len(x), axis=0) for of_text in (self.padded_ids[None], self.mask))
+        return self.model.logits(ids, mask, places=self._places(len(x)), layer=layer, x=jnp.asarray(x))
 
-    def _at_place(self, last: Float[Array, "batch position d_model"]) -> Float[Array, "batch vocab"]:
-        return self.model.unembed(last[:, self.position : self.position + 1])[:, 0]
+    def _places(self, variants: int) -> Int[np.ndarray, " variants"]:
+        return np.arange(variants) * self.room + self.position
 
 
 def filled_batches(items: Iterable[np.ndarray], size: int) -> Iterator[tuple[int, np.ndarray]]:

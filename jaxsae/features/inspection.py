@@ -241,7 +241,7 @@ class Inspection:
         """
         check_text(letters, self.model)
         ids = self.model.tokenizer.encode(letters)[None]
-        x = self.model.resid_post(ids, np.ones_like(ids, np.int8), layer=self.layer)
+        x = self.model.activations(ids, np.ones_like(ids, np.int8), layer=self.layer)
         latents = np.asarray(encode_stream(self.sae, x))
         out = []
         for character, row in zip(self.model.tokenizer.pieces(ids[0]), latents, strict=True):

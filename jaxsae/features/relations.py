@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from jaxsae.features.statistics import LatentStatistics
-from jaxsae.models.protocol import ResidualModel
+from jaxsae.models.protocol import ModelWithHead, ResidualModel
 from jaxsae.sae.autoencoder import SAE
 
 
@@ -21,8 +21,11 @@ class Relations(NamedTuple):
 def direct_logits(model: ResidualModel, sae: SAE, ids: Int[np.ndarray, " ids"]) -> Float[np.ndarray, "d_sae ids"]:
     """What each latent's decoder row adds to the logits of the tokens `ids` by the direct way, next to their mean.
 
-    That is past the later blocks, and up to the factor that the model's last norm divides by.
+    That is past the later blocks, and up to the factor that the model's last norm divides by. Of no tokens where the
+    model does not say it.
     """
+    if not isinstance(model, ModelWithHead):
+        return np.zeros((sae.d_sae, 0), np.float32)
     effect = model.direct_logits(np.asarray(sae.W_dec, np.float32), ids)
     return effect - effect.mean(axis=1, keepdims=True)
 

@@ -86,16 +86,16 @@ def restorations(
     """
     model.check_layer(layer)
     check_samples(samples, model.tokenizer, model.max_position)
-    damaged = samples.damaged
-    require(bool(damaged.any()), "samples must have damaged positions (labels other than -100), got none")
-    positions = int(damaged.sum())
-    number = damaged.reshape(-1).cumsum().reshape(damaged.shape) - 1
+    scored = samples.scored
+    require(bool(scored.any()), "samples must have damaged positions (labels other than -100), got none")
+    positions = int(scored.sum())
+    number = scored.reshape(-1).cumsum().reshape(scored.shape) - 1
     found = {name: [np.zeros(positions) for _ in Restored._fields] for name in ("clean", *changes)}
     observed = None
     for rows, length in plan_batches(samples.lengths, samples.ids.shape[1]):
         ids, mask = (jnp.asarray(a[rows, :length]) for a in (samples.ids, samples.mask))
-        x = model.resid_post(ids, mask, layer=layer)
-        where = np.flatnonzero(damaged[rows, :length])
+        x = model.activations(ids, mask, layer=layer)
+        where = np.flatnonzero(scored[rows, :length])
         if not len(where):
             continue
         here = number[rows, :length].reshape(-1)[where]
@@ -107,9 +107,8 @@ def restorations(
         at = jnp.asarray(np.resize(where, room))
         true_ids = jnp.asarray(samples.labels[rows, :length].reshape(-1)[np.resize(where, room)])
 
-        def restore(x: Array, mask: Array = mask, at: Array = at) -> Array:
-            final = model.resume(x, mask, layer=layer)
-            return model.unembed(final.reshape(1, -1, final.shape[-1])[:, at])[0]
+        def restore(x: Array, ids: Array = ids, mask: Array = mask, at: Array = at) -> Array:
+            return model.logits(ids, mask, places=at, layer=layer, x=x)
 
         clean = restore(x)
         for name, columns in found.items():

@@ -1,27 +1,28 @@
-"""A residual stream that is changed after a layer, and the model run on from there."""
+"""Activations that are changed at a layer, and what the model says then."""
 
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
 
 from jaxsae.models.protocol import Ids, Mask, ResidualModel
 
 Change = Callable[[Float[Array, "batch position d_model"]], Float[Array, "batch position d_model"]]
 LayerChange = tuple[int, Change]
-"""A layer, and what is made of the residual stream after it; what it gives at padding is not used."""
+"""A layer, and what is made of what stands at its hook point; what it gives at padding is not used."""
 
 
-def last_stream(
-    model: ResidualModel, ids: Ids, mask: Mask, change: LayerChange | None
-) -> Float[Array, "batch position d_model"]:
-    """The last block's output, the residual stream being changed after a layer; None: as it is."""
+def changed_logits(
+    model: ResidualModel, ids: Ids, mask: Mask, places: Int[Array | np.ndarray, " n"], change: LayerChange | None
+) -> Float[Array, "n vocab"]:
+    """The logits at some places, what stands at a layer being changed; None: it is as it is."""
     if change is None:
-        return model.resid_post(ids, mask, layer=model.n_layers - 1)
+        return model.logits(ids, mask, places=places)
     layer, function = change
-    stream = model.resid_post(ids, mask, layer=layer)
-    return model.resume(where_real(jnp.asarray(mask) != 0, function(stream), stream), mask, layer=layer)
+    x = model.activations(ids, mask, layer=layer)
+    return model.logits(ids, mask, places=places, layer=layer, x=where_real(jnp.asarray(mask) != 0, function(x), x))
 
 
 @jax.jit

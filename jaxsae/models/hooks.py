@@ -4,16 +4,88 @@
 """
 
 import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
-_RESID_POST = re.compile(r"blocks\.(\d+)\.hook_resid_post", re.ASCII)
+from jaxsae.errors import require
+
+HOOKS = ("resid_post", "resid_pre", "attn_out", "mlp_out")
+"""Of each block: the residual stream after it and before it, and what attention and the feed-forward network add."""
+
+Hook = str | Mapping[int, str]
+"""Where a model is read: one of `HOOKS`, of every block; or of a model that is PyTorch's, its modules by number."""
+
+_NAME = re.compile(rf"blocks\.(\d+)\.hook_({'|'.join(HOOKS)})", re.ASCII)
 
 
-def hook_name(layer: int) -> str:
-    """The name of the residual stream after block `layer`."""
-    return f"blocks.{layer}.hook_resid_post"
+class HookPoint(NamedTuple):
+    """A place in a model."""
+
+    layer: int
+    hook: str
+    """One of `HOOKS`."""
 
 
-def layer_of_hook(name: str) -> int | None:
-    """The layer that a name of `hook_name` is of; None: it is the name of something else."""
-    found = _RESID_POST.fullmatch(name)
-    return int(found[1]) if found else None
+def hook_name(layer: int, hook: str = "resid_post") -> str:
+    """The name of a hook point of block `layer`."""
+    return f"blocks.{layer}.hook_{hook}"
+
+
+def hook_point(name: str) -> HookPoint | None:
+    """What a name of `hook_name` is of; None: it is the name of something else."""
+    found = _NAME.fullmatch(name)
+    return HookPoint(int(found[1]), found[2]) if found else None
+
+
+def hook_names(hook: Hook, layers: Iterable[int]) -> dict[int, str]:
+    """The name of each layer's hook point."""
+    return {layer: hook_name(layer, hook) if isinstance(hook, str) else hook[layer] for layer in layers}
+
+
+def hook_of(names: Mapping[int, str]) -> Hook:
+    """What a model is to be read at so that its layers are those of `names`.
+
+    Raises:
+      InputError: they are of several kinds.
+    """
+    points = [hook_point(name) for name in names.values()]
+    if None in points:
+        return dict(names)
+    kinds = sorted({point.hook for point in points if point})
+    require(len(kinds) <= 1, f"hook points must be of one kind at a time, got {' and '.join(kinds)}; give one kind")
+    return kinds[0] if kinds else HOOKS[0]
+
+
+def file_stem(layer: int, hook: Hook) -> str:
+    """What an SAE file is called, without its ending."""
+    kind = "" if not isinstance(hook, str) or hook == HOOKS[0] else f"_{hook}"
+    return f"sae_layer{layer}{kind}_optimized"
+
+
+def numbered(names: Sequence[str]) -> dict[int, str]:
+    """Modules by number: the last number in the name of each where these differ, else their places in the list."""
+    numbers = [re.findall(r"\d+", name) for name in names]
+    found = [int(number[-1]) for number in numbers if number]
+    return dict(zip(found if len(set(found)) == len(names) else range(len(names)), names, strict=True))
+
+
+def points_of(layers: Sequence[int], hook: str) -> tuple[list[int], str]:
+    """Layers and hook as they are read: what a block reads is what the block before it gives.
+
+    `hidden_states` counts as Hugging Face does: 0 is the embedding, n the residual stream after n blocks.
+
+    Raises:
+      InputError: the embedding, which no block gives, is asked for beside other layers.
+    """
+    if hook not in ("resid_pre", "hidden_states"):
+        return list(layers), hook
+    require(
+        0 not in layers or len(layers) == 1,
+        f"layer 0 of {hook}, the embedding, must be asked for by itself, got {', '.join(map(str, layers))}",
+    )
+    return ([0], "resid_pre") if 0 in layers else ([layer - 1 for layer in layers], "resid_post")
+
+
+def check_hook(hook: Hook) -> None:
+    """Raise `InputError` unless blocks have such a hook point."""
+    require(hook in HOOKS, f"a hook point of this model must be one of {', '.join(HOOKS)}, got {hook!r}")

@@ -18,9 +18,10 @@ from jaxtyping import Array, Float, Int, Key
 from jaxsae.config import PretrainConfig
 from jaxsae.errors import require
 from jaxsae.models.pretrain_data import CharacterSet, arrays, epoch_plan, redamage, total_steps
-from jaxsae.models.restoration import Block, LayerNorm, RestorationModel, params_of
+from jaxsae.models.restoration import LayerNorm, RestorationBlock, RestorationModel
 from jaxsae.models.restoration_config import ModelConfig
 from jaxsae.models.rotary import rotary_table
+from jaxsae.models.transformer import params_of
 from jaxsae.text import preparation
 from jaxsae.text.batching import plan_batches
 from jaxsae.text.samples import Samples
@@ -30,7 +31,7 @@ class Parts(NamedTuple):
     """The model, its blocks stacked into one whose arrays have a leading axis of layers."""
 
     embed: nnx.Embed
-    blocks: Block
+    blocks: RestorationBlock
     final_ln: LayerNorm
     head: nnx.Linear
 
@@ -89,7 +90,7 @@ NEVER = -100.0
 
 
 def to_params(parts: Parts, config: ModelConfig, characters: CharacterSet) -> dict[str, np.ndarray]:
-    """Dotted path -> parameter, as `restoration.params_of` gives them: all layers, all token ids."""
+    """Dotted path -> parameter, as `transformer.params_of` gives them: all layers, all token ids."""
     parts = grow(parts, config.n_layers)
     model = RestorationModel(dataclasses.replace(config, vocab_size=len(characters.ids)), rngs=nnx.Rngs(0))
     model.embed, model.final_ln, model.head = parts.embed, parts.final_ln, parts.head
@@ -121,7 +122,7 @@ def residual(
         kept = jax.random.bernoulli(key, 1 - config.dropout, y.shape)
         return jnp.where(kept, y / (1 - config.dropout), 0)
 
-    def block_step(x: Array, block_and_key: tuple[Block, Array]) -> tuple[Array, None]:
+    def block_step(x: Array, block_and_key: tuple[RestorationBlock, Array]) -> tuple[Array, None]:
         block, key_ = block_and_key
         if key is None or config.dropout == 0:
             return block(x, cos, sin, bias), None

@@ -64,7 +64,8 @@ class Pieces(NamedTuple):
         at = np.minimum(self.start[:, None] + within, samples.ids.shape[1] - 1)
         real = within < self.lengths[:, None]
         fill = (preparation.PADDING_ID, preparation.NO_LABEL, 0)
-        return Samples(*(np.where(real, a[self.row[:, None], at], f) for a, f in zip(out, fill, strict=True)))
+        ids, labels, mask = (np.where(real, a[self.row[:, None], at], f) for a, f in zip(out, fill, strict=True))
+        return Samples(ids, labels, mask)
 
 
 def cut(lengths: np.ndarray, crop: int | None, seed: int, epoch: int) -> Pieces:

@@ -1,4 +1,4 @@
-"""What the rest of the library asks of a model: the residual stream after each block, and what follows from it.
+"""What the rest of the library asks of a model: the activations at a place of each block, and what follows from them.
 
 The protocols can be checked at run time because the tests check the types of arguments.
 """
@@ -10,6 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Array, Float, Int, Num
 
+from jaxsae.models.hooks import Hook
 from jaxsae.text.tokenizer import Tokenizer
 
 Ids = Int[Array | np.ndarray, "batch position"]
@@ -44,26 +45,46 @@ class ModelShape(Protocol):
 
 @runtime_checkable
 class ResidualModel(ModelShape, Protocol):
-    """A model whose residual stream can be read after every block, and changed there.
+    """A model that can be read and changed at one place of every block, its hook point: most often the residual
+    stream after it.
 
     `mask`: 1 = real, 0 = padding, which no position attends to; None: every position is real.
     """
 
     @property
+    def hook(self) -> Hook:
+        """The hook point, see `jaxsae.models.hooks`."""
+
+    @property
     def dtype(self) -> Any:
-        """Of the residual stream."""
+        """Of the activations."""
 
     def stream(self, ids: Ids, mask: Mask | None = None) -> Iterator[ResidualStream]:
-        """The residual stream after block 0, 1, ...; a block runs when its value is asked for."""
+        """What stands at the hook point of block 0, 1, ...; a block runs when its value is asked for."""
 
-    def resid_post(self, ids: Ids, mask: Mask | None = None, *, layer: int) -> ResidualStream:
-        """The residual stream after block `layer`; later blocks do not run."""
+    def activations(self, ids: Ids, mask: Mask | None = None, *, layer: int) -> ResidualStream:
+        """What stands at the hook point of block `layer`; later blocks do not run."""
 
-    def resume(self, x: ResidualStream, mask: Mask | None = None, *, layer: int) -> ResidualStream:
-        """The last block's output, `x` being the residual stream after block `layer`, changed or not."""
+    def logits(
+        self,
+        ids: Ids,
+        mask: Mask | None = None,
+        *,
+        places: Int[Array | np.ndarray, " n"],
+        layer: int | None = None,
+        x: ResidualStream | None = None,
+    ) -> Float[Array, "n vocab"]:
+        """Logits over token ids at some places.
 
-    def unembed(self, x: ResidualStream) -> Float[Array, "batch position vocab"]:
-        """Logits over token ids, from the last block's output."""
+        Args:
+          places: numbers of positions, the texts of the batch being laid one behind the other.
+          layer: the block at whose hook point `x` stands instead of what the model puts there; None: it is as it is.
+        """
+
+
+@runtime_checkable
+class ModelWithHead(Protocol):
+    """A model that says what a direction adds to its logits without being run."""
 
     def direct_logits(
         self, directions: Float[np.ndarray, "n d_model"], ids: Int[np.ndarray, " ids"]
@@ -133,5 +154,9 @@ class StoredModel(Protocol):
     def identity(self) -> str:
         """SHA-256 of what it computes, whatever file it is stored in."""
 
-    def model(self, *, n_layers: int | None = None) -> ResidualModel:
-        """The model; with `n_layers`, of the first blocks alone."""
+    def model(self, *, n_layers: int | None = None, hook: Hook = "resid_post") -> ResidualModel:
+        """The model; with `n_layers`, of the first blocks alone.
+
+        Args:
+          hook: where it is read and changed.
+        """

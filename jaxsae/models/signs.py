@@ -61,9 +61,7 @@ class SignBlock(Block):
 
     def __init__(self, config: SignConfig, *, rngs: nnx.Rngs, param_dtype: Any) -> None:
         d_model, make = config.d_model, {"rngs": rngs, "param_dtype": param_dtype}
-        self.norm1, self.norm2 = (
-            RMSNorm(d_model, config.layer_norm_eps, param_dtype=param_dtype) for _ in range(2)
-        )
+        self.norm1, self.norm2 = (RMSNorm(d_model, config.layer_norm_eps, param_dtype=param_dtype) for _ in range(2))
         self.attn = SignAttention(config, **make)
         self.mlp = FeedForward(d_model, config.d_ff, d_model, use_bias=False, **make)
 

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jaxsae.errors import InputError, listed, require
-from jaxsae.models.changes import LayerChange, last_stream
+from jaxsae.models.changes import LayerChange, changed_logits
 from jaxsae.models.protocol import ResidualModel
 from jaxsae.text.batching import padded_length
 from jaxsae.text.damaged_text import DAMAGED, DamagedText
@@ -108,19 +108,13 @@ def _batches(
             flat = np.concatenate([at * length + asked[row].positions for at, row in enumerate(rows)])
             places = np.zeros(_room(len(flat), 16), np.int32)
             places[: len(flat)] = flat
-            stream = last_stream(model, jnp.asarray(ids), jnp.asarray(mask), change)
-            logits = model.unembed(_taken(stream, jnp.asarray(places)))[0]
+            logits = changed_logits(model, jnp.asarray(ids), jnp.asarray(mask), places, change)
             yield rows, [len(asked[row].positions) for row in rows], logits
 
 
 def _room(n: int, least: int) -> int:
     """The next of `least`, 2 `least`, 4 `least`, ...: few shapes to compile for."""
     return least << max(0, -(-n // least) - 1).bit_length()
-
-
-@jax.jit
-def _taken(stream: Float[Array, "batch position d_model"], places: Int[Array, " n"]) -> Float[Array, "1 n d_model"]:
-    return stream.reshape(-1, stream.shape[-1])[places][None]
 
 
 _top = jax.jit(lambda logits, t, k: jax.lax.top_k(jax.nn.log_softmax(logits / t), k), static_argnums=2)

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,14 +17,22 @@ COLUMNS = {"input_ids": np.int32, "labels": np.int32, "attention_mask": np.int8}
 
 @dataclass(frozen=True)
 class Samples:
-    """Damaged texts as the model takes them, each array [n, positions].
-
-    `ids`: token ids; `labels`: the true id where the text is damaged, else -100; `mask`: 1 = real, 0 = padding.
-    """
+    """Texts as the model takes them, each array [n, positions]."""
 
     ids: np.ndarray
+    """Token ids."""
     labels: np.ndarray
+    """The id that is to be predicted, -100 where none is: that of a hidden token, or of the next one (`causal`)."""
     mask: np.ndarray
+    """1 = real, 0 = padding."""
+    special: np.ndarray | None = None
+    """Tokens that are no text, such as those that begin and end every text: attended to, but without rows."""
+    tokenizer: Tokenizer = UNICODE
+    """What the ids stand for."""
+    causal: bool = False
+    """Whether the model predicts the next token at every position; then nothing is hidden."""
+    columns: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """What else is known of each text [n], or of each token [n, positions], by name, as text."""
 
     def __post_init__(self) -> None:
         require(self.ids.shape == self.labels.shape == self.mask.shape, "ids, labels and mask must have one shape")
@@ -33,17 +41,30 @@ class Samples:
         return len(self.ids)
 
     def __getitem__(self, rows: slice) -> "Samples":
-        return Samples(self.ids[rows], self.labels[rows], self.mask[rows])
+        special = None if self.special is None else self.special[rows]
+        return replace(
+            self,
+            ids=self.ids[rows],
+            labels=self.labels[rows],
+            mask=self.mask[rows],
+            special=special,
+            columns={name: column[rows] for name, column in self.columns.items()},
+        )
 
     @property
     def real(self) -> np.ndarray:
-        """Where there is text and no padding, [n, positions]."""
-        return self.mask != 0
+        """Where there is text, and neither padding nor a special token, [n, positions]."""
+        return self.mask != 0 if self.special is None else (self.mask != 0) & ~self.special
+
+    @property
+    def scored(self) -> np.ndarray:
+        """Where the model is to predict a token, [n, positions]."""
+        return self.labels != preparation.NO_LABEL
 
     @property
     def damaged(self) -> np.ndarray:
-        """Where the true character is hidden, [n, positions]."""
-        return self.labels != preparation.NO_LABEL
+        """Where the true token is hidden, [n, positions]."""
+        return np.zeros_like(self.scored) if self.causal else self.scored
 
     @property
     def true_ids(self) -> np.ndarray:
@@ -52,14 +73,18 @@ class Samples:
 
     @property
     def lengths(self) -> np.ndarray:
-        """Characters of each sample up to its last real one, [n]."""
+        """Tokens of each sample up to its last one that is not padding, [n]."""
         positions = np.arange(1, self.mask.shape[1] + 1)
-        return (positions * self.real).max(axis=1, initial=0)
+        return (positions * (self.mask != 0)).max(axis=1, initial=0)
+
+    def pieces_of(self, sample: int) -> list[str]:
+        """A sample's text token by token, as it was before the damage."""
+        real = self.real[sample]
+        return self.tokenizer.pieces(self.true_ids[sample, real])
 
     def text_of(self, sample: int) -> str:
-        """A sample's real characters, as they were before the damage."""
-        one = self[sample : sample + 1]
-        return UNICODE.decode(one.true_ids[one.real])
+        """A sample's text, as it was before the damage."""
+        return "".join(self.pieces_of(sample))
 
 
 def as_samples(columns: Mapping[str, np.ndarray], path: Path) -> Samples:
@@ -77,21 +102,27 @@ def as_samples(columns: Mapping[str, np.ndarray], path: Path) -> Samples:
     labels = columns["labels"]
     ok = not ((labels < 0) & (labels != preparation.NO_LABEL)).any()
     require(ok, f"{path}: labels must be characters, or {preparation.NO_LABEL} where there is no damage")
-    return Samples(*(columns[name].astype(dtype, copy=False) for name, dtype in COLUMNS.items()))
+    ids, labels, mask = (columns[name].astype(dtype, copy=False) for name, dtype in COLUMNS.items())
+    return Samples(ids, labels, mask)
 
 
 def joined(several: Sequence[Samples]) -> Samples:
     """Samples of several datasets, one after another; they must be of one width."""
     widths = {samples.ids.shape[1] for samples in several}
     require(len(widths) == 1, f"datasets must have samples of one length, got {', '.join(map(str, sorted(widths)))}")
-    return Samples(*(np.concatenate([getattr(s, name) for s in several]) for name in ("ids", "labels", "mask")))
+    first = several[0]
+    special = None if first.special is None else np.concatenate([s.special for s in several if s.special is not None])
+    ids, labels, mask = (np.concatenate([getattr(s, name) for s in several]) for name in ("ids", "labels", "mask"))
+    shared = [name for name in first.columns if all(name in s.columns for s in several)]
+    columns = {name: np.concatenate([s.columns[name] for s in several]) for name in shared}
+    return replace(first, ids=ids, labels=labels, mask=mask, special=special, columns=columns)
 
 
 def check_samples(samples: Samples, tokenizer: Tokenizer, max_position: int) -> None:
     """Raise `InputError` unless ids and labels are in a model's vocabulary, and samples are short enough for it."""
     width = samples.ids.shape[1]
     require(width <= max_position, f"samples must have at most {max_position} positions (max_position), got {width}")
-    for what, numbers in (("token ids", samples.ids), ("labels", np.where(samples.damaged, samples.labels, 0))):
+    for what, numbers in (("token ids", samples.ids), ("labels", np.where(samples.scored, samples.labels, 0))):
         outside = (numbers < 0) | (numbers >= tokenizer.vocab_size)
         if outside.any():
             sample, position = (int(n) for n in np.argwhere(outside)[0])

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from jaxsae.config import SAEConfig, TrainConfig
 from jaxsae.files import atomic_path, exclusive, sha256, to_json
-from jaxsae.models.hooks import hook_name
+from jaxsae.models.hooks import file_stem, hook_names
 from jaxsae.runtime import give_back_memory, peak_memory
 from jaxsae.sae.autoencoder import SAE
 from jaxsae.sae.metrics import Score, score
@@ -108,7 +108,7 @@ def train_run(
     began = time.monotonic() if began is None else began
     output, configs = Path(output), {"": configs} if isinstance(configs, TrainConfig) else configs
     members = {
-        f"sae_layer{layer}_optimized{tag}.pt": Member(layer, config)
+        f"{file_stem(layer, source.hook)}{tag}.pt": Member(layer, config)
         for layer in source.layers
         for tag, config in configs.items()
     }
@@ -178,6 +178,7 @@ class _Writer:
         command: Sequence[str],
     ) -> None:
         self.checkpoint_sha256 = source.checkpoint_sha256
+        self.hook_names = hook_names(source.hook, source.layers)
         self.members, self.files, self.settings = members, files, settings
         self.rows, self.save, self.keep, self.command = rows, save, keep, list(command)
         first = next(iter(members.values()))
@@ -200,7 +201,7 @@ class _Writer:
         title = f"Layer {report['layer']}: {config.architecture}, {size}"
         extra: dict[str, Any] = {
             "layer": report["layer"],
-            "hook_name": hook_name(report["layer"]),
+            "hook_name": self.hook_names[report["layer"]],
         }
         extra |= {key: report[key] for key in ("model_sha256", "checkpoint_sha256") if report[key] is not None}
         # all are written before the first takes its name, the SAE the last

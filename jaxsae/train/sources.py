@@ -13,6 +13,7 @@ from jaxsae.activations.extraction import extract
 from jaxsae.activations.store import Store
 from jaxsae.errors import require
 from jaxsae.files import temporary_beside
+from jaxsae.models.hooks import Hook, hook_of
 from jaxsae.models.protocol import ResidualModel, StoredModel
 from jaxsae.runtime import give_back_memory, memory_of_machine
 from jaxsae.sae.row_types import AnyRows
@@ -40,6 +41,8 @@ class Source(Protocol):
     """Where a run's rows come from."""
 
     layers: list[int]
+    hook: Hook
+    """Where the layers are read."""
     d_in: int
     origin: dict[str, Any]
     """What identifies the rows, with the settings that made them."""
@@ -62,7 +65,8 @@ class TextSource:
     Args:
       checkpoint: the model.
       samples: the text.
-      layers: those whose residual stream is read, after the block; 0-based.
+      layers: the blocks that are read; 0-based.
+      hook: where these are read, see `jaxsae.models.hooks`.
       held_out: text that figures are measured on; without it, the rows that are trained on.
       padding: `drop` or `keep`, see `jaxsae.activations.extraction.stream`.
       split: what the samples are called, and `dataset_sha256`, which they are: for the record.
@@ -80,6 +84,7 @@ class TextSource:
         samples: Samples,
         layers: Sequence[int],
         *,
+        hook: Hook = "resid_post",
         held_out: Samples | None = None,
         padding: str = "drop",
         split: str | None = None,
@@ -95,6 +100,7 @@ class TextSource:
             check_samples(some, shape.tokenizer, shape.max_position)
         self.checkpoint: StoredModel | None = checkpoint
         self.samples, self.layers, self.held_out, self.padding = samples, list(layers), held_out, padding
+        self.hook = hook
         self.check, self.d_in = check, shape.d_model
         self.checkpoint_sha256: str | None = checkpoint.sha256
         self.limit = memory_of_machine() // 2 if memory_limit is None else memory_limit
@@ -108,11 +114,13 @@ class TextSource:
             "dataset_sha256": dataset_sha256,
             "streamed": self.size > self.limit,
         }
+        if hook != "resid_post":  # which older runs do not say
+            self.origin["hook"] = hook if isinstance(hook, str) else {str(layer): name for layer, name in hook.items()}
 
     def load(self, folder: Path, cleanup: contextlib.ExitStack, say: Say, on_rows: OnRows) -> RunRows:
         """Check the model, and extract; the model is let go of."""
         assert self.checkpoint is not None
-        model = self.check(partial(self.checkpoint.model, n_layers=max(self.layers) + 1))
+        model = self.check(partial(self.checkpoint.model, n_layers=max(self.layers) + 1, hook=self.hook))
         self.checkpoint, self.check = None, lambda model: model()  # the check may hold the checkpoint too
         give_back_memory()  # the checkpoint's and the check's
         if not self.origin["streamed"]:
@@ -154,6 +162,7 @@ class StoreSource:
         memory_limit: int | None = None,
     ) -> None:
         self.layers, self.d_in, self.found, self.name = list(found.layers), found.d_in, found.layers, name
+        self.hook = hook_of(found.hook_names())
         self.limit = memory_of_machine() // 2 if memory_limit is None else memory_limit
         self.size = sum(rows.nbytes for rows in self.found.values())
         self.origin: dict[str, Any] = {key: found.about.get(key) for key in ("split", "max_samples", "padding")}

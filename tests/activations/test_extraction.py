@@ -101,12 +101,7 @@ def test_a_model_that_does_not_pack_is_given_one_sample_a_row(model, samples):
 
         n_layers, d_model, dtype, max_position = model.n_layers, model.d_model, model.dtype, model.max_position
         tokenizer, check_layer, stream = model.tokenizer, model.check_layer, model.stream
-        resid_post, resume, unembed, direct_logits = (
-            model.resid_post,
-            model.resume,
-            model.unembed,
-            model.direct_logits,
-        )
+        hook, activations, logits = model.hook, model.activations, model.logits
 
     packed, plain = (extract(one, samples, [3]) for one in (model, Plain()))
     np.testing.assert_array_equal(packed.sample, plain.sample)

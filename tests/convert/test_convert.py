@@ -11,7 +11,7 @@ from helpers import saved
 
 from convert import checkpoints, families, load_restoration_model, read_checkpoint, restoration
 from jaxsae.errors import InputError
-from jaxsae.models.restoration import params_of
+from jaxsae.models.transformer import params_of
 
 
 def test_the_table_covers_the_model_exactly():

@@ -11,7 +11,8 @@ from flax import nnx
 from convert import read_checkpoint
 from convert.verify import LayerCheck, cross_check
 from jaxsae import load_samples
-from jaxsae.models.restoration import RestorationModel, params_of, run_block
+from jaxsae.models.restoration import RestorationModel
+from jaxsae.models.transformer import params_of, run_block
 
 LAYERS = range(TINY.n_layers)
 

@@ -121,7 +121,8 @@ def test_padding_and_batches_change_nothing(model, readout):
 class Quadratic:
     """The logit of token 1 is a sum over positions of a quadratic form of the stream there; that of token 0 is 0."""
 
-    n_layers, d_model, max_position, dtype, tokenizer = 1, 6, 64, jnp.dtype("float32"), UNICODE
+    n_layers, d_model, max_position, tokenizer = 1, 6, 64, UNICODE
+    dtype, hook = jnp.dtype("float32"), "resid_post"
 
     def __init__(self):
         rng = np.random.default_rng(0)
@@ -136,20 +137,15 @@ class Quadratic:
     def stream(self, ids, mask=None):
         yield self.embedding[jnp.asarray(ids)]
 
-    def resid_post(self, ids, mask=None, *, layer):
+    def activations(self, ids, mask=None, *, layer):
         return self.embedding[jnp.asarray(ids)]
 
-    def resume(self, x, mask=None, *, layer):
+    def logits(self, ids, mask=None, *, places, layer=None, x=None):
+        x = self.embedding[jnp.asarray(ids)] if x is None else x
         real = jnp.ones(x.shape[:2]) if mask is None else jnp.asarray(mask, x.dtype)
         value = jnp.einsum("bpd,de,bpe->bp", x, self.form, x) + x @ self.line
-        total = (value * real).sum(axis=1)[:, None, None] * jnp.ones(x.shape)
-        return total
-
-    def unembed(self, x):
-        return jnp.zeros((*x.shape[:2], 200)).at[:, :, 1].set(x[:, :, 0])
-
-    def direct_logits(self, directions, ids):
-        return directions @ np.zeros((self.d_model, len(ids)))
+        total = jnp.repeat((value * real).sum(axis=1), x.shape[1])[places]
+        return jnp.zeros((len(places), 200)).at[:, 1].set(total)
 
 
 def test_the_attribution_is_exact_where_the_model_is_quadratic_at_each_position():

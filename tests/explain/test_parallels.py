@@ -41,7 +41,7 @@ TEXTS = [
 class Planted:
     """A model whose residual stream is the letter: latent 0 for a, 1 for b, ...; nothing for a space or damage."""
 
-    n_layers, d_model, max_position, dtype = 2, D, WIDTH, np.float32
+    n_layers, d_model, max_position, dtype, hook = 2, D, WIDTH, np.float32, "resid_post"
     tokenizer = CharacterTokenizer(8000)
 
     def check_layer(self, layer):
@@ -53,16 +53,10 @@ class Planted:
         yield jnp.asarray(x)
         yield jnp.asarray(2 * x)
 
-    def resid_post(self, ids, mask=None, *, layer):
+    def activations(self, ids, mask=None, *, layer):
         return list(self.stream(ids, mask))[layer]
 
-    def resume(self, x, mask=None, *, layer):
-        raise NotImplementedError
-
-    def unembed(self, x):
-        raise NotImplementedError
-
-    def direct_logits(self, directions, ids):
+    def logits(self, ids, mask=None, *, places, layer=None, x=None):
         raise NotImplementedError
 
 

@@ -38,6 +38,13 @@ def by_hand(logits, samples):
     return ce, float(top[:, 0].double().mean()), float(top.any(1).double().mean())
 
 
+def logits_with(model, samples, x):
+    """At every position, `x` standing after the layer."""
+    places = np.arange(samples.ids.size)
+    found = model.logits(samples.ids, samples.mask, places=places, layer=LAYER, x=x)
+    return found.reshape(*samples.ids.shape, -1)
+
+
 def test_the_unchanged_model(model, samples):
     """Identity changes nothing, and the figures are those of the whole model's logits."""
     got = splice.effects(model, samples, LAYER, {"same": lambda x: x})
@@ -54,7 +61,7 @@ def test_a_change_is_made_at_its_layer_and_not_at_padding(model, samples):
     x = model.resid_post(samples.ids, samples.mask, layer=LAYER)
     zeroed = jnp.where(jnp.asarray(samples.mask)[:, :, None] != 0, 0.0, x)
     assert (zeroed != 0).any()
-    logits = model.unembed(model.resume(zeroed, samples.mask, layer=LAYER))
+    logits = logits_with(model, samples, zeroed)
     got = splice.effects(model, samples, LAYER, {"zero": jnp.zeros_like})
     np.testing.assert_allclose(got["zero"].ce, by_hand(logits, samples)[0], rtol=1e-5)
     assert got["zero"].kl > 1e-3
@@ -72,7 +79,7 @@ def test_a_change_is_made_at_its_layer_and_not_at_padding(model, samples):
 def test_kl_is_from_the_unchanged_distribution(model, samples):
     where = samples.labels != -100
     x = model.resid_post(samples.ids, samples.mask, layer=LAYER)
-    changed = model.unembed(model.resume(x * 0.5, samples.mask, layer=LAYER))
+    changed = logits_with(model, samples, x * 0.5)
     p, q = (
         torch.log_softmax(torch.from_numpy(np.asarray(logits, np.float64)[where]), -1)
         for logits in (model(samples.ids, samples.mask), changed)

@@ -18,8 +18,9 @@ from jaxsae.cli import process
 from jaxsae.config import PretrainConfig
 from jaxsae.errors import InputError
 from jaxsae.models import pretrain, pretrain_data
-from jaxsae.models.restoration import from_params, params_of
+from jaxsae.models.restoration import RestorationModel
 from jaxsae.models.restoration_config import ModelConfig
+from jaxsae.models.transformer import params_of
 from jaxsae.text import arrow, preparation
 from jaxsae.text.samples import Samples
 
@@ -51,7 +52,7 @@ def parts():
 
 def test_the_stacked_model_is_the_librarys_model(parts, samples):
     """Cross-entropy and hits at damaged positions, from the logits of the model that users load."""
-    model = from_params(CONFIG, pretrain.to_params(parts, CONFIG, EVERY))
+    model = RestorationModel.from_params(CONFIG, pretrain.to_params(parts, CONFIG, EVERY))
     logits = np.asarray(model(samples.ids, samples.mask), np.float64)
     where = samples.labels != -100
     log_p = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
@@ -170,7 +171,7 @@ def test_characters_that_do_not_occur_have_no_probability(samples):
     assert len(characters.ids) < 60
     parts = pretrain.init_parts(dataclasses.replace(CONFIG, vocab_size=len(characters.ids)), seed=0)
     loss, _ = pretrain.make_evaluate(CONFIG, 100, characters)(parts, few)
-    model = from_params(CONFIG, pretrain.to_params(parts, CONFIG, characters))
+    model = RestorationModel.from_params(CONFIG, pretrain.to_params(parts, CONFIG, characters))
     whole = model(few.ids, few.mask)
     expected = torch.nn.functional.cross_entropy(
         torch.from_numpy(np.array(whole)).flatten(0, 1), torch.from_numpy(few.labels).long().flatten()

@@ -24,7 +24,7 @@ WORDS = ("_", "#", *"ana bēl šarri mār ummân bīt ekalli tuppu šulmu".split
 class WordTokenizer:
     """A token is a word; its id is its place in `WORDS`."""
 
-    vocab_size = len(WORDS)
+    vocab_size, unit, padding_id, damaged_id, frame = len(WORDS), "word", 0, 1, ((), ())
 
     def encode(self, text):
         return np.array([WORDS.index(word) for word in text.split()], np.int32)
@@ -39,7 +39,8 @@ class WordTokenizer:
 class WordModel:
     """x + tanh(mean over the real positions + x @ W) per block: no parameters by name, no module, no config."""
 
-    n_layers, d_model, max_position, dtype, tokenizer = 2, 6, 10, jnp.dtype("float32"), WordTokenizer()
+    n_layers, d_model, max_position, tokenizer = 2, 6, 10, WordTokenizer()
+    dtype, hook = jnp.dtype("float32"), "resid_post"
 
     def __init__(self):
         embed, head, *blocks = jax.random.split(jax.random.key(0), 2 + self.n_layers)
@@ -60,14 +61,14 @@ class WordModel:
     def stream(self, ids, mask=None):
         yield from self.run(self.embedding[jnp.asarray(ids)], mask, range(self.n_layers))
 
-    def resid_post(self, ids, mask=None, *, layer):
+    def activations(self, ids, mask=None, *, layer):
         return list(self.stream(ids, mask))[layer]
 
-    def resume(self, x, mask=None, *, layer):
-        return [x, *self.run(x, mask, range(layer + 1, self.n_layers))][-1]
-
-    def unembed(self, x):
-        return x @ self.head
+    def logits(self, ids, mask=None, *, places, layer=None, x=None):
+        if layer is None:
+            layer, x = self.n_layers - 1, self.activations(ids, mask, layer=self.n_layers - 1)
+        last = [x, *self.run(x, mask, range(layer + 1, self.n_layers))][-1]
+        return last.reshape(-1, self.d_model)[places] @ self.head
 
     def direct_logits(self, directions, ids):
         return directions @ np.asarray(self.head)[:, ids]
@@ -103,7 +104,7 @@ def test_rows_are_the_models_own(model, samples):
     rows = extract(model, samples, [0, 1])
     assert rows.values[0].shape == (samples.real.sum(), model.d_model)
     for layer in (0, 1):
-        expected = np.asarray(model.resid_post(samples.ids, samples.mask, layer=layer))[samples.real]
+        expected = np.asarray(model.activations(samples.ids, samples.mask, layer=layer))[samples.real]
         np.testing.assert_allclose(rows.values[layer], expected, atol=1e-6)
 
 

@@ -10,17 +10,10 @@ from flax import nnx
 
 from convert import read_checkpoint, reference
 from jaxsae.errors import InputError
-from jaxsae.models.restoration import (
-    RestorationModel,
-    abstract_model,
-    from_params,
-    param_shapes,
-    params_of,
-    run_block,
-    shapes_of,
-)
+from jaxsae.models.restoration import RestorationModel
 from jaxsae.models.restoration_config import ModelConfig
 from jaxsae.models.rotary import rotary_table
+from jaxsae.models.transformer import params_of, run_block, shapes_of
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +77,7 @@ def test_padding_changes_nothing_at_real_positions(model):
 def test_stopping_early_runs_only_the_blocks_needed(model, monkeypatch):
     ran = []
     monkeypatch.setattr(
-        "jaxsae.models.restoration.run_block", lambda block, *args: ran.append(block) or run_block(block, *args)
+        "jaxsae.models.transformer.run_block", lambda block, *args: ran.append(block) or run_block(block, *args)
     )
     model.resid_post(jnp.asarray(some_ids(5)), layer=1)
     assert len(ran) == 2
@@ -110,7 +103,7 @@ def test_too_long_and_absent_layer_are_refused(model):
 
 
 def test_shapes_and_params_agree(model):
-    shapes = param_shapes(TINY)
+    shapes = RestorationModel.param_shapes(TINY)
     assert {path: p.shape for path, p in params_of(model).items()} == shapes
     assert shapes["layers.3.ff.up.kernel"] == (30, 37)
     assert all(p.dtype == jnp.float32 for p in params_of(model).values())
@@ -143,7 +136,7 @@ def test_config_defaults_are_the_originals():
         "vocab_size": 11812, "max_position": 768, "d_model": 384, "n_heads": 8,
         "d_ff": 1536, "n_layers": 16, "dropout": 0.1, "rotary_base": 10000,
     }  # fmt: skip
-    assert sum(np.prod(shape) for shape in param_shapes(config).values()) == 37_475_620
+    assert sum(np.prod(shape) for shape in RestorationModel.param_shapes(config).values()) == 37_475_620
 
 
 def test_a_fresh_model_is_finite():
@@ -153,10 +146,12 @@ def test_a_fresh_model_is_finite():
 
 def test_one_block_is_traced_for_all():
     """And the model is the same as when each is: its structure is what compiled blocks are found by."""
-    shared, traced = abstract_model(TINY), nnx.eval_shape(lambda: RestorationModel(TINY, rngs=nnx.Rngs(0)))
+    shared, traced = RestorationModel.abstract(TINY), nnx.eval_shape(lambda: RestorationModel(TINY, rngs=nnx.Rngs(0)))
     assert jax.tree.structure(shared) == jax.tree.structure(traced)
     assert nnx.graphdef(shared) == nnx.graphdef(traced)
     assert list(shapes_of(shared).items()) == list(shapes_of(traced).items())
-    model = from_params(TINY, {path: np.ones(shape, np.float32) for path, shape in shapes_of(shared).items()})
+    model = RestorationModel.from_params(
+        TINY, {path: np.ones(shape, np.float32) for path, shape in shapes_of(shared).items()}
+    )
     assert len({id(leaf) for leaf in params_of(model).values()}) == len(shapes_of(shared))
     assert nnx.state(shared) == nnx.state(traced)  # what was made from it has left it as it was

@@ -12,7 +12,7 @@ TOKENS = "#abc"
 
 
 class ToyTokenizer:
-    vocab_size = len(TOKENS)
+    vocab_size, unit, padding_id, damaged_id, frame = len(TOKENS), "character", 0, 0, ((), ())
 
     def encode(self, text):
         require(set(text) <= set(TOKENS), "unknown")
@@ -28,7 +28,7 @@ class ToyTokenizer:
 class Toy:
     """What it says of a position depends on all other positions; padding is as if it were not there."""
 
-    n_layers, d_model, max_position, dtype = 1, 4, 12, jnp.float32
+    n_layers, d_model, max_position, dtype, hook = 1, 4, 12, jnp.float32, "resid_post"
     tokenizer = ToyTokenizer()
 
     def __init__(self, seed):
@@ -40,27 +40,25 @@ class Toy:
     def check_layer(self, layer):
         require(layer == 0, "layer must be 0")
 
-    def resid_post(self, ids, mask=None, *, layer):
+    def activations(self, ids, mask=None, *, layer):
         n = ids.shape[1]
         real = jnp.ones(ids.shape) if mask is None else mask
         seen = jax.nn.one_hot(ids, 4) * real[..., None]
         return jnp.tanh(jnp.einsum("bnk,kmn->bmk", seen, self.mix[:, :n, :n]))
 
     def stream(self, ids, mask=None):
-        yield self.resid_post(ids, mask, layer=0)
+        yield self.activations(ids, mask, layer=0)
 
-    def resume(self, x, mask=None, *, layer):
-        return x
-
-    def unembed(self, x):
-        return 3 * x @ self.out
+    def logits(self, ids, mask=None, *, places, layer=None, x=None):
+        x = self.activations(ids, mask, layer=0) if x is None else x
+        return 3 * x.reshape(-1, 4)[places] @ self.out
 
     def direct_logits(self, directions, ids):
         return directions @ self.out[:, ids]
 
     def log_p(self, ids):
         """Log-probabilities at every position of one text."""
-        logits = np.asarray(self.unembed(self.resid_post(np.asarray(ids, np.int32)[None], layer=0)))[0].astype(float)
+        logits = np.asarray(self.logits(np.asarray(ids, np.int32)[None], places=np.arange(len(ids)))).astype(float)
         return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
 
 
