@@ -5,6 +5,7 @@
     sample.npy      int32 [n]: which sample a row is of; position.npy: which character of it
     token.npy       int32 [n]: the character's id; label.npy: the true id where the text is damaged, else -100
     real.npy        int32 [n]: 0 at padding
+    pieces.json     where tokens are no characters: what they stand for, see `jaxsae.activations.stored_text`
 
 A bare `.npy` file of rows can be read as well: of shape [n, d_in], of any floating type; or of shape [n, positions,
 d_in], where a file of the same name with `_mask` ([n, positions], 1 = real) says which positions are padding.
@@ -21,6 +22,7 @@ import numpy as np
 
 from jaxsae.activations.extraction import extract_to
 from jaxsae.activations.rows import RowsOnDisk
+from jaxsae.activations.stored_text import widened, with_text, write_text
 from jaxsae.errors import InputError, require
 from jaxsae.files import atomic_path, read_json, sha256, sha256_of
 from jaxsae.models.hooks import hook_name, hook_names
@@ -72,7 +74,7 @@ class Store:
         """
         if not self.folders or not all((f / f"{name}.npy").exists() for f in self.folders for name in ORIGIN):
             return None
-        return joined([_samples(folder)[: self.max_samples] for folder in self.folders])
+        return joined(widened([_samples(folder)[: self.max_samples] for folder in self.folders]))
 
 
 def write(
@@ -112,6 +114,7 @@ def write(
         origin = (sample, position, *(column[kept] for column in (samples.ids, samples.labels, samples.mask)))
         for name, numbers in zip(ORIGIN, origin, strict=True):
             np.save(folder / f"{name}.npy", numbers.astype(np.int32))
+        write_text(folder, samples, kept)
         head = {"format": FORMAT, "version": VERSION, "layers": list(layers), "rows": n, "d_in": width}
         head |= {"positions": samples.ids.shape[1]}
         if model.hook != "resid_post":
@@ -259,7 +262,8 @@ def _samples(folder: Path) -> Samples:
     )
     ids, labels, mask = (np.full(shape, fill, np.int32) for fill in (PADDING_ID, NO_LABEL, 0))
     ids[sample, position], labels[sample, position], mask[sample, position] = token, label, real
-    return as_samples({"input_ids": ids, "labels": labels, "attention_mask": mask}, folder)
+    found = as_samples({"input_ids": ids, "labels": labels, "attention_mask": mask}, folder)
+    return with_text(found, folder, (sample, position), about["padding"])
 
 
 def text_of(stored: Store, identity: str, sha256: str | None = None) -> Samples:
