@@ -175,6 +175,13 @@ class HookedCheckpoint:
         """The module itself."""
         return self.given.module
 
+    @property
+    def about(self) -> str:
+        """What is read of it, in words."""
+        blocks = "no ModuleList of blocks: modules by their names" if self.blocks is None else f"{self.blocks.n} blocks, {self.blocks.name}"
+        says = ("predicts the next token" if self.given.causal else "restores hidden tokens") if self.config.gives_logits else "gives no logits"
+        return f"{type(self.module).__name__}: {blocks}; {says}"
+
     @functools.cached_property
     def runner(self) -> Runner:
         """Runs it."""

@@ -15,7 +15,7 @@ from jaxsae.errors import note, require
 if TYPE_CHECKING:  # heavy: loaded by the functions that use them
     from collections.abc import Mapping, Sequence
 
-    from convert.checkpoints import Checkpoint
+    from convert.stored import AnyCheckpoint
     from convert.sae_files import SAEFile
     from jaxsae.features.evaluation import Evaluation
     from jaxsae.models.protocol import ResidualModel
@@ -87,7 +87,7 @@ def show(source: Source, paths: list[str], found: Sequence[Evaluation]) -> None:
         )
     elif not source.model:
         terminal.print_wrapped(
-            "These rows do not say what model and text they are of: what is restored with an SAE cannot be told."
+            "The model that these rows are of is not given: what it restores with an SAE cannot be told."
         )
 
 
@@ -102,19 +102,20 @@ class Source:
     model: ResidualModel | None
     """None: the model that the rows come from is not known, and then neither is the text."""
     samples: Samples | None
-    checkpoint: Checkpoint | None
+    checkpoint: AnyCheckpoint | None
 
 
 def from_text(data: DataConfig, files: dict[str, SAEFile], layers: dict[str, int]) -> Source:
     """A model, and text that it is given."""
 
-    checkpoint = inputs.checkpoint(data)
+    hook = saes.hook_of(files, layers)
+    checkpoint = inputs.read_at(inputs.checkpoint(data), hook, list(layers.values()))
     for layer in layers.values():
         checkpoint.config.check_layer(layer)
     check_width(files, checkpoint.config.d_model, "the model's d_model")
     samples = inputs.text(data, checkpoint.config)
     what = f"{data.dataset}, {data.split}: {len(samples):,} samples"
-    return Source(what, None, checkpoint.model(hook=saes.hook_of(files, layers)), samples, checkpoint)
+    return Source(what, None, checkpoint.model(hook=hook), samples, checkpoint)
 
 
 def from_stores(
@@ -130,9 +131,11 @@ def from_stores(
     if model_of(stored.about) is None:
         return Source(data.dataset, stored.layers, None, None, None)
     checkpoint = inputs.checkpoint(data)
-    samples = text_of(stored, checkpoint.identity, checkpoint.sha256)
+    if not hasattr(args, "checkpoint") and model_of(stored.about) not in (checkpoint.identity, checkpoint.sha256):
+        return Source(data.dataset, stored.layers, None, None, None)
+    samples, hook = text_of(stored, checkpoint.identity, checkpoint.sha256), saes.hook_of(files, layers)
     what = f"{data.dataset}: {len(samples):,} samples of the {stored.about.get('split')} split"
-    return Source(what, stored.layers, checkpoint.model(hook=saes.hook_of(files, layers)), samples, checkpoint)
+    return Source(what, stored.layers, checkpoint.model(hook=hook), samples, checkpoint)
 
 
 def check_width(files: dict[str, SAEFile], width: int, what: str) -> None:

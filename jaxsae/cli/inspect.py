@@ -18,7 +18,7 @@ from jaxsae.errors import require
 if TYPE_CHECKING:  # heavy: loaded by the functions that use them
     from collections.abc import Sequence
 
-    from convert.checkpoints import Checkpoint
+    from convert.stored import AnyCheckpoint
     from convert.sae_files import SAEFile
     from jaxsae.features.inspection import Inspection
     from jaxsae.features.statistics import LayerSAE
@@ -92,7 +92,7 @@ def main(args: argparse.Namespace) -> None:
 
 
 def check(
-    args: argparse.Namespace, files: dict[str, SAEFile], read: dict[str, LayerSAE], checkpoint: Checkpoint
+    args: argparse.Namespace, files: dict[str, SAEFile], read: dict[str, LayerSAE], checkpoint: AnyCheckpoint
 ) -> None:
     """See before the pass over the text that files, model and flags fit together.
 

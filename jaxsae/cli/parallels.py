@@ -17,7 +17,7 @@ from jaxsae.errors import require
 if TYPE_CHECKING:  # heavy: loaded by the functions that use them
     from collections.abc import Sequence
 
-    from convert.checkpoints import Checkpoint
+    from convert.stored import AnyCheckpoint
     from convert.families import Config
     from jaxsae.explain.parallel_index import Index
     from jaxsae.explain.parallels import Parallel
@@ -78,7 +78,7 @@ def check_free(folder: Path) -> None:
     require(free, f"--index must be an index, or a folder that does not exist, got {folder} without index.json")
 
 
-def build_index(data: DataConfig, checkpoint: Checkpoint, model: ResidualModel, sae: SAE, layer: int) -> Index:
+def build_index(data: DataConfig, checkpoint: AnyCheckpoint, model: ResidualModel, sae: SAE, layer: int) -> Index:
     """Read the whole corpus."""
     from jaxsae.explain.parallels import build, captioned
     from jaxsae.features import concepts

@@ -9,12 +9,12 @@ from jaxsae.cli import terminal
 from jaxsae.errors import require
 
 if TYPE_CHECKING:  # heavy: loaded by the functions that use them
-    from convert.checkpoints import Checkpoint
+    from convert.stored import AnyCheckpoint
     from jaxsae.models.protocol import ResidualModel
     from jaxsae.restore.calibration import Calibration
 
 
-def calibration_of(model: ResidualModel, checkpoint: Checkpoint, dataset: str | None) -> Calibration | None:
+def calibration_of(model: ResidualModel, checkpoint: AnyCheckpoint, dataset: str | None) -> Calibration | None:
     """The model's calibration on its own text: kept from before, or fitted now; None where there is no such text."""
     if dataset is None:
         return None
