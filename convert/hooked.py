@@ -56,7 +56,9 @@ class HookedShape:
         if self.numbers is not None:
             require(layer in self.numbers, f"layer must be one of {listed(self.numbers)} (the modules), got {layer}")
             return
-        require(self.n_layers > 0, "a module without a ModuleList of blocks has no layers, got none; name modules by hook")
+        require(
+            self.n_layers > 0, "a module without a ModuleList of blocks has no layers, got none; name modules by hook"
+        )
         require(0 <= layer < self.n_layers, f"layer must be in 0..{self.n_layers - 1}, got {layer}")
 
 
@@ -178,8 +180,16 @@ class HookedCheckpoint:
     @property
     def about(self) -> str:
         """What is read of it, in words."""
-        blocks = "no ModuleList of blocks: modules by their names" if self.blocks is None else f"{self.blocks.n} blocks, {self.blocks.name}"
-        says = ("predicts the next token" if self.given.causal else "restores hidden tokens") if self.config.gives_logits else "gives no logits"
+        blocks = (
+            "no ModuleList of blocks: modules by their names"
+            if self.blocks is None
+            else f"{self.blocks.n} blocks, {self.blocks.name}"
+        )
+        says = (
+            ("predicts the next token" if self.given.causal else "restores hidden tokens")
+            if self.config.gives_logits
+            else "gives no logits"
+        )
         return f"{type(self.module).__name__}: {blocks}; {says}"
 
     @functools.cached_property
@@ -255,7 +265,7 @@ class HookedCheckpoint:
         vocab = given.vocab_size
         if vocab is None:
             tables = [m.num_embeddings for m in self.module.modules() if isinstance(m, nn.Embedding)]
-            wide = None if logits is None else logits.shape[-1]
+            wide = logits.shape[-1] if logits is not None and logits.ndim == 3 else None
             vocab = tables[0] if tables else wide
         require(vocab is not None, f"{self.source}: vocab_size must be given, as the module has no embedding")
         assert vocab is not None
@@ -266,7 +276,13 @@ class HookedCheckpoint:
             n = self.blocks.n
             width = last.gave.shape[-1] if last is not None and last.gave is not None else width
         tokenizer = PieceTokenizer(
-            given.encode, given.pieces, vocab, given.unit, given.padding_id, given.mask_id if has_head else None, given.frame
+            given.encode,
+            given.pieces,
+            vocab,
+            given.unit,
+            given.padding_id,
+            given.mask_id if has_head else None,
+            given.frame,
         )
         return HookedShape(n, width, given.max_position, tokenizer, given.causal, has_head)
 

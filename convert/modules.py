@@ -7,11 +7,21 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import nn
 
+from convert.sae_files import parse_hook
 from jaxsae.errors import InputError, listed, require
 from jaxsae.models.hooks import HOOKS, Hook, hook_point
 
 ATTENTION = ("attn", "attention", "self_attn", "self_attention", "attention.output.dense", "post_attention_layernorm")
-FEED_FORWARD = ("mlp", "ff", "ffn", "feed_forward", "feedforward", "output.dense", "linear2", "post_feedforward_layernorm")
+FEED_FORWARD = (
+    "mlp",
+    "ff",
+    "ffn",
+    "feed_forward",
+    "feedforward",
+    "output.dense",
+    "linear2",
+    "post_feedforward_layernorm",
+)
 """Usual names in a block of what adds to the residual stream; that it does, is seen when it runs."""
 
 
@@ -42,9 +52,14 @@ def blocks_of(module: nn.Module, name: str | None = None) -> Blocks | None:
     Raises:
       InputError: the name is not of such a list.
     """
-    lists = {at: len(one) for at, one in module.named_modules() if isinstance(one, nn.ModuleList | nn.Sequential) and at}
+    lists = {
+        at: len(one) for at, one in module.named_modules() if isinstance(one, nn.ModuleList | nn.Sequential) and at
+    }
     if name is not None:
-        require(name in lists, f"blocks must name a ModuleList of the module, got {name!r}; it has {listed(lists) or 'none'}")
+        require(
+            name in lists,
+            f"blocks must name a ModuleList of the module, got {name!r}; it has {listed(lists) or 'none'}",
+        )
         return Blocks(name, lists[name])
     found = {at: n for at, n in lists.items() if isinstance(module.get_submodule(at), nn.ModuleList)}
     longest = max(found, key=lambda at: found[at], default=None)  # the first of equal ones, which is the outermost
@@ -64,6 +79,11 @@ def module_place(module: nn.Module, blocks: Blocks | None, name: str) -> Place:
     if name not in names:
         near = difflib.get_close_matches(name, names, 4, cutoff=0.3) or names
         raise InputError(f"a hook must name a module of the model, got {name!r}; the nearest are {listed(near)}")
+    # in an SAE's file such a name is of the model's blocks
+    layer = parse_hook(name).get("layer")
+    ours = layer is None or (blocks is not None and name == blocks.block(layer))
+    known = "none" if blocks is None else blocks.name
+    require(ours, f"a block must be one of {known}, got {name}; name the list that is meant by TorchModel(blocks=...)")
     return Place(name)
 
 
@@ -73,7 +93,9 @@ def block_place(blocks: Blocks | None, layer: int, hook: str) -> Place:
     Raises:
       InputError: there are no blocks, or no such one.
     """
-    require(blocks is not None, "a model without a ModuleList of blocks must be read at modules by their names, got none")
+    require(
+        blocks is not None, "a model without a ModuleList of blocks must be read at modules by their names, got none"
+    )
     assert blocks is not None
     require(0 <= layer < blocks.n, f"layer must be in 0..{blocks.n - 1}, got {layer}")
     return Place(blocks.block(layer), "input" if hook == "resid_pre" else "output")
@@ -97,7 +119,7 @@ def first_of(value: Any) -> torch.Tensor | None:
 def with_first(value: Any, x: torch.Tensor) -> Any:
     """The same with another tensor first."""
     if isinstance(value, Mapping):
-        changed = type(value)(**value)  # type: ignore[call-arg]
+        changed = type(value)(**value)
         changed[next(iter(value))] = x  # type: ignore[index]
         return changed
     if isinstance(value, tuple | list):

@@ -79,9 +79,11 @@ class Runner:
         self.call = call_of(module, forward)
         self.mixes_padding = not (self.call.takes_mask or causal)
 
-    def groups(self, ids: np.ndarray, mask: np.ndarray | None) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
+    def groups(
+        self, ids: np.ndarray, mask: np.ndarray | None
+    ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
         """(which texts, their ids, their mask): all at once, or those of one length each."""
-        ids = np.asarray(ids, np.int64)
+        ids = np.array(ids, np.int64)
         if mask is None:
             yield np.arange(len(ids)), ids, None
             return
@@ -110,7 +112,7 @@ class Runner:
                 if len(got) == len(wanted):
                     raise _Enough
 
-            with torch.no_grad(), self._hooks({place: see for place in wanted}):
+            with torch.no_grad(), self._hooks(dict.fromkeys(wanted, see)):
                 self._run(group, its_mask)
             missing = [place.module for place in wanted if place not in got]
             require(not missing, f"a module must run to be read, got {listed(missing)}, which did not")
@@ -158,7 +160,7 @@ class Runner:
             handles.append(one.register_forward_hook(see, with_kwargs=True))
         try:
             with torch.no_grad():
-                out = self._run(np.asarray(ids, np.int64), None)
+                out = self._run(np.array(ids, np.int64), None)
         finally:
             for handle in handles:
                 handle.remove()

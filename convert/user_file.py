@@ -35,7 +35,10 @@ def user_function(path: str | Path) -> UserFunction:
     require(found is not None, f"the model must be FILE.py:FUNCTION, got {path}")
     assert found is not None
     require(Path(found[1]).is_file(), f"the model's file must exist, got {found[1]}, which does not")
-    require(found[2] is not None, f"the model must be given as FILE.py:FUNCTION, got {path}; name the function, such as load")
+    require(
+        found[2] is not None,
+        f"the model must be given as FILE.py:FUNCTION, got {path}; name the function, such as load",
+    )
     return UserFunction(Path(found[1]), found[2])
 
 

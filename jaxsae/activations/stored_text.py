@@ -1,4 +1,4 @@
-"""What the text of stored rows is besides its numbers: `pieces.json`, and a file for each column that differs in a text.
+"""What the text of stored rows is besides its numbers: `pieces.json`, and files of what is known of each token.
 
     pieces.json     {"unit": "token", "vocab_size": n, "padding_id": 0, "damaged_id": 103, "frame": [[101], [102]],
                      "causal": false, "pieces": {"7592": " hello", ...}, "columns": {name: [of each sample]},
@@ -91,7 +91,11 @@ def with_text(samples: Samples, folder: Path, at: tuple[np.ndarray, np.ndarray],
     columns = {name: values[:n] for name, values in columns.items()}
     for number, (name, values) in enumerate(of_tokens.items()):
         codes = np.load(folder / f"column{number}.npy", allow_pickle=False)
-        ok = codes.shape == at[0].shape and codes.dtype.kind in "iu" and bool(((codes >= 0) & (codes < len(values))).all())
+        ok = (
+            codes.shape == at[0].shape
+            and codes.dtype.kind in "iu"
+            and bool(((codes >= 0) & (codes < len(values))).all())
+        )
         require(ok, f"{folder}: column{number}.npy must have the number of a value for each row")
         columns[name] = np.full((n, width), "", object)
         columns[name][at] = np.array(values, object)[codes]

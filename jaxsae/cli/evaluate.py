@@ -15,8 +15,8 @@ from jaxsae.errors import note, require
 if TYPE_CHECKING:  # heavy: loaded by the functions that use them
     from collections.abc import Mapping, Sequence
 
-    from convert.stored import AnyCheckpoint
     from convert.sae_files import SAEFile
+    from convert.stored import AnyCheckpoint
     from jaxsae.features.evaluation import Evaluation
     from jaxsae.models.protocol import ResidualModel
     from jaxsae.sae.row_types import AnyRows

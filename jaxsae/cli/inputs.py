@@ -14,8 +14,7 @@ from jaxsae.errors import require
 from jaxsae.models.hooks import Hook
 
 if TYPE_CHECKING:
-    from convert.stored import AnyCheckpoint
-    from convert.stored import AnyConfig
+    from convert.stored import AnyCheckpoint, AnyConfig
     from jaxsae.activations.store import Store
     from jaxsae.text.samples import Samples
 
@@ -126,11 +125,11 @@ def checkpoint(data: DataConfig | ModelAndText, say: Callable[[str], None] = pri
     return found
 
 
-def is_pytorch(data: DataConfig) -> bool:
+def is_pytorch(given: argparse.Namespace | DataConfig) -> bool:
     """Whether the model is a PyTorch module that is read by hooks."""
     from convert.stored import is_pytorch
 
-    return is_pytorch(data.checkpoint)
+    return is_pytorch(getattr(given, "checkpoint", ""))
 
 
 def read_at(found: T, hook: Hook, layers: Sequence[int]) -> T:

@@ -18,8 +18,8 @@ from jaxsae.errors import require
 if TYPE_CHECKING:  # heavy: loaded by the functions that use them
     from collections.abc import Sequence
 
-    from convert.stored import AnyCheckpoint
     from convert.sae_files import SAEFile
+    from convert.stored import AnyCheckpoint
     from jaxsae.features.inspection import Inspection
     from jaxsae.features.statistics import LayerSAE
 

@@ -17,8 +17,8 @@ from jaxsae.models.hooks import HOOKS, Hook
 if TYPE_CHECKING:  # heavy: loaded by the functions that use them
     from collections.abc import Mapping, Sequence
 
-    from convert.stored import AnyCheckpoint
     from convert.sae_files import SAEFile
+    from convert.stored import AnyCheckpoint
     from jaxsae.features.concepts import Concept
     from jaxsae.features.inspection import Inspection
     from jaxsae.features.statistics import LayerSAE

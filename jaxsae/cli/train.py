@@ -49,7 +49,9 @@ def main(args: argparse.Namespace) -> int:
     is_rows = inputs.is_rows(data.dataset)
     with contextlib.ExitStack() as stack:
         runtime.lean_memory()  # before there are threads
-        if args.verify and not is_rows and not inputs.is_pytorch(data):  # PyTorch takes as long to load as all that follows
+        if (
+            args.verify and not is_rows and not inputs.is_pytorch(data)
+        ):  # PyTorch takes as long to load as all that follows
             from convert.reference_process import ReferenceProcess
 
             process = stack.enter_context(ReferenceProcess())

@@ -34,7 +34,7 @@ Table = dict[str, list[str]]
 
 
 class PlainTexts:
-    """Reads texts for a model: a file of one text a line, of JSON, JSON lines or Parquet; or a folder of one for each split.
+    """Reads texts for a model: a file of one a line, of JSON, JSON lines or Parquet; or a folder of one for each split.
 
     Args:
       max_position: the model's, in tokens, those of the frame included.
@@ -79,7 +79,9 @@ class PlainTexts:
         if path.is_dir():
             file = _file_of_split(path, split)
             there = listed(file.name for file in _files(path)) or "none"
-            require(file is not None, f"{path}: must have a file of the split {split}, such as {split}.txt, got {there}")
+            require(
+                file is not None, f"{path}: must have a file of the split {split}, such as {split}.txt, got {there}"
+            )
             assert file is not None
             table, rows = read_table(file), slice(None)
         else:
@@ -88,7 +90,7 @@ class PlainTexts:
             if split != "test":
                 note(f"{path} has no splits: every {HELD_OUT}th text is the test split, {split} is all others")
         name = text_column(table, file)
-        kept = [i for i in range(len(table[name]))][rows]
+        kept = list(range(len(table[name])))[rows]
         if path.is_file() and split != "test":
             kept = [i for i in kept if i % HELD_OUT != HELD_OUT - 1]
         kept = [i for i in kept if table[name][i].strip()][:most]

@@ -30,7 +30,9 @@ class StoredTokenizer:
     def _ids(self) -> dict[str, int]:
         """Piece -> id, of pieces that can stand in a text; of equal ones the first."""
         special = {self.damaged_id, self.padding_id, *self.frame[0], *self.frame[1]}
-        return {piece: number for number, piece in reversed(self.known.items()) if piece and number not in special}
+        return {
+            piece: number for number, piece in reversed(list(self.known.items())) if piece and number not in special
+        }
 
     def encode(self, text: str) -> Int[np.ndarray, " n"]:
         """Ids of a text, int32: from its beginning on, always the longest piece that is known.
