@@ -5,7 +5,7 @@ Which signs are damaged is the masked language model's rule (Devlin et al. 2019)
 figures can be compared.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -146,6 +146,7 @@ def read_fragments(path: Path, tokenizer: SignTokenizer, most: int | None = None
     order, starts = _order(table, path) if by_word else (np.arange(len(table)), np.arange(len(table) + 1))
     known = {name: _coded(table[name]) for name in kinds if _is_text(table[name].type)}
     spread = [name for name, column in known.items() if not _is_of_fragment(column.codes[order], starts)]
+    texts = {name: column.texts() for name, column in known.items()}
 
     found = Fragments([], {name: [] for name in known if name not in spread}, {name: [] for name in spread})
     nothing = np.zeros(0, np.int32)
@@ -154,10 +155,9 @@ def read_fragments(path: Path, tokenizer: SignTokenizer, most: int | None = None
         words = [encoded[code] if code >= 0 else nothing for code in signs.codes[its]]
         found.ids.append(np.concatenate([nothing, *words]))
         for name, column in found.columns.items():
-            column.append(known[name].text(its[0]))
+            column.append(texts[name][its[0]])
         for name, of_signs in found.word_columns.items():
-            texts = np.array([known[name].text(row) for row in its], object)
-            of_signs.append(np.repeat(texts, [len(word) for word in words]))
+            of_signs.append(np.repeat(texts[name][its], [len(word) for word in words]))
     _note_unknown(path, found.ids)
     return found
 
@@ -168,10 +168,9 @@ class _Coded(NamedTuple):
     values: list[Any]
     codes: np.ndarray
 
-    def text(self, row: int) -> str:
-        """A value as text; empty where there is none."""
-        code = self.codes[row]
-        return "" if code < 0 else str(self.values[code])
+    def texts(self) -> np.ndarray:
+        """The values as text, an array of `str`; empty where there is none."""
+        return np.array([*map(str, self.values), ""], object)[self.codes]
 
 
 def _coded(column: pa.ChunkedArray) -> _Coded:
@@ -272,7 +271,7 @@ def _column_names(path: Path) -> list[str]:
         raise _not_parquet(path, error) from None
 
 
-def _read(path: Path, columns: Sequence[str]) -> Mapping[str, pa.ChunkedArray]:
+def _read(path: Path, columns: Sequence[str]) -> pa.Table:
     import pyarrow.parquet as pq
 
     try:
