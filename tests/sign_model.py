@@ -18,10 +18,10 @@ WORDS = {
     "fragment_id": ["B", "A", "A", "B", "A", "A", "C", "A", "A", None],
     "line_num": [0, 2, 1, 0, 1, 2, 0, None, 1, 0],
     "word_idx": [1, 0, 5, 0, 2, 0, 0, 0, 2, 0],
-    "value_signs": ["lu gal", "šu", "an na", "e", " be  li ", "du", None, "ki", "zi", "u"],
+    "value_signs": ["lu gal", "šu", "an na", "e", " be  du ", "du", None, "ki", "zi", "u"],
     "source": ["y", "x", "x", "y", "x", "x", "z", "x", "x", "w"],
     "certainty": ["sure", "sure", "lost", None, "sure", "sure", "sure", "lost", "lost", "sure"],
-    "value_raw": ["LU.GAL", "ŠU", "AN.NA", "E", "be-li", "DU", "x", "KI", "ZI", "U"],
+    "value_raw": ["LU.GAL", "ŠU", "AN.NA", "E", "be-du", "DU", "x", "KI", "ZI", "U"],
     "place": [1] * 10,
 }
 """Rows of words, not in order; two of them at one place, one without signs, one without a line, one of no fragment."""

@@ -139,12 +139,12 @@ def read_fragments(path: Path, tokenizer: SignTokenizer, most: int | None = None
     require(not missing, f"{path}: must have the columns {rows}, got {listed(names, 12)}")
     kinds = [name for name in names if name not in (*PLACES, SIGNS, TEXT, *SPELLINGS)]
     table = _read(path, [*needed, *kinds])
-    signs = _coded(table[needed[-1]])
+    signs = _coded(table, needed[-1], path)
     ok = all(isinstance(text, str) for text in signs.values)
     require(ok, f"{path}: {needed[-1]} must be text, got {table[needed[-1]].type!s:.60}")
     encoded = [tokenizer.encode(text) for text in signs.values]
     order, starts = _order(table, path) if by_word else (np.arange(len(table)), np.arange(len(table) + 1))
-    known = {name: _coded(table[name]) for name in kinds if _is_text(table[name].type)}
+    known = {name: _coded(table, name, path) for name in kinds if _is_text(table[name].type)}
     spread = [name for name, column in known.items() if not _is_of_fragment(column.codes[order], starts)]
     texts = {name: column.texts() for name, column in known.items()}
 
@@ -173,29 +173,30 @@ class _Coded(NamedTuple):
         return np.array([*map(str, self.values), ""], object)[self.codes]
 
 
-def _coded(column: pa.ChunkedArray) -> _Coded:
-    one = pa.chunked_array(column).combine_chunks() if column.num_chunks else pa.array([], column.type)
-    coded = one if pa.types.is_dictionary(one.type) else one.dictionary_encode()
+def _coded(table: pa.Table, name: str, path: Path) -> _Coded:
+    column = table[name]
+    try:
+        one = column.combine_chunks() if column.num_chunks else pa.array([], column.type)
+        coded = one if pa.types.is_dictionary(one.type) else one.dictionary_encode()
+    except pa.ArrowException:
+        raise InputError(f"{path}: {name} must hold numbers or text, got {column.type!s:.60}") from None
     return _Coded(coded.dictionary.to_pylist(), coded.indices.fill_null(-1).to_numpy(zero_copy_only=False))
 
 
 def _order(table: pa.Table, path: Path) -> tuple[np.ndarray, np.ndarray]:
     """The rows in the order in which they are read, and where in it each fragment starts; at last, where all end."""
-    fragment, line, word = (_ranks(_coded(table[name]), f"{path}: {name}") for name in PLACES)
+    fragment, line, word = (_ranks(_coded(table, name, path), name) for name in PLACES)
     order = np.lexsort((word, line, fragment))  # stable
     order = order[fragment[order] >= 0]
     firsts = np.flatnonzero(np.diff(fragment[order], prepend=-1))
     return order, np.append(firsts, len(order))
 
 
-def _ranks(column: _Coded, what: str) -> np.ndarray:
-    """The place of each value among all, from 0; -1 for no fragment, and after all others for no place in it."""
-    try:
-        known = sorted({value for value in column.values if value == value})  # NaN is no place
-    except TypeError:
-        raise InputError(f"{what} must be numbers or text, got {type(column.values[0]).__name__}") from None
+def _ranks(column: _Coded, name: str) -> np.ndarray:
+    """The place of each value among all, from 0; -1 for no fragment, and after all others for no place in one."""
+    known = sorted({value for value in column.values if value == value})  # NaN is no place
     rank = {value: number for number, value in enumerate(known)}
-    nothing = -1 if what.endswith(PLACES[0]) else len(known)
+    nothing = -1 if name == PLACES[0] else len(known)
     return np.array([*(rank.get(value, nothing) for value in column.values), nothing])[column.codes]
 
 
