@@ -130,7 +130,7 @@ def from_stores(
     if model_of(stored.about) is None:
         return Source(data.dataset, stored.layers, None, None, None)
     checkpoint = inputs.checkpoint(data)
-    samples = text_of(stored, checkpoint.identity, checkpoint.sha256)
+    samples = text_of(stored, checkpoint.identity, checkpoint.sha256, checkpoint.config.tokenizer)
     what = f"{data.dataset}: {len(samples):,} samples of the {stored.about.get('split')} split"
     return Source(what, stored.layers, checkpoint.model(hook=saes.hook_of(files, layers)), samples, checkpoint)
 

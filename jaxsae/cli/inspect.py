@@ -48,7 +48,7 @@ def main(args: argparse.Namespace) -> None:
     if rows is None:
         samples = inputs.text(data, checkpoint.config)
     else:
-        samples = store.text_of(rows, checkpoint.identity, checkpoint.sha256)
+        samples = store.text_of(rows, checkpoint.identity, checkpoint.sha256, checkpoint.config.tokenizer)
         data = dataclasses.replace(data, split=str(rows.about.get("split")), padding=rows.about["padding"])
     require(
         bool(samples.scored.any()) or not (args.ablate or args.clamp),

@@ -17,6 +17,7 @@ from convert.reference import activations, build, hooked
 from convert.reference_process import ReferenceProcess
 from convert.signs_reference import Model
 from convert.verify import cross_check
+from jaxsae.activations import store
 from jaxsae.errors import InputError, InputNote
 from jaxsae.models.signs_config import SignConfig
 from jaxsae.models.transformer import params_of, run_block
@@ -377,3 +378,13 @@ def test_the_first_family_is_what_it_was(tmp_path):
     with pytest.raises(InputError, match="d_model must be divisible by n_heads"):
         read_checkpoint(saved(tmp_path, content))
     assert not isinstance(read_checkpoint(saved(tmp_path, checkpoint_content())).config.datasets, SignTexts)
+
+
+@pytest.mark.parametrize("padding", ["drop", "keep"])
+def test_stored_rows_know_their_text_with_its_frame(tmp_path, checkpoint, samples, padding):
+    store.write(tmp_path / "rows", checkpoint.model(), samples, [1], padding, {"model_sha256": checkpoint.identity})
+    read = store.open_stores([str(tmp_path / "rows")], 1)
+    text = store.text_of(read, checkpoint.identity, tokenizer=checkpoint.config.tokenizer)
+    for name in ("ids", "labels", "mask", "special"):
+        np.testing.assert_array_equal(getattr(text, name), getattr(samples, name), err_msg=name)
+    assert text.text_of(2) == samples.text_of(2)
