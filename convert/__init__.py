@@ -1,4 +1,4 @@
-"""Between PyTorch files and jaxsae: readers, writers, name table, reference model.
+"""Between PyTorch files and jaxsae: readers, writers, name tables, reference models.
 
 The only home of torch, which is loaded for comparing alone: files are read and written without it.
 """
@@ -11,8 +11,8 @@ FORMATS = ("pt", "saelens", "dictionary_learning", "sparsify")
 
 # As in jaxsae/__init__.py.
 _HOME = {
-    "load_restoration_model": "convert.restoration",
-    "read_checkpoint": "convert.restoration",
+    "load_restoration_model": "convert.checkpoints",
+    "read_checkpoint": "convert.checkpoints",
     "load_sae": "convert.formats",
     "convert_sae": "convert.formats",
     "save_sae": "convert.sae_files",
@@ -23,10 +23,10 @@ _HOME = {
 __all__ = ["FORMATS", *_HOME]
 
 if TYPE_CHECKING:
+    from convert.checkpoints import load_restoration_model as load_restoration_model
+    from convert.checkpoints import read_checkpoint as read_checkpoint
     from convert.formats import convert_sae as convert_sae
     from convert.formats import load_sae as load_sae
-    from convert.restoration import load_restoration_model as load_restoration_model
-    from convert.restoration import read_checkpoint as read_checkpoint
     from convert.sae_files import check_model as check_model
     from convert.sae_files import hook_name_of as hook_name_of
     from convert.sae_files import layer_of as layer_of

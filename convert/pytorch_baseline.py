@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from convert.reference import ReferenceModel
+from convert.restoration_reference import Model
 from jaxsae.models.restoration_config import ModelConfig
 from jaxsae.text.arrow import save_splits
 
@@ -27,7 +27,7 @@ def tensor(rows: np.ndarray) -> torch.Tensor:
 def save_random(config: ModelConfig, path: Path) -> None:
     """A checkpoint of random weights."""
     torch.manual_seed(0)
-    state = ReferenceModel(config).state_dict()
+    state = Model(config).state_dict()
     torch.save({"model_state_dict": state, "config": dataclasses.asdict(config)}, path)
 
 

@@ -1,24 +1,25 @@
-"""The restoration model in PyTorch: the bundled reference, or the user's own file, with hooks on its layers.
+"""PyTorch's side of a comparison: the bundled reference of any family, or the user's file with hooks on its layers.
 
 Imports no JAX: it runs in a process of its own as well.
 """
 
 import contextlib
+import importlib
 import importlib.util
 import inspect
 import io
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import nn
 
+from convert.families import Config, family_of
 from jaxsae.errors import InputError, require
-from jaxsae.models.restoration_config import ModelConfig
-from jaxsae.models.rotary import rotary_table
+from jaxsae.models.config_fields import settings
 
 TORCH_TYPES = (torch.float32, torch.float64)
 
@@ -27,7 +28,7 @@ class Weights(Protocol):
     """A checkpoint, as far as it is needed here."""
 
     @property
-    def config(self) -> ModelConfig:
+    def config(self) -> Config:
         """The model's shape."""
 
     @property
@@ -35,145 +36,86 @@ class Weights(Protocol):
         """Tensors by their PyTorch names."""
 
 
-class Attention(nn.Module):
-    """Bidirectional self-attention with rotary positions (half-split pairs)."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.n_heads, self.d_head = config.n_heads, config.d_head
-        self.q_proj, self.k_proj, self.v_proj, self.out_proj = (
-            nn.Linear(config.d_model, config.d_model) for _ in range(4)
-        )
-
-    def forward(self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-        """[batch, position, d_model] -> the same; `bias` is added to the scores."""
-
-        def heads(y: torch.Tensor) -> torch.Tensor:
-            return y.unflatten(-1, (self.n_heads, self.d_head)).movedim(-2, 1)
-
-        def rotate(y: torch.Tensor) -> torch.Tensor:
-            first, second = y.chunk(2, dim=-1)
-            return y * cos + torch.cat((-second, first), dim=-1) * sin
-
-        q, k, v = rotate(heads(self.q_proj(x))), rotate(heads(self.k_proj(x))), heads(self.v_proj(x))
-
-        def mixed(head: int) -> torch.Tensor:
-            scores = q[:, head] @ k[:, head].mT * self.d_head**-0.5
-            scores = scores if bias is None else scores + bias[:, 0]
-            return scores.softmax(dim=-1) @ v[:, head]
-
-        # head by head: a table of scores in float64 is the largest thing here
-        return self.out_proj(torch.cat([mixed(head) for head in range(self.n_heads)], dim=-1))
-
-
-class Block(nn.Module):
-    """x + attn(ln1(x)), then x + ff(ln2(x))."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.ln1 = nn.LayerNorm(config.d_model)
-        self.attn = Attention(config)
-        self.ln2 = nn.LayerNorm(config.d_model)
-        self.ff = nn.Sequential(
-            nn.Linear(config.d_model, config.d_ff), nn.GELU(), nn.Linear(config.d_ff, config.d_model)
-        )
-
-    def forward(self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-        """[batch, position, d_model] -> the same."""
-        x = x + self.attn(self.ln1(x), cos, sin, bias)
-        return x + self.ff(self.ln2(x))
-
-
-class ReferenceModel(nn.Module):
-    """The restoration model of the original scripts, inference only, right at every length."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.embed = nn.Embedding(config.vocab_size, config.d_model)
-        self.layers = nn.ModuleList(Block(config) for _ in range(config.n_layers))
-        self.final_ln = nn.LayerNorm(config.d_model)
-        self.head = nn.Linear(config.d_model, config.vocab_size)
-
-    def forward(self, ids: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
-        """ids [batch, position] -> logits [batch, position, vocab_size]."""
-        x = self.embed(ids)
-        around = _around(self.config, x, mask)
-        for layer in self.layers:
-            x = layer(x, *around)
-        return self.head(self.final_ln(x))
-
-
-def _around(
-    config: ModelConfig, x: torch.Tensor, mask: torch.Tensor | None
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-    """What a block is given beside its input: cosines and sines of the positions, and the attention's bias."""
-    cos, sin = (
-        torch.from_numpy(part).to(x.dtype)
-        for part in rotary_table(x.shape[1], config.d_head, float(config.rotary_base))
-    )
-    return cos, sin, None if mask is None else (1 - mask[:, None, None, :].to(x.dtype)) * -1e9
-
-
 def build(checkpoint: Weights) -> nn.Module:
     """The bundled reference with the checkpoint's weights in float32."""
+    parts = importlib.import_module(family_of(checkpoint.config).reference)
     with torch.device("meta"):
-        module = ReferenceModel(checkpoint.config)
+        module = parts.Model(checkpoint.config)
     module.load_state_dict(_float32(checkpoint.tensors, list(module.state_dict())), assign=True)
     return module.eval()
 
 
-def build_from_file(checkpoint: Weights, path: str | Path) -> nn.Module:
-    """The user's own model with the checkpoint's weights in float32.
+def build_from_file(checkpoint: Weights, path: str | Path) -> Callable[[], nn.Module]:
+    """What makes the user's own model with the checkpoint's weights in float32, a new one each time.
 
-    The file is imported, that is, run; it must define RestorationConfig and RestorationModel.
+    The file is imported, that is, run; it must define the classes that the family's `user_classes` name.
     """
-    module = _user_model(Path(path), checkpoint.config)
-    try:
-        module.load_state_dict(_float32(checkpoint.tensors, list(checkpoint.tensors)), assign=True)
-    except RuntimeError as error:
-        raise InputError(f"{path}: its RestorationModel must take the checkpoint's tensors, got: {error}") from None
-    return module.eval()
+    create, (_, name) = _user_model(Path(path), checkpoint.config), family_of(checkpoint.config).user_classes
+    state = _float32(checkpoint.tensors, list(checkpoint.tensors))
+
+    def make() -> nn.Module:
+        module = create()
+        try:
+            module.load_state_dict(state, assign=True)
+        except RuntimeError as error:
+            raise InputError(f"{path}: its {name} must take the checkpoint's tensors, got: {error}") from None
+        return module.eval()
+
+    return make
 
 
-def _float32(tensors: Mapping[str, np.ndarray], names: Sequence[str]) -> dict[str, torch.Tensor]:
+def _float32(tensors: Mapping[str, np.ndarray], names: Iterable[str]) -> dict[str, torch.Tensor]:
     return {name: torch.from_numpy(np.array(tensors[name], np.float32, order="C")) for name in names}
 
 
-def _user_model(path: Path, config: ModelConfig) -> nn.Module:
+def _user_model(path: Path, config: Config) -> Callable[[], nn.Module]:
+    """What makes a model with the classes of the user's file; the file is run once."""
     require(path.is_file(), f"the reference model must be a Python file, got {path}")
     spec = importlib.util.spec_from_file_location("user_reference", path)
     require(
         spec is not None and spec.loader is not None, f"the reference model must be a Python file (.py), got {path}"
     )
     assert spec is not None
-    assert spec.loader is not None
+    loader = spec.loader
+    assert loader is not None
     user = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = user  # dataclasses look their module up
-    fields = {name: getattr(config, name) for name in ModelConfig.__dataclass_fields__}
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            spec.loader.exec_module(user)
-            return user.RestorationModel(user.RestorationConfig(**fields))
-    except Exception as error:
-        got = f"{type(error).__name__}: {error}"
-        raise InputError(f"{path}: must define RestorationConfig and RestorationModel(config), got {got}") from error
+    names = family_of(config).user_classes
+
+    def attempt(run: Callable[[], Any]) -> Any:
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):
+                return run()
+        except Exception as error:
+            got = f"{type(error).__name__}: {error}"
+            raise InputError(f"{path}: must define {names[0]} and {names[1]}(config), got {got}") from error
+
+    attempt(lambda: loader.exec_module(user))
+    return lambda: attempt(lambda: getattr(user, names[1])(getattr(user, names[0])(**settings(config))))
 
 
 @torch.no_grad()
 def resid_post(
-    module: nn.Module, ids: np.ndarray, mask: np.ndarray | None, layers: Sequence[int], dtype: torch.dtype
+    module: nn.Module,
+    ids: np.ndarray,
+    mask: np.ndarray | None,
+    layers: Sequence[int],
+    dtype: torch.dtype,
+    blocks_at: str = "layers",
 ) -> dict[int, np.ndarray]:
-    """What forward hooks on `module.layers[layer]` see, layer -> [batch, position, d_model], computed in `dtype`.
+    """What forward hooks on the module's blocks see, layer -> [batch, position, d_model], computed in `dtype`.
 
     One sample at a time, as the original scripts run; the forward pass is left after the last layer asked for, and the
     blocks behind it are dropped from `module`.
+
+    Args:
+      blocks_at: where the blocks are in the module, such as `torso.layers`.
     """
 
     class Enough(Exception):  # noqa: N818 - not an error: it ends the forward pass
         pass
 
-    blocks: nn.ModuleList = module.layers  # type: ignore[assignment]
+    blocks: nn.ModuleList = module.get_submodule(blocks_at)  # type: ignore[assignment]
     del blocks[max(layers) + 1 :]
     module = module.to(dtype)
     got: dict[int, list[np.ndarray]] = {layer: [] for layer in layers}
@@ -217,20 +159,22 @@ def activations(
     Tensors are asked for in the order of the blocks, and each once: `checkpoint.tensors` may read them on the way.
     """
     config, found = checkpoint.config, (Activations(), Activations())
+    family = family_of(config)
+    parts = importlib.import_module(family.reference)
     masks = [None if mask is None else torch.from_numpy(row[None]).long() for row in (ids if mask is None else mask)]
-    embedding = torch.from_numpy(np.asarray(checkpoint.tensors["embed.weight"], np.float32)[ids])
+    embedding = torch.from_numpy(np.asarray(checkpoint.tensors[family.embedding], np.float32)[ids])
     streams = [[row[None].to(dtype) for row in embedding] for dtype in TORCH_TYPES]
     with torch.device("meta"):
-        block = Block(config)
+        block = parts.Block(config)
     for layer in range(max(layers) + 1):
-        names = {f"layers.{layer}.{name}": name for name in block.state_dict()}
-        state = _float32(checkpoint.tensors, list(names))
+        names = {f"{family.blocks}.{layer}.{name}": name for name in block.state_dict()}
+        state = _float32(checkpoint.tensors, names)
         block.load_state_dict({names[name]: tensor for name, tensor in state.items()}, assign=True)
         del state
         for number, dtype in enumerate(TORCH_TYPES):
             block.to(dtype)
             streams[number] = [
-                block(x, *_around(config, x, one)) for x, one in zip(streams[number], masks, strict=True)
+                block(x, *parts.around(config, x, one)) for x, one in zip(streams[number], masks, strict=True)
             ]
             if layer in layers:
                 found[number][layer] = torch.cat(streams[number]).numpy()
@@ -240,7 +184,10 @@ def activations(
 def hooked(
     checkpoint: Weights, file: str | Path, ids: np.ndarray, mask: np.ndarray | None, layers: Sequence[int]
 ) -> tuple[Activations, Activations]:
-    """As `activations`, of the user's own model: its file is imported, that is, run."""
-    module = build_from_file(checkpoint, file)
-    theirs, exact = (resid_post(module, ids, mask, layers, dtype) for dtype in TORCH_TYPES)
+    """As `activations`, of the user's own model: its file is imported, that is, run.
+
+    Each type has a model of its own: one may keep what it computed in the first, such as rotary angles.
+    """
+    make, blocks_at = build_from_file(checkpoint, file), family_of(checkpoint.config).blocks
+    theirs, exact = (resid_post(make(), ids, mask, layers, dtype, blocks_at) for dtype in TORCH_TYPES)
     return theirs, exact

@@ -15,15 +15,15 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from convert.families import Config, family_named, family_of
 from jaxsae import runtime
 from jaxsae.errors import InputError, require
-from jaxsae.models.restoration_config import ModelConfig
+from jaxsae.models.config_fields import settings
 from jaxsae.text.samples import Samples
 
 if TYPE_CHECKING:  # torch
@@ -86,15 +86,19 @@ class ReferenceProcess:
         to, back = self._process.stdin, self._process.stdout
         assert to is not None
         assert back is not None
-        names = [
-            name
-            for name in checkpoint.tensors
-            if file is not None
-            or name == "embed.weight"
-            or (name.startswith("layers.") and int(name.split(".")[1]) <= max(layers))
-        ]
+        family = family_of(checkpoint.config)
+        needed = {
+            family.embedding,
+            *(
+                e.torch_name
+                for e in family.entries(checkpoint.config.with_layers(max(layers) + 1))
+                if e.path.startswith("layers.")
+            ),
+        }
+        names = [name for name in checkpoint.tensors if file is not None or name in needed]
         head = {
-            "config": asdict(checkpoint.config),
+            "family": family.name,
+            "config": settings(checkpoint.config),
             "layers": list(layers),
             "names": names,
             "masked": mask is not None,
@@ -184,7 +188,7 @@ class _Arriving(Mapping[str, np.ndarray]):
 
 
 class _Received(NamedTuple):
-    config: ModelConfig
+    config: Config
     tensors: Mapping[str, np.ndarray]
 
 
@@ -202,7 +206,8 @@ def answer() -> None:
     head = json.loads(line)
     ids = _read_array(come)
     mask = _read_array(come) if head["masked"] else None
-    received = _Received(ModelConfig(**head["config"]), _Arriving(head["names"], come))
+    config = family_named(head["family"], "the question").config(**head["config"])
+    received = _Received(config, _Arriving(head["names"], come))
     try:
         if head["file"] is None:
             found = reference.activations(received, ids, mask, head["layers"])

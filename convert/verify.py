@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from convert.restoration import Checkpoint
+from convert.checkpoints import Checkpoint
 from jaxsae.activations.extraction import extract
 from jaxsae.errors import ParityError
 from jaxsae.models.protocol import ResidualModel
@@ -80,7 +80,7 @@ def cross_check(
 ) -> list[LayerCheck]:
     """Run `samples` through the replica, as training will, and through PyTorch with hooks; compare on real positions.
 
-    PyTorch runs at the full width of the samples (for the user's own file, that must be max_position).
+    PyTorch runs at the full width of the samples (for a restoration model's own file, that must be max_position).
 
     Args:
       asked: what PyTorch finds, of a `ReferenceProcess`; without it, torch is loaded into this process.

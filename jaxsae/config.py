@@ -152,9 +152,15 @@ class DataConfig:
     checkpoint: str = flag(
         str(DEMO / "best_model.pt"), "the model: a PyTorch .pt, or the folder that one was converted to"
     )
+    vocab: str | None = flag(
+        None,
+        "for a model of signs, the vocab.json that says what its ids stand for",
+        metavar="FILE",
+        shown="beside the checkpoint, or beside the dataset",
+    )
     dataset: str = flag(
         str(DEMO_TEXT / "dataset"),
-        "a save_to_disk folder, or a file of fragments: .json, .jsonl, .parquet (as prepared with seed 42)",
+        "a save_to_disk folder, or a file of fragments: .json, .jsonl, .parquet (as prepared with seed 42); of signs: a .parquet, or a folder of one for each split",
     )
     split: str = flag("validation", "which part of the dataset")
     max_samples: int | None = flag(200, "the first N samples, in order, or `all`", type=sample_count, metavar="N")

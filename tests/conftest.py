@@ -23,7 +23,9 @@ ROOT = Path(__file__).resolve().parents[1]
 # Shapes and types are checked while the tests run, in every room that computes; a whole number is a float, as for mypy.
 ROOMS = ("text", "models", "activations", "sae", "train", "features", "restore", "explain")
 MODULES = [path for room in ROOMS for path in (ROOT / "jaxsae" / room).glob("*.py") if path.stem != "__init__"]
-UNCHECKED = {"jaxsae.models.restoration_config"}  # what a file declares may be of any type: it checks that itself
+UNCHECKED = {
+    f"jaxsae.models.{name}" for name in ("config_fields", "restoration_config", "signs_config")
+}  # what a file declares may be of any type: it checks that itself
 checked = beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))
 jaxtyping.install_import_hook(
     sorted({".".join(path.relative_to(ROOT).with_suffix("").parts) for path in MODULES} - UNCHECKED), "conftest.checked"
@@ -133,11 +135,11 @@ TINY = ModelConfig(vocab_size=8000, max_position=45, d_model=30, n_heads=3, d_ff
 
 def tiny_tensors(seed: int = 0, config: ModelConfig = TINY) -> dict[str, torch.Tensor]:
     """Random weights with norms and biases that matter, and a residual stream with an offset."""
-    from convert.reference import ReferenceModel
+    from convert.restoration_reference import Model
 
     generator = torch.Generator().manual_seed(seed)
     tensors = {}
-    for name, tensor in ReferenceModel(config).state_dict().items():
+    for name, tensor in Model(config).state_dict().items():
         noise = torch.randn(tensor.shape, generator=generator)
         if name == "embed.weight":
             tensors[name] = 0.3 * noise + 3.0

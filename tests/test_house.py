@@ -42,7 +42,7 @@ import sys
 from pathlib import Path
 from jax import random
 from convert import FORMATS, convert_sae, load_restoration_model, load_sae, save_sae
-from convert.restoration import to_folder, to_pt
+from convert.checkpoints import to_folder, to_pt
 from jaxsae.config import SAEConfig
 from jaxsae.sae.architectures import init
 given, out = map(Path, sys.argv[1:])

@@ -24,7 +24,7 @@ BOUND = SETPRIV if IS_ROOT and shutil.which("setpriv") and not subprocess.call([
 
 USE = """
 import jaxsae, convert
-from convert import dictionary_learning, formats, pt, restoration, saelens, sparsify
+from convert import dictionary_learning, formats, pt, checkpoints, saelens, sparsify
 from jaxsae.features.concepts import load_concepts
 from jaxsae.features.report import PAGE
 assert load_concepts() and (PAGE / "LICENSE").is_file(), PAGE

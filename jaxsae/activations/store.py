@@ -25,8 +25,9 @@ from jaxsae.errors import InputError, require
 from jaxsae.files import atomic_path, read_json, sha256, sha256_of
 from jaxsae.models.hooks import hook_name, hook_names
 from jaxsae.models.protocol import ResidualModel
-from jaxsae.text.preparation import NO_LABEL, PADDING_ID
+from jaxsae.text.preparation import NO_LABEL
 from jaxsae.text.samples import Samples, as_samples, joined, kept_positions
+from jaxsae.text.tokenizer import UNICODE, Frame, Tokenizer
 
 FORMAT, VERSION = "jaxsae-rows", 1
 MOST_POSITIONS_PER_ROW = 4096
@@ -62,17 +63,17 @@ class Store:
         require(not missing, f"layer must be one of the stored {_listed(self)}, got {', '.join(map(str, missing))}")
         return replace(self, layers={layer: self.layers[layer] for layer in layers})
 
-    def samples(self) -> Samples | None:
+    def samples(self, tokenizer: Tokenizer = UNICODE) -> Samples | None:
         """The text that the rows are of, each position with a row in order; None where the stores do not have it.
 
-        Where only the real positions have rows, the others are padding.
+        Where only the real positions have rows, the others are padding, but for what the tokenizer puts around texts.
 
         Raises:
           InputError: the files that say which characters the rows are of contradict themselves.
         """
         if not self.folders or not all((f / f"{name}.npy").exists() for f in self.folders for name in ORIGIN):
             return None
-        return joined([_samples(folder)[: self.max_samples] for folder in self.folders])
+        return joined([_samples(folder, tokenizer)[: self.max_samples] for folder in self.folders])
 
 
 def write(
@@ -232,7 +233,7 @@ def _mask_beside(path: Path) -> Path | None:
     return mask if mask.exists() else None
 
 
-def _samples(folder: Path) -> Samples:
+def _samples(folder: Path, tokenizer: Tokenizer) -> Samples:
     about = read_json(folder / "store.json")
     columns = {name: _load(folder / f"{name}.npy") for name in ORIGIN}
     n, width = about["rows"], about.get("positions")
@@ -257,16 +258,36 @@ def _samples(folder: Path) -> Samples:
         not few,
         f"{folder}: at least one in {MOST_POSITIONS_PER_ROW} positions must have a row, got {n} rows of {shape}",
     )
-    ids, labels, mask = (np.full(shape, fill, np.int32) for fill in (PADDING_ID, NO_LABEL, 0))
+    ids, labels, mask = (np.full(shape, fill, np.int32) for fill in (tokenizer.padding_id, NO_LABEL, 0))
     ids[sample, position], labels[sample, position], mask[sample, position] = token, label, real
-    return as_samples({"input_ids": ids, "labels": labels, "attention_mask": mask}, folder)
+    if not any(tokenizer.frame):
+        special = None
+    else:
+        special = _put_frame(ids, mask, tokenizer.frame, has_rows=about["padding"] == "keep")
+    samples = as_samples({"input_ids": ids, "labels": labels, "attention_mask": mask}, folder)
+    return replace(samples, special=special, tokenizer=tokenizer)
 
 
-def text_of(stored: Store, identity: str, sha256: str | None = None) -> Samples:
+def _put_frame(ids: np.ndarray, mask: np.ndarray, frame: Frame, *, has_rows: bool) -> np.ndarray:
+    """Where the frame of each text stands; unless it has rows, it is put there."""
+    before, after = frame
+    special = np.zeros(ids.shape, bool)
+    ends = (np.arange(1, ids.shape[1] + 1) * mask).max(axis=1)  # of the text; where the frame has rows, of that
+    for row, end in enumerate(ends.tolist()):
+        start = end - len(after) if has_rows else max(end, len(before))
+        for first, part in ((0, before), (start, after)):
+            here = slice(first, first + len(part))
+            special[row, here] = True
+            if not has_rows:
+                ids[row, here], mask[row, here] = part, 1
+    return special
+
+
+def text_of(stored: Store, identity: str, sha256: str | None = None, tokenizer: Tokenizer = UNICODE) -> Samples:
     """The text of rows, which must be of the given model.
 
     Args:
-      identity: the model's.
+      identity: the model's, as is `tokenizer`.
       sha256: of the model's file, which older stores have instead.
 
     Raises:
@@ -279,7 +300,7 @@ def text_of(stored: Store, identity: str, sha256: str | None = None) -> Samples:
         f"stored rows must be of the model given ({str(given)[:12]}...), got rows of {str(theirs)[:12]}...; "
         "give the checkpoint that they were extracted with",
     )
-    samples = stored.samples()
+    samples = stored.samples(tokenizer)
     require(samples is not None, f"stored rows must say of which characters they are ({', '.join(ORIGIN)}.npy)")
     return samples  # type: ignore[return-value]
 

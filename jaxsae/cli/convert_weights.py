@@ -1,4 +1,4 @@
-"""Convert a restoration model: PyTorch .pt to a folder (Orbax), or such a folder back to a .pt, bit for bit."""
+"""Convert a model: PyTorch .pt to a folder (Orbax), or such a folder back to a .pt, bit for bit."""
 
 import argparse
 from pathlib import Path
@@ -8,12 +8,12 @@ from jaxsae.cli import arguments
 
 def main(args: argparse.Namespace) -> None:
     """One direction or the other, by what `input` is."""
-    from convert import restoration
+    from convert import checkpoints
 
     if Path(args.input).is_dir():
-        restoration.to_pt(args.input, args.output)
+        checkpoints.to_pt(args.input, args.output)
     else:
-        restoration.to_folder(args.input, args.output)
+        checkpoints.to_folder(args.input, args.output)
     print(f"wrote {args.output}")
 
 

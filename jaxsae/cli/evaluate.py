@@ -15,7 +15,7 @@ from jaxsae.errors import note, require
 if TYPE_CHECKING:  # heavy: loaded by the functions that use them
     from collections.abc import Mapping, Sequence
 
-    from convert.restoration import Checkpoint
+    from convert.checkpoints import Checkpoint
     from convert.sae_files import SAEFile
     from jaxsae.features.evaluation import Evaluation
     from jaxsae.models.protocol import ResidualModel
@@ -107,13 +107,12 @@ class Source:
 
 def from_text(data: DataConfig, files: dict[str, SAEFile], layers: dict[str, int]) -> Source:
     """A model, and text that it is given."""
-    from convert import read_checkpoint
 
-    checkpoint = read_checkpoint(data.checkpoint)
+    checkpoint = inputs.checkpoint(data)
     for layer in layers.values():
         checkpoint.config.check_layer(layer)
     check_width(files, checkpoint.config.d_model, "the model's d_model")
-    samples = inputs.text(data)
+    samples = inputs.text(data, checkpoint.config)
     what = f"{data.dataset}, {data.split}: {len(samples):,} samples"
     return Source(what, None, checkpoint.model(hook=saes.hook_of(files, layers)), samples, checkpoint)
 
@@ -122,7 +121,6 @@ def from_stores(
     args: argparse.Namespace, data: DataConfig, files: dict[str, SAEFile], layers: dict[str, int]
 ) -> Source:
     """Rows that were extracted before, with their model and text where they say what these are."""
-    from convert import read_checkpoint
     from jaxsae.activations.store import model_of, text_of
 
     needed = sorted(set(layers.values()))
@@ -131,8 +129,8 @@ def from_stores(
 
     if model_of(stored.about) is None:
         return Source(data.dataset, stored.layers, None, None, None)
-    checkpoint = read_checkpoint(data.checkpoint)
-    samples = text_of(stored, checkpoint.identity, checkpoint.sha256)
+    checkpoint = inputs.checkpoint(data)
+    samples = text_of(stored, checkpoint.identity, checkpoint.sha256, checkpoint.config.tokenizer)
     what = f"{data.dataset}: {len(samples):,} samples of the {stored.about.get('split')} split"
     return Source(what, stored.layers, checkpoint.model(hook=saes.hook_of(files, layers)), samples, checkpoint)
 
@@ -158,7 +156,7 @@ def add_flags(parser: arguments.Parser) -> None:
     parser.add_argument(
         "--sae", nargs="+", required=True, metavar="FILE", help="SAEs: .pt files, or folders of other libraries"
     )
-    parser.add_config(DataConfig, only=("checkpoint", "dataset", "split", "max_samples"), split="test")
+    parser.add_config(DataConfig, only=("checkpoint", "vocab", "dataset", "split", "max_samples"), split="test")
     parser.add_argument(
         "--layer", type=arguments.one_layer, metavar="L", help="where a file does not say its layer itself"
     )

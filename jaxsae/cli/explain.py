@@ -46,7 +46,6 @@ def main(args: argparse.Namespace) -> None:
     require(args.top >= 1, f"top must be at least 1, got {args.top}")
     data = inputs.data_config(args, max_samples=100)
     runtime.select_device(args.device)
-    from convert import read_checkpoint
     from jaxsae.explain.explanation import candidates_of, explain_place
     from jaxsae.explain.readout import Readout
     from jaxsae.features.splice import steer
@@ -55,11 +54,11 @@ def main(args: argparse.Namespace) -> None:
     files, read = saes.read(args)
     settings = saes.settings_of(args)
     require(not settings or len(read) == 1, f"--ablate and --clamp take one SAE, got {len(read)}")
-    checkpoint = read_checkpoint(data.checkpoint)
+    checkpoint = inputs.checkpoint(data)
     saes.check_files(files, read, checkpoint, other_model=args.other_model)
     for path, at in read.items():
         saes.check_latents([latent for latent, _ in settings], path, at)
-    samples = inputs.text(data if args.sample is None else _reaching(data, args.sample))
+    samples = inputs.text(data if args.sample is None else _reaching(data, args.sample), checkpoint.config)
     hook = saes.hook_of(files, {path: at.layer for path, at in read.items()})
     model = checkpoint.model(hook=hook)
     calibration = temperature.calibration_of(model, checkpoint, inputs.own_text(args, data))

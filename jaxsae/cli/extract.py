@@ -19,24 +19,22 @@ def main(args: argparse.Namespace) -> None:
     """One pass through the model for all layers; nothing is kept in memory but a batch."""
     data = inputs.data_config(args)
     runtime.select_device(args.device)
-    from convert import read_checkpoint
     from jaxsae.activations import store
-    from jaxsae.text.loading import fingerprint
     from jaxsae.text.samples import kept_positions
 
-    checkpoint = read_checkpoint(data.checkpoint)
+    checkpoint = inputs.checkpoint(data)
     shape = checkpoint.config
     layers, hook = arguments.points_of(args, range(shape.n_layers))
     for layer in layers:
         shape.check_layer(layer)
     require(not Path(args.output).exists(), f"the output must not exist, got {args.output}; give another or remove it")
-    samples = inputs.text(data)
+    samples = inputs.text(data, shape)
     about = {
         "split": data.split,
         "max_samples": len(samples),
         "model_sha256": checkpoint.identity,
         "checkpoint_sha256": checkpoint.sha256,
-        "dataset_sha256": ",".join(map(fingerprint, inputs.paths_of(data.dataset))),
+        "dataset_sha256": ",".join(map(shape.datasets.fingerprint, inputs.paths_of(data.dataset))),
     }
     total = int(kept_positions(samples, data.padding).sum())
     gigabytes = 4e-9 * total * shape.d_model * len(layers)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -13,6 +13,8 @@ from jaxsae.config import DEMO, DEMO_TEXT, DataConfig
 from jaxsae.errors import require
 
 if TYPE_CHECKING:
+    from convert.checkpoints import Checkpoint
+    from convert.families import Config
     from jaxsae.activations.store import Store
     from jaxsae.text.samples import Samples
 
@@ -22,10 +24,11 @@ DEFAULT_USER_PATHS = {"checkpoint": "models/torso_restoration/best_model.pt", "d
 
 
 class ModelAndText(NamedTuple):
-    """Paths of a model and of a dataset of its own."""
+    """Paths of a model, of a dataset of its own, and of a vocabulary where one is given."""
 
     checkpoint: str
     dataset: str | None
+    vocab: str | None
 
 
 def data_config(args: argparse.Namespace, **defaults: Any) -> DataConfig:
@@ -56,10 +59,10 @@ def model_and_own_text(args: argparse.Namespace) -> ModelAndText:
     A model that is given alone has none: the demo's text is not its own.
     """
     if not has_own_text(args):
-        return ModelAndText(args.checkpoint, None)
+        return ModelAndText(args.checkpoint, None, getattr(args, "vocab", None))
     data = data_config(args)
     require(not is_rows(data.dataset), f"--dataset must be text here, got stored rows in {data.dataset}")
-    return ModelAndText(data.checkpoint, data.dataset)
+    return ModelAndText(data.checkpoint, data.dataset, data.vocab)
 
 
 def has_own_text(args: argparse.Namespace) -> bool:
@@ -93,10 +96,33 @@ def is_rows(dataset: str) -> bool:
     return is_store(paths_of(dataset)[0])
 
 
-def text(data: DataConfig) -> Samples:
-    """The samples that `data` names, of all its datasets; the demo's are made where they are not there."""
+def checkpoint(data: DataConfig | ModelAndText, say: Callable[[str], None] = print) -> Checkpoint:
+    """The model that `data` names, with the vocabulary that says what its ids stand for, where it needs one.
+
+    That is the one given, or else the file beside the checkpoint, or beside the first dataset that has one; which it
+    is, `say` is told.
+    """
+    from convert import read_checkpoint
+
+    found = read_checkpoint(data.checkpoint, data.vocab)
+    name = found.family.vocabulary
+    if name is None:
+        return found
+    for path in map(Path, paths_of(data.dataset) if data.dataset else []):
+        beside = (path if path.is_dir() else path.parent) / name
+        if found.vocabulary is None and beside.is_file():
+            found = found.with_vocabulary(beside)
+    missing = f"none found beside {data.checkpoint} or the dataset: signs are shown by their numbers (--vocab {name})"
+    say(f"vocab    {found.vocabulary or missing}")
+    return found
+
+
+def text(data: DataConfig, shape: Config) -> Samples:
+    """The samples that `data` names, of all its datasets, as a model of that shape reads them.
+
+    The demo's are made where they are not there.
+    """
     from jaxsae.demo import dataset
-    from jaxsae.text.loading import load_several
 
     paths = paths_of(data.dataset)
     require(
@@ -104,7 +130,7 @@ def text(data: DataConfig) -> Samples:
     )
     for path in paths:
         dataset.ensure_demo(path)
-    return load_several(paths, data.split, data.max_samples)
+    return shape.datasets.load_several(paths, data.split, data.max_samples)
 
 
 def open_stored_rows(args: argparse.Namespace, data: DataConfig, layer: int, usual: int | None = None) -> Store:

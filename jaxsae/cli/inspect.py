@@ -18,7 +18,7 @@ from jaxsae.errors import require
 if TYPE_CHECKING:  # heavy: loaded by the functions that use them
     from collections.abc import Sequence
 
-    from convert.restoration import Checkpoint
+    from convert.checkpoints import Checkpoint
     from convert.sae_files import SAEFile
     from jaxsae.features.inspection import Inspection
     from jaxsae.features.statistics import LayerSAE
@@ -30,13 +30,12 @@ def main(args: argparse.Namespace) -> None:
     for flag in ("text", "pattern"):
         require(getattr(args, flag) != "", f"--{flag} must have at least one character, got none")
     runtime.select_device(args.device)
-    from convert import read_checkpoint
     from jaxsae.activations import store
     from jaxsae.files import atomic_path, write_json
     from jaxsae.models.protocol import LazyModel
 
     files, read = saes.read(args)
-    checkpoint = read_checkpoint(data.checkpoint)
+    checkpoint = inputs.checkpoint(data)
     layers = [layer for layer, _ in read.values()]
     check(args, files, read, checkpoint)
     beside = {path: saes.alike(path, file, checkpoint, args.other_model) for path, file in files.items()}
@@ -47,9 +46,9 @@ def main(args: argparse.Namespace) -> None:
         else None
     )
     if rows is None:
-        samples = inputs.text(data)
+        samples = inputs.text(data, checkpoint.config)
     else:
-        samples = store.text_of(rows, checkpoint.identity, checkpoint.sha256)
+        samples = store.text_of(rows, checkpoint.identity, checkpoint.sha256, checkpoint.config.tokenizer)
         data = dataclasses.replace(data, split=str(rows.about.get("split")), padding=rows.about["padding"])
     require(
         bool(samples.scored.any()) or not (args.ablate or args.clamp),

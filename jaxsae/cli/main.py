@@ -23,7 +23,7 @@ COMMANDS = {
     "extract": "write the rows of one or more layers to disk",
     "prepare": "raw fragments -> a dataset: clean, damage, split",
     "convert-sae": "an SAE: this project's .pt <-> other libraries' folders",
-    "convert-weights": "a restoration model: .pt <-> Orbax folder, bit for bit",
+    "convert-weights": "a model: .pt <-> Orbax folder, bit for bit",
     "train-model": "train a restoration model on damaged text",
 }
 """Subcommand -> what it does, in one line."""

@@ -17,7 +17,8 @@ from jaxsae.errors import require
 if TYPE_CHECKING:  # heavy: loaded by the functions that use them
     from collections.abc import Sequence
 
-    from convert.restoration import Checkpoint
+    from convert.checkpoints import Checkpoint
+    from convert.families import Config
     from jaxsae.explain.parallel_index import Index
     from jaxsae.explain.parallels import Parallel
     from jaxsae.models.protocol import ResidualModel
@@ -29,7 +30,7 @@ def main(args: argparse.Namespace) -> None:
     data = inputs.data_config(args, split="train", max_samples=None)
     require(args.text is not None or args.position is None, "--position needs --text, got none")
     runtime.select_device(args.device)
-    from convert import check_model, layer_of, load_sae, read_checkpoint
+    from convert import check_model, layer_of, load_sae
     from jaxsae.explain.parallel_index import open_index, write_index
     from jaxsae.explain.parallels import check_query, find
     from jaxsae.files import write_json
@@ -37,7 +38,7 @@ def main(args: argparse.Namespace) -> None:
 
     file = load_sae(args.sae)
     layer = layer_of(args.sae, file, args.layer)
-    checkpoint = read_checkpoint(data.checkpoint)
+    checkpoint = inputs.checkpoint(data)
     checkpoint.config.check_layer(layer)
     check_model(args.sae, file, checkpoint.identity, checkpoint.sha256, args.other_model)
     written = None if args.text is None else read_damaged(args.text)
@@ -57,7 +58,7 @@ def main(args: argparse.Namespace) -> None:
         check_free(folder)
         write_index(folder, build_index(data, checkpoint, model, file.sae, layer))
     index = open_index(folder, checkpoint.identity, file.sae, layer)
-    check_corpus(args, data, index)
+    check_corpus(args, data, checkpoint.config, index)
     print(
         f"index    {folder}: {len(index.texts):,} texts, {len(index.passages):,} passages, layer {layer}, "
         f"{sum(f.stat().st_size for f in folder.iterdir()) / 1e6:,.1f} MB"
@@ -82,27 +83,25 @@ def build_index(data: DataConfig, checkpoint: Checkpoint, model: ResidualModel, 
     from jaxsae.explain.parallels import build, captioned
     from jaxsae.features import concepts
 
-    samples = inputs.text(data)
+    samples = inputs.text(data, checkpoint.config)
     print(f"building an index of {len(samples):,} texts of {data.dataset}, {data.split} split", flush=True)
-    about = {"model_sha256": checkpoint.identity, "dataset": data.dataset, **corpus(data)}
+    about = {"model_sha256": checkpoint.identity, "dataset": data.dataset, **corpus(data, checkpoint.config)}
     chosen = [*concepts.load_concepts(concepts.BUILT_IN), *concepts.sign_concepts(samples)]
     characters = int(samples.real.sum() + captioned(samples).real.sum())
     with terminal.Progress("read    ", characters, "characters", quiet=False).shown() as progress:
         return build(model, samples, sae, layer, about=about, concepts=chosen, on_rows=progress.advance)
 
 
-def corpus(data: DataConfig) -> dict:
+def corpus(data: DataConfig, shape: Config) -> dict:
     """What texts an index is of, for index.json."""
-    from jaxsae.text.loading import fingerprint
-
-    prints = [fingerprint(path) for path in inputs.paths_of(data.dataset)]
+    prints = [shape.datasets.fingerprint(path) for path in inputs.paths_of(data.dataset)]
     return {"dataset_sha256": prints, "split": data.split, "max_samples": data.max_samples}
 
 
-def check_corpus(args: argparse.Namespace, data: DataConfig, index: Index) -> None:
+def check_corpus(args: argparse.Namespace, data: DataConfig, shape: Config, index: Index) -> None:
     """Raise `InputError` where a flag asks for other texts than those of the index."""
     asked = {"dataset": "dataset_sha256", "split": "split", "max_samples": "max_samples"}
-    given = corpus(data) if any(hasattr(args, name) for name in asked) else {}
+    given = corpus(data, shape) if any(hasattr(args, name) for name in asked) else {}
     for name, key in asked.items():
         same = not hasattr(args, name) or given[key] == index.about.get(key)
         require(
@@ -142,7 +141,7 @@ def add_flags(parser: arguments.Parser) -> None:
     parser.add_argument("--index", required=True, metavar="DIR", help="the corpus's index; built where there is none")
     parser.add_config(
         DataConfig,
-        only=("checkpoint", "dataset", "split", "max_samples"),
+        only=("checkpoint", "vocab", "dataset", "split", "max_samples"),
         names={"checkpoint": ("--checkpoint", "--model")},
         split="train",
         max_samples="all",

@@ -17,7 +17,7 @@ from jaxsae.errors import require
 from jaxsae.models.hooks import HOOKS, Hook
 
 if TYPE_CHECKING:  # heavy: loaded by the functions that use them
-    from convert.restoration import Checkpoint
+    from convert.checkpoints import Checkpoint
     from jaxsae.models.changes import LayerChange
     from jaxsae.restore.answer import Answer
     from jaxsae.text.damaged_files import Named
@@ -32,12 +32,11 @@ def main(args: argparse.Namespace) -> None:
     texts = read_texts(args)
     data = inputs.model_and_own_text(args)
     runtime.select_device(args.device)
-    from convert import read_checkpoint
     from jaxsae.files import write_json
     from jaxsae.restore.answer import restore_text
     from jaxsae.restore.places import encoded
 
-    checkpoint = read_checkpoint(data.checkpoint)
+    checkpoint = inputs.checkpoint(data)
     change, hook = change_of(args, checkpoint)
     model = checkpoint.model(hook=hook)
     for one in texts:  # before the first is restored
@@ -163,7 +162,7 @@ def add_flags(parser: arguments.Parser) -> None:
     parser.add_argument("--top", type=int, default=10, metavar="N", help="fillings of a gap and characters of a place")
     parser.add_argument("--beam", type=int, default=16, metavar="N", help="partial fillings carried along; 1: greedy")
     names: dict[str, Any] = {"checkpoint": ("--checkpoint", "--model")}
-    parser.add_config(DataConfig, only=("checkpoint", "dataset"), names=names)
+    parser.add_config(DataConfig, only=("checkpoint", "vocab", "dataset"), names=names)
     saes.add_files(parser)
     saes.add_settings(parser, "with a feature of the SAE removed", "with it set to a value, at every character")
     arguments.add_other_model(parser)

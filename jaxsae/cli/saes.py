@@ -17,7 +17,7 @@ from jaxsae.models.hooks import HOOKS, Hook
 if TYPE_CHECKING:  # heavy: loaded by the functions that use them
     from collections.abc import Mapping, Sequence
 
-    from convert.restoration import Checkpoint
+    from convert.checkpoints import Checkpoint
     from convert.sae_files import SAEFile
     from jaxsae.features.concepts import Concept
     from jaxsae.features.inspection import Inspection
@@ -39,7 +39,7 @@ def add_corpus(parser: arguments.Parser) -> None:
     """Add the flags that say which model and text latents are read on."""
     parser.add_config(
         DataConfig,
-        only=("checkpoint", "dataset", "split", "max_samples", "padding"),
+        only=("checkpoint", "vocab", "dataset", "split", "max_samples", "padding"),
         names={"checkpoint": ("--checkpoint", "--model"), "max_samples": ("--num-samples", "--max-samples")},
         max_samples=100,
     )

@@ -26,7 +26,6 @@ def main(args: argparse.Namespace) -> None:
     """One pass over the text for the page, then answers until the process is ended."""
     data = inputs.data_config(args, max_samples=100)
     runtime.select_device(args.device)
-    from convert import read_checkpoint
     from jaxsae.features.report import page, scripts
     from jaxsae.serve import run
     from jaxsae.serve.live import Session
@@ -36,10 +35,10 @@ def main(args: argparse.Namespace) -> None:
     layers = [layer for layer, _ in read.values()]
     differ = len(set(layers)) == len(layers)
     require(differ, f"--sae must name one SAE of each layer, got layers {', '.join(map(str, layers))}")
-    checkpoint = read_checkpoint(data.checkpoint)
+    checkpoint = inputs.checkpoint(data)
     saes.check_files(files, read, checkpoint, other_model=args.other_model)
     beside = [saes.alike(path, file, checkpoint, args.other_model) for path, file in files.items()]
-    samples = inputs.text(data)
+    samples = inputs.text(data, checkpoint.config)
     hook = saes.hook_of(files, {path: at.layer for path, at in read.items()})
     model = checkpoint.model(hook=hook)
     index = open_parallels(args.parallels, checkpoint.identity, list(read.values())) if args.parallels else None

@@ -9,7 +9,7 @@ from jaxsae.cli import terminal
 from jaxsae.errors import require
 
 if TYPE_CHECKING:  # heavy: loaded by the functions that use them
-    from convert.restoration import Checkpoint
+    from convert.checkpoints import Checkpoint
     from jaxsae.models.protocol import ResidualModel
     from jaxsae.restore.calibration import Calibration
 
@@ -21,18 +21,18 @@ def calibration_of(model: ResidualModel, checkpoint: Checkpoint, dataset: str | 
     from jaxsae.demo.dataset import ensure_demo
     from jaxsae.restore.calibration import calibrate
     from jaxsae.restore.kept import kept_calibration
-    from jaxsae.text.loading import fingerprint, has_samples, load_samples
 
     ensure_demo(dataset)
     require(Path(dataset).exists(), f"--dataset must be a dataset of the model's text, got {dataset}, which is none")
-    if not has_samples(dataset, "validation"):
+    datasets = checkpoint.config.datasets
+    if not datasets.has_samples(dataset, "validation"):
         return None
 
     def fit() -> Calibration | None:
         terminal.print_wrapped("note     first use of this model and dataset: fitting the temperature", indent=9)
-        return calibrate(model, load_samples(dataset, "validation"))
+        return calibrate(model, datasets.load_several([dataset], "validation"))
 
-    return kept_calibration(checkpoint.identity, fingerprint(dataset), fit)
+    return kept_calibration(checkpoint.identity, datasets.fingerprint(dataset), fit)
 
 
 def describe(calibration: Calibration | None, dataset: str | None) -> str:

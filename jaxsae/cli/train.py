@@ -133,14 +133,14 @@ BESIDE = 8
 
 def text_source(args: argparse.Namespace, data: DataConfig, say: Say, process: ReferenceProcess | None) -> TextSource:
     """A model, and the text that it reads; PyTorch reads the samples to check in its process, if there is one."""
-    from convert import read_checkpoint
-    from jaxsae.text.loading import fingerprint, has_samples, load_samples
     from jaxsae.train.sources import TextSource
 
-    checkpoint, paths, samples = read_checkpoint(data.checkpoint), inputs.paths_of(data.dataset), inputs.text(data)
+    checkpoint, paths = inputs.checkpoint(data, say), inputs.paths_of(data.dataset)
     shape = checkpoint.config
+    samples, datasets = inputs.text(data, shape), shape.datasets
     layers, hook = arguments.points_of(args, range(shape.n_layers))
-    held_out = load_samples(paths[0], "test", HELD_OUT_SAMPLES) if has_samples(paths[0], "test") else None
+    has_test = datasets.has_samples(paths[0], "test")
+    held_out = datasets.load_several(paths[:1], "test", HELD_OUT_SAMPLES) if has_test else None
     asked = None if data.max_samples is None else data.max_samples * len(paths)
     fewer = "" if asked in (None, len(samples)) else f" (all there are; {asked} asked for)"
     size = f"{shape.n_layers} layers, d_model {shape.d_model}, vocabulary {shape.tokenizer.vocab_size:,}"
@@ -173,7 +173,7 @@ def text_source(args: argparse.Namespace, data: DataConfig, say: Say, process: R
         held_out=held_out,
         padding=data.padding,
         split=data.split,
-        dataset_sha256=",".join(map(fingerprint, paths)),
+        dataset_sha256=",".join(map(datasets.fingerprint, paths)),
         check=check,
         memory_limit=args.memory_limit,
     )

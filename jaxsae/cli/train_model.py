@@ -36,8 +36,8 @@ def train(args: argparse.Namespace, recipe: PretrainConfig, dataset: str, output
     """Train, saving after each epoch; the best by validation loss stays."""
     import numpy as np
 
-    from convert.restoration import write_checkpoint
-    from convert.table import to_torch
+    from convert.checkpoints import write_checkpoint
+    from convert.families import to_torch
     from jaxsae.demo.dataset import ensure_demo
     from jaxsae.files import write_json
     from jaxsae.models import pretrain, pretrain_data

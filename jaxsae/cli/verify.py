@@ -17,16 +17,15 @@ def main(args: argparse.Namespace) -> int:
     require(args.samples >= 1, f"samples must be at least 1, got {args.samples}")
     config = inputs.data_config(args, max_samples=args.samples)
     runtime.select_device("cpu")  # PyTorch's side runs there too
-    from convert import read_checkpoint
     from convert.reference_process import ReferenceProcess
     from convert.verify import cross_check
 
     with ReferenceProcess() as process:
-        checkpoint = read_checkpoint(config.checkpoint)
+        checkpoint = inputs.checkpoint(config)
         layers = arguments.layers_of(args.layer, range(checkpoint.config.n_layers))
         for layer in layers:
             checkpoint.config.check_layer(layer)
-        samples = inputs.text(config)
+        samples = inputs.text(config, checkpoint.config)
         check_samples(samples, checkpoint.config.tokenizer, checkpoint.config.max_position)
         if args.reference:
             print(f"running your own code: {args.reference}")
@@ -58,10 +57,12 @@ def main(args: argparse.Namespace) -> int:
 
 def add_flags(parser: arguments.Parser) -> None:
     """The command's flags."""
-    parser.add_config(DataConfig, only=("checkpoint", "dataset", "split", "padding"))
+    parser.add_config(DataConfig, only=("checkpoint", "vocab", "dataset", "split", "padding"))
     parser.add_argument("--layer", default="all", metavar="L[,L...]", help="`all`, or layers such as 2,8,14")
     parser.add_argument("--samples", type=int, default=4, help="the first N samples")
     parser.add_argument(
-        "--reference", metavar="FILE.py", help="your own RestorationConfig and RestorationModel; this RUNS the file"
+        "--reference",
+        metavar="FILE.py",
+        help="your own RestorationConfig and RestorationModel, or AeneasConfig and AeneasForMLM; this RUNS the file",
     )
     parser.add_output("--json", "also write the table as JSON; - is standard output")

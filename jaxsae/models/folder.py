@@ -1,29 +1,52 @@
 """A converted model on disk: a folder of parameters (Orbax), with the model's config and where it came from.
 
-DIR/config.json    format version, config, provenance
-DIR/params/        Orbax: dotted parameter path -> array, in the type they had in the original file"""
+DIR/config.json    format version, family, config, provenance
+DIR/params/        Orbax: dotted parameter path -> array, in the type they had in the original file
+DIR/vocab.json     where the model has one: what its ids stand for
 
-import dataclasses
+The families of models are not known here: config and parameters are what the folder says, still to be checked."""
+
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from jaxsae.errors import InputError, require
 from jaxsae.files import atomic_path, read_json
-from jaxsae.models.restoration import RestorationModel
-from jaxsae.models.restoration_config import ModelConfig
 
 FORMAT = 1
 
 
+FIRST_FAMILY = "restoration"
+"""The family of folders that do not say one: when they were made, there was no other."""
+
+
+class StoredModel(NamedTuple):
+    """What a converted model's folder holds."""
+
+    family: Any
+    config: Any
+    params: dict[str, np.ndarray]
+    """Dotted path -> array, in the stored type."""
+    provenance: dict[str, Any]
+
+
 def save_model(
-    folder: str | Path, config: ModelConfig, params: Mapping[str, np.ndarray], provenance: Mapping[str, Any]
+    folder: str | Path,
+    family: str,
+    config: Mapping[str, Any],
+    params: Mapping[str, np.ndarray],
+    provenance: Mapping[str, Any],
+    files: Mapping[str, bytes],
 ) -> None:
-    """Write a converted model; the folder must not exist."""
+    """Write a converted model; the folder must not exist.
+
+    Args:
+      files: name -> content of what else goes into the folder.
+    """
     from orbax.checkpoint import v1 as ocp  # large: most commands need none of it
 
     folder = Path(folder)
@@ -31,12 +54,14 @@ def save_model(
     with atomic_path(folder.resolve()) as temporary:
         temporary.mkdir()
         ocp.save(temporary / "params", {path: np.asarray(value) for path, value in params.items()})
-        meta = {"format": FORMAT, "config": dataclasses.asdict(config), "provenance": dict(provenance)}
+        meta = {"format": FORMAT, "family": family, "config": dict(config), "provenance": dict(provenance)}
         (temporary / "config.json").write_text(json.dumps(meta, indent=2))
+        for name, content in files.items():
+            (temporary / name).write_bytes(content)
 
 
-def load_model(folder: str | Path) -> tuple[ModelConfig, dict[str, np.ndarray], dict[str, Any]]:
-    """(config, parameters in their stored types, provenance) of a converted model."""
+def load_model(folder: str | Path) -> StoredModel:
+    """Read a converted model."""
     from orbax.checkpoint import v1 as ocp
 
     folder = Path(folder).resolve()
@@ -48,7 +73,6 @@ def load_model(folder: str | Path) -> tuple[ModelConfig, dict[str, np.ndarray], 
         ) from None
     version = meta.get("format") if isinstance(meta, dict) else None
     require(version == FORMAT, f"{folder}: its format must be {FORMAT}, got {version!r}; convert the .pt again")
-    config = ModelConfig.from_dict(meta["config"], str(folder))
     try:
         stored = ocp.metadata(folder / "params").metadata
         host = jax.sharding.SingleDeviceSharding(jax.local_devices(backend="cpu")[0])
@@ -59,9 +83,4 @@ def load_model(folder: str | Path) -> tuple[ModelConfig, dict[str, np.ndarray], 
         raise InputError(
             f"{folder}: must be a whole Orbax checkpoint, got: {first_line}; convert the .pt again"
         ) from error
-    shapes = {path: value.shape for path, value in params.items()}
-    require(
-        shapes == RestorationModel.param_shapes(config),
-        f"{folder}: parameters must fit its config; convert the .pt again",
-    )
-    return config, params, meta["provenance"]
+    return StoredModel(meta.get("family", FIRST_FAMILY), meta["config"], params, meta["provenance"])

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from jaxsae.errors import listed, plain_number, require, whole_number
+from jaxsae.errors import require
+from jaxsae.models import config_fields
 
 if TYPE_CHECKING:  # heavy
+    from jaxsae.text.loading import Datasets
     from jaxsae.text.tokenizer import CharacterTokenizer
 
 MOST = {
@@ -39,21 +40,13 @@ class ModelConfig:
     rotary_base: float = 10000
 
     def __post_init__(self) -> None:
-        for name, most in MOST.items():
-            value = getattr(self, name)
-            ok = isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= most
-            require(ok, f"the model's {name} must be a whole number in 1..{most}, got {value!r}")
+        config_fields.check_sizes(self, MOST)
         require(
             self.d_model % self.n_heads == 0,
             f"d_model must be divisible by n_heads, got {self.d_model} and {self.n_heads}",
         )
         require(self.d_head % 2 == 0, f"d_model / n_heads must be even (rotary pairs), got {self.d_head}")
-        dropout_ok = isinstance(self.dropout, (int, float)) and 0 <= self.dropout < 1
-        require(dropout_ok, f"the model's dropout must be in [0, 1), got {self.dropout!r}")
-        base_ok = (
-            isinstance(self.rotary_base, (int, float)) and self.rotary_base > 1 and math.isfinite(self.rotary_base)
-        )
-        require(base_ok, f"the model's rotary_base must be a number above 1, got {self.rotary_base!r}")
+        config_fields.check_rates(self.dropout, self.rotary_base)
 
     @property
     def d_head(self) -> int:
@@ -67,9 +60,16 @@ class ModelConfig:
 
         return CharacterTokenizer(self.vocab_size)
 
+    @property
+    def datasets(self) -> Datasets:
+        """How its texts are read."""
+        from jaxsae.text import loading
+
+        return loading
+
     def check_layer(self, layer: int) -> None:
         """Raise `InputError` unless the model has such a layer."""
-        require(0 <= layer < self.n_layers, f"layer must be in 0..{self.n_layers - 1}, got {layer}")
+        config_fields.check_layer(layer, self.n_layers)
 
     def with_layers(self, n_layers: int) -> ModelConfig:
         """The shape of the first so many blocks."""
@@ -78,10 +78,4 @@ class ModelConfig:
     @classmethod
     def from_dict(cls, given: Any, source: str) -> ModelConfig:
         """Read a checkpoint's `config`; `source` names the file in errors. A field this replica lacks is refused."""
-        require(isinstance(given, dict), f"{source}: config must be a dict, got {type(given).__name__}")
-        unknown = sorted(map(str, set(given) - {f.name for f in fields(cls)}))
-        require(not unknown, f"{source}: config has fields this replica does not know: {listed(unknown)}")
-        require("vocab_size" in given, f"{source}: config must have vocab_size, got {listed(given) or 'nothing'}")
-        return cls(
-            **{name: whole_number(value) if name in MOST else plain_number(value) for name, value in given.items()}
-        )
+        return config_fields.from_settings(cls, MOST, given, source)

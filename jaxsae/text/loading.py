@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -14,6 +15,22 @@ from jaxsae.text.samples import COLUMNS, Samples, as_samples, joined
 
 DEFAULT_SEED = 42
 """The original preprocessing's seed; it prepares a `fragments.json` that is given where a dataset is expected."""
+
+
+@runtime_checkable  # for the tests, which check the types of arguments
+class Datasets(Protocol):
+    """How the datasets of a family of models are read; this module does so for models of characters."""
+
+    def load_several(
+        self, paths: Sequence[str | Path], split: str = "validation", max_samples: int | None = None
+    ) -> Samples:
+        """The first `max_samples` samples of a split of each, one after another."""
+
+    def has_samples(self, path: str | Path, split: str) -> bool:
+        """Whether a dataset has that split, with a sample in it, and not for being taken whole."""
+
+    def fingerprint(self, path: str | Path) -> str:
+        """SHA-256 of a dataset's content."""
 
 
 def load_samples(path: str | Path, split: str = "validation", max_samples: int | None = None) -> Samples:

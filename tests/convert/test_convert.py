@@ -9,22 +9,25 @@ import torch
 from conftest import TINY, checkpoint_content, tiny_tensors
 from helpers import saved
 
-from convert import load_restoration_model, read_checkpoint, restoration, table
+from convert import checkpoints, families, load_restoration_model, read_checkpoint, restoration
 from jaxsae.errors import InputError
-from jaxsae.models import folder as folders
 from jaxsae.models.transformer import params_of
 
 
 def test_the_table_covers_the_model_exactly():
-    assert len({e.torch_name for e in table.TABLE}) == len({e.path for e in table.TABLE}) == len(table.TABLE)
+    assert (
+        len({e.torch_name for e in restoration.TABLE})
+        == len({e.path for e in restoration.TABLE})
+        == len(restoration.TABLE)
+    )
     expected = {name: tuple(tensor.shape) for name, tensor in tiny_tensors().items()}
-    assert table.torch_shapes(TINY) == expected
+    assert families.torch_shapes(TINY) == expected
 
 
 def test_there_and_back_is_bitwise():
     tensors = {name: t.numpy() for name, t in tiny_tensors().items()}
-    back = table.to_torch(table.to_flax(tensors, TINY, "x"), TINY)
-    assert list(back) == list(table.torch_shapes(TINY))
+    back = families.to_torch(families.to_flax(tensors, TINY, "x"), TINY)
+    assert list(back) == list(families.torch_shapes(TINY))
     for name, array in tensors.items():
         np.testing.assert_array_equal(back[name], array)
 
@@ -35,7 +38,7 @@ def test_one_error_names_every_difference():
     tensors["layers.9.ln1.bias"] = np.zeros(30)
     tensors["layers.0.ff.0.weight"] = tensors["layers.0.ff.0.weight"].T
     with pytest.raises(InputError) as error:
-        table.to_flax(tensors, TINY, "m.pt")
+        families.to_flax(tensors, TINY, "m.pt")
     assert str(error.value) == (
         "m.pt: tensors must be those of its config, got 3 differences: missing layers.2.ln1.bias; "
         "unknown layers.9.ln1.bias; layers.0.ff.0.weight is [30, 37] instead of [37, 30]"
@@ -43,7 +46,7 @@ def test_one_error_names_every_difference():
 
 
 def assert_weights(model, expected):
-    got = table.to_torch({path: np.asarray(p) for path, p in params_of(model).items()}, TINY)
+    got = families.to_torch({path: np.asarray(p) for path, p in params_of(model).items()}, TINY)
     for name, tensor in expected.items():
         np.testing.assert_array_equal(got[name], tensor.float().numpy(), err_msg=name)
 
@@ -96,8 +99,8 @@ def test_pt_to_folder_to_pt_is_bit_identical(tmp_path, dtype):
     content = checkpoint_content()
     content["model_state_dict"] = {name: t.to(dtype) for name, t in content["model_state_dict"].items()}
     source = saved(tmp_path, content)
-    restoration.to_folder(source, tmp_path / "folder")
-    restoration.to_pt(tmp_path / "folder", tmp_path / "back.pt")
+    checkpoints.to_folder(source, tmp_path / "folder")
+    checkpoints.to_pt(tmp_path / "folder", tmp_path / "back.pt")
     back = torch.load(tmp_path / "back.pt", weights_only=True)
     assert {k: v for k, v in back.items() if k != "model_state_dict"} == {
         k: content[k] for k in ("config", "vocab_size")
@@ -112,26 +115,26 @@ def test_pt_to_folder_to_pt_is_bit_identical(tmp_path, dtype):
 
 
 def test_existing_outputs_are_left_alone(tmp_path, tiny_pt):
-    restoration.to_folder(tiny_pt, tmp_path / "folder")
+    checkpoints.to_folder(tiny_pt, tmp_path / "folder")
     with pytest.raises(InputError, match="must not exist yet"):
-        restoration.to_folder(tiny_pt, tmp_path / "folder")
+        checkpoints.to_folder(tiny_pt, tmp_path / "folder")
     (tmp_path / "old.pt").write_text("mine")
     with pytest.raises(InputError, match="must not exist yet"):
-        restoration.to_pt(tmp_path / "folder", tmp_path / "old.pt")
+        checkpoints.to_pt(tmp_path / "folder", tmp_path / "old.pt")
     assert (tmp_path / "old.pt").read_text() == "mine"
 
 
 def test_a_damaged_folder_is_refused(tmp_path, tiny_pt):
-    restoration.to_folder(tiny_pt, tmp_path / "folder")
+    checkpoints.to_folder(tiny_pt, tmp_path / "folder")
     config = (tmp_path / "folder" / "config.json").read_text()
     (tmp_path / "folder" / "config.json").write_text(config.replace('"d_ff": 37', '"d_ff": 38'))
     with pytest.raises(InputError, match="parameters must fit its config"):
-        folders.load_model(tmp_path / "folder")
+        read_checkpoint(tmp_path / "folder")
     (tmp_path / "folder" / "config.json").write_text(config.replace('"format": 1', '"format": 2'))
     with pytest.raises(InputError, match="format must be 1, got 2"):
-        folders.load_model(tmp_path / "folder")
+        read_checkpoint(tmp_path / "folder")
     with pytest.raises(InputError, match=r"without a config\.json"):
-        folders.load_model(tmp_path)
+        read_checkpoint(tmp_path)
 
 
 def change(**changes):
@@ -178,8 +181,8 @@ def test_wrong_checkpoints_are_refused(tmp_path, edit, says):
 
 def test_the_real_checkpoint_there_and_back(real, tmp_path):
     source = real / "checkpoints" / "restoration_16x384" / "best_model.pt"
-    restoration.to_folder(source, tmp_path / "folder")
-    restoration.to_pt(tmp_path / "folder", tmp_path / "back.pt")
+    checkpoints.to_folder(source, tmp_path / "folder")
+    checkpoints.to_pt(tmp_path / "folder", tmp_path / "back.pt")
     old, new = (torch.load(path, weights_only=True) for path in (source, tmp_path / "back.pt"))
     assert (new["config"], new["vocab_size"]) == (old["config"], old["vocab_size"])
     assert list(new["model_state_dict"]) == list(old["model_state_dict"])

@@ -15,10 +15,10 @@ from some_sae import sae_pt
 
 from convert import (
     check_model,
+    checkpoints,
     load_restoration_model,
     load_sae,
     read_checkpoint,
-    restoration,
 )
 from jaxsae.errors import InputError, InputNote
 
@@ -145,8 +145,8 @@ def test_a_model_is_known_by_what_it_computes(tmp_path, tiny_pt):
     """Saved again, wrapped, in another type of the same values, or converted and back, it is the same; else another."""
     first = read_checkpoint(tiny_pt)
     again = saved(tmp_path / "again.pt", checkpoint_content() | {"epoch": 3})
-    restoration.to_folder(tiny_pt, tmp_path / "folder")
-    restoration.to_pt(tmp_path / "folder", tmp_path / "back.pt")
+    checkpoints.to_folder(tiny_pt, tmp_path / "folder")
+    checkpoints.to_pt(tmp_path / "folder", tmp_path / "back.pt")
     content = checkpoint_content()
     double = {name: t.double() for name, t in content["model_state_dict"].items()}
     saved(tmp_path / "double.pt", content | {"model_state_dict": double})

@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import TINY, assert_one_line_error, checkpoint_content
 
-from convert import load_restoration_model, reference
+from convert import load_restoration_model, restoration_reference
 from jaxsae import load_samples
 from jaxsae.config import DEMO
 from jaxsae.demo import corpus
@@ -114,7 +114,7 @@ def test_the_checkpoint_is_in_the_original_format():
     content = torch.load(path, map_location="cpu", weights_only=True)
     assert content["vocab_size"] == content["config"]["vocab_size"]
     assert content["config"]["n_layers"] == 16
-    module = reference.ReferenceModel(load_restoration_model(path).config)
+    module = restoration_reference.Model(load_restoration_model(path).config)
     module.load_state_dict(content["model_state_dict"], strict=True)
 
 

@@ -84,10 +84,10 @@ def test_gradients_agree_with_float64(parts, samples):
 
 def torch_loss(parts, batch):
     """The mean cross-entropy at damaged positions by the PyTorch reference in float64."""
-    from convert.reference import ReferenceModel
-    from convert.table import to_torch
+    from convert.families import to_torch
+    from convert.restoration_reference import Model
 
-    module = ReferenceModel(CONFIG).double()
+    module = Model(CONFIG).double()
     tensors = to_torch(pretrain.to_params(parts, CONFIG, EVERY), CONFIG)
     module.load_state_dict({name: torch.from_numpy(np.array(a)).double() for name, a in tensors.items()})
     ids, labels, mask = (torch.from_numpy(a).long() for a in batch)
