@@ -29,6 +29,7 @@ from jaxsae.models.hooks import hook_name, hook_names
 from jaxsae.models.protocol import ResidualModel
 from jaxsae.text.preparation import NO_LABEL, PADDING_ID
 from jaxsae.text.samples import Samples, as_samples, joined, kept_positions
+from jaxsae.text.tokenizer import Tokenizer
 
 FORMAT, VERSION = "jaxsae-rows", 1
 MOST_POSITIONS_PER_ROW = 4096
@@ -64,17 +65,21 @@ class Store:
         require(not missing, f"layer must be one of the stored {_listed(self)}, got {', '.join(map(str, missing))}")
         return replace(self, layers={layer: self.layers[layer] for layer in layers})
 
-    def samples(self) -> Samples | None:
+    def samples(self, tokenizer: Tokenizer | None = None) -> Samples | None:
         """The text that the rows are of, each position with a row in order; None where the stores do not have it.
 
-        Where only the real positions have rows, the others are padding.
+        Where only the real positions have rows, the others are padding, but for what stands around texts.
+
+        Args:
+          tokenizer: the model's; without it, what the stores say that their tokens stand for.
 
         Raises:
           InputError: the files that say which characters the rows are of contradict themselves.
         """
         if not self.folders or not all((f / f"{name}.npy").exists() for f in self.folders for name in ORIGIN):
             return None
-        return joined(widened([_samples(folder)[: self.max_samples] for folder in self.folders]))
+        found = joined(widened([_samples(folder)[: self.max_samples] for folder in self.folders]))
+        return found if tokenizer is None else replace(found, tokenizer=tokenizer)
 
 
 def write(
@@ -266,11 +271,11 @@ def _samples(folder: Path) -> Samples:
     return with_text(found, folder, (sample, position), about["padding"])
 
 
-def text_of(stored: Store, identity: str, sha256: str | None = None) -> Samples:
+def text_of(stored: Store, identity: str, sha256: str | None = None, tokenizer: Tokenizer | None = None) -> Samples:
     """The text of rows, which must be of the given model.
 
     Args:
-      identity: the model's.
+      identity: the model's, as is `tokenizer`.
       sha256: of the model's file, which older stores have instead.
 
     Raises:
@@ -283,7 +288,7 @@ def text_of(stored: Store, identity: str, sha256: str | None = None) -> Samples:
         f"stored rows must be of the model given ({str(given)[:12]}...), got rows of {str(theirs)[:12]}...; "
         "give the checkpoint that they were extracted with",
     )
-    samples = stored.samples()
+    samples = stored.samples(tokenizer)
     require(samples is not None, f"stored rows must say of which characters they are ({', '.join(ORIGIN)}.npy)")
     return samples  # type: ignore[return-value]
 

@@ -130,10 +130,11 @@ def from_stores(
 
     if model_of(stored.about) is None:
         return Source(data.dataset, stored.layers, None, None, None)
-    checkpoint = inputs.checkpoint(data)
-    if not hasattr(args, "checkpoint") and model_of(stored.about) not in (checkpoint.identity, checkpoint.sha256):
+    checkpoint = inputs.model_of_rows(args, data, stored)
+    if checkpoint is None:
         return Source(data.dataset, stored.layers, None, None, None)
-    samples, hook = text_of(stored, checkpoint.identity, checkpoint.sha256), saes.hook_of(files, layers)
+    samples = text_of(stored, checkpoint.identity, checkpoint.sha256, checkpoint.config.tokenizer)
+    hook = saes.hook_of(files, layers)
     what = f"{data.dataset}: {len(samples):,} samples of the {stored.about.get('split')} split"
     return Source(what, stored.layers, checkpoint.model(hook=hook), samples, checkpoint)
 

@@ -48,10 +48,10 @@ def main(args: argparse.Namespace) -> None:
     if rows is None:
         samples = inputs.text(data, checkpoint.config)
     else:
-        samples = store.text_of(rows, checkpoint.identity, checkpoint.sha256)
+        samples = store.text_of(rows, checkpoint.identity, checkpoint.sha256, checkpoint.config.tokenizer)
         data = dataclasses.replace(data, split=str(rows.about.get("split")), padding=rows.about["padding"])
     require(
-        bool(samples.damaged.any()) or not (args.ablate or args.clamp),
+        bool(samples.scored.any()) or not (args.ablate or args.clamp),
         "--ablate and --clamp need damaged characters to restore, got text that has none",
     )
     whole_model = bool(args.ablate or args.clamp or args.html)  # else what comes after the layer is not needed
@@ -74,7 +74,7 @@ def main(args: argparse.Namespace) -> None:
     )
 
     what = f"{'/'.join(Path(data.dataset).parts[-2:])}, {data.split} split, padding {data.padding}"
-    print(f"text     {what}: {len(samples):,} samples, {inspections[0].statistics.rows:,} characters")
+    print(f"text     {what}: {len(samples):,} samples, {inspections[0].statistics.rows:,} {samples.tokenizer.unit}s")
     reports: list[dict[str, Any]] = []
     for path, inspection in zip(files, inspections, strict=True):
         inspect_tables.show_overview(path, inspection, [other.name for other in beside[path]])
@@ -120,6 +120,7 @@ def check(
 def print_requested(args: argparse.Namespace, inspection: Inspection, path: str) -> dict[str, Any]:
     """What the flags ask of one SAE: printed, and as figures."""
     out: dict[str, Any] = {}
+    unit = inspection.samples.tokenizer.unit
     if args.pattern:
         found = inspection.pattern_detectors()
         inspect_tables.show_pattern(found, inspection)
@@ -133,16 +134,16 @@ def print_requested(args: argparse.Namespace, inspection: Inspection, path: str)
     if args.feature:
         summaries = [inspection.feature(latent) for latent in args.feature]
         for summary in summaries:
-            inspect_tables.show_feature(summary)
+            inspect_tables.show_feature(summary, unit)
         out["feature"] = [summary.as_json() for summary in summaries]
     if args.text is not None:
         characters = inspection.on_text(args.text)
-        inspect_tables.show_text(characters)
+        inspect_tables.show_text(characters, unit)
         out["text"] = [one.as_json() for one in characters]
     settings = saes.settings_of(args)
     if settings:
         effects = inspection.causal_effects(settings)
-        inspect_tables.show_causal(effects)
+        inspect_tables.show_causal(effects, f"next {unit}" if inspection.samples.causal else f"damaged {unit}s")
         out["causal"] = [effect.as_json() for effect in effects]
     if args.histogram:
         out["histogram"] = str(draw(inspection, path, args.feature))

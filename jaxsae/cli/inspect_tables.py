@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +21,10 @@ if TYPE_CHECKING:  # heavy: loaded by the functions that use them
 def show_overview(path: str, inspection: Inspection, others: Sequence[str] = ()) -> None:
     """The whole SAE; `others`: the files of other seeds that it is compared with."""
     figures, statistics = inspection.as_json(), inspection.statistics
+    unit = inspection.samples.tokenizer.unit
     terminal.print_wrapped(
         f"sae      {path}: layer {inspection.layer}, {inspection.sae.architecture}, {figures['d_sae']:,} features; "
-        f"{figures['l0']:.1f} fire on a character, {figures['dead']:.1%} never, {figures['dense']:.1%} on more than a "
+        f"{figures['l0']:.1f} fire on a {unit}, {figures['dead']:.1%} never, {figures['dense']:.1%} on more than a "
         "tenth",
         indent=9,
     )
@@ -112,17 +114,19 @@ def show_pattern(found: PatternDetectors, inspection: Inspection) -> None:
 def marked(context: Context) -> tuple[str, str]:
     """(the text, marks that stand below it and show how strongly the latent fires on each character)."""
     top, ramp = max(context.values) or 1, terminal.ramp()
+    letters = [[terminal.shown(character, "?") for character in piece] for piece in context.text]  # marks stand below
+    marks = [ramp[round(8 * v / top) or 1] if v > 0 else " " for v in context.values]
     return (
-        "".join(terminal.shown(character, "?") for character in context.text),  # one for one: marks stand below
-        "".join(ramp[round(8 * v / top) or 1] if v > 0 else " " for v in context.values),
+        "".join(itertools.chain(*letters)),
+        "".join(mark * len(piece) for mark, piece in zip(marks, letters, strict=True)),
     )
 
 
-def show_feature(summary: FeatureSummary) -> None:
-    """One latent."""
+def show_feature(summary: FeatureSummary, unit: str) -> None:
+    """One latent; `unit`: what a token is called."""
     print(f"\nfeature {summary.feature}: {summary.caption}")
     print(
-        f"  fires on {summary.fired:,} characters ({summary.firing_rate:.3%}), mean {summary.mean:.4g}, largest "
+        f"  fires on {summary.fired:,} {unit}s ({summary.firing_rate:.3%}), mean {summary.mean:.4g}, largest "
         f"{summary.max:.4g}"
     )
     if found := summary.found_again:
@@ -160,24 +164,24 @@ def show_context(context: Context) -> None:
     text, marks = marked(context)
     left, right = (terminal.shown("…", "~") if cut else " " for cut in context.cut)
     place = f"{context.sample:>5}:{context.position:<4}"
-    indent = " " * (30 - context.at)
+    indent = " " * (30 - sum(map(len, context.text[: context.at])))
     print(f"    {place} {indent}{left}{text}{right}  {max(context.values):.3g}")
     print(f"    {' ' * len(place)} {indent} {marks}".rstrip())
 
 
-def show_text(characters: Sequence[CharacterLatents]) -> None:
-    """Character by character."""
+def show_text(characters: Sequence[CharacterLatents], unit: str) -> None:
+    """Token by token; `unit`: what these are called."""
     rows: list[Sequence[object]] = []
     for character, l0, strongest in characters:
         visible = character if character.strip() else repr(character)
         rows.append((visible, l0, "  ".join(f"{latent} ({value:.3g})" for latent, value in strongest)))
-    terminal.print_table("On the text given", ("character", "fire", "strongest features (value)"), rows)
+    terminal.print_table("On the text given", (unit, "fire", "strongest features (value)"), rows)
 
 
-def show_causal(effects: Sequence[CausalEffect]) -> None:
-    """What setting latents does."""
+def show_causal(effects: Sequence[CausalEffect], scored: str) -> None:
+    """What setting latents does; `scored`: what is predicted."""
     to = terminal.shown("→", "->")
-    columns = ("feature", "set to", "damaged characters", "n", "top-1", "p(true)", "KL", "guesses changed")
+    columns = ("feature", "set to", scored, "n", "top-1", "p(true)", "KL", "guesses changed")
     rows: list[Sequence[object]] = []
     for effect in effects:
         for where, change in (("where it fires", effect.where_it_fires), ("elsewhere", effect.elsewhere)):

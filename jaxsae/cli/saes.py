@@ -157,10 +157,15 @@ def concepts_of(file: str | None, data: DataConfig, samples: Samples) -> Sequenc
     """
     from jaxsae.demo import dataset
     from jaxsae.features import concepts
+    from jaxsae.text.pieces import of_characters
 
     chosen = concepts.load_concepts(file or concepts.BUILT_IN)
     if not file:
-        chosen += concepts.sign_concepts(samples)
+        if of_characters(samples.tokenizer):
+            chosen += concepts.sign_concepts(samples)
+        else:  # the built-in spellings are those of a text in characters
+            chosen = [one for one in chosen if one.labels is not None]
+        chosen += concepts.column_concepts(samples)
     if inputs.is_demo(data.dataset, "dataset"):
         properties = dataset.load_truth(DEMO_TEXT, data.split).properties()
         n = int(samples.real.sum())

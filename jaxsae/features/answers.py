@@ -23,12 +23,26 @@ SPECIFIC, ELSEWHERE = 0.9, 0.1
 
 def answers(inspections: Sequence[Inspection], asked: Sequence[Question]) -> list[Answer]:
     """Answer each question; of several layers, a concept is answered for the layer that detects it best."""
-    found = [answer(inspections, question) for question in asked]
+    found = [answer(inspections, question) for question in asked if is_asked(inspections[0], question)]
     # a pass over the damaged text for each: of the discoveries, which are many, nothing is removed
     effects = _effects_of_removal(inspections, [f for one in found if not one.points for f in one.features])
     return [
         one if one.points else one._replace(causal=[effects[f] for f in one.features if f in effects]) for one in found
     ]
+
+
+def is_asked(inspection: Inspection, question: Question) -> bool:
+    """Whether a text is asked: one of other tokens than characters, only of what it has concepts of.
+
+    The questions and their concepts are those of the restoration model's texts; the dataset's columns are its own.
+    """
+    if isinstance(question, Family):
+        of_question = any(one.concept.about == question.about for one in inspection.concept_scores)
+    elif isinstance(question, Characters | Texts):
+        of_question = any(inspection.scores_of(name) for name in question.concepts)
+    else:
+        return True
+    return of_question or (inspection.marks.text.of_characters and getattr(question, "about", "") != "dataset")
 
 
 def answer(inspections: Sequence[Inspection], question: Question) -> Answer:
@@ -56,7 +70,7 @@ def _effects_of_removal(
     """What is restored without each feature, at the damaged characters on which it fires; one pass for each layer."""
     out = {}
     for inspection in inspections:
-        if not inspection.samples.damaged.any():
+        if not inspection.samples.damaged.any() or not inspection.lazy_model.there:
             continue
         latents = dict.fromkeys(latent for layer, latent in features if layer == inspection.layer)
         for effect in inspection.causal_effects([(latent, 0.0) for latent in latents]):

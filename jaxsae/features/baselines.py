@@ -12,8 +12,6 @@ from jaxsae.features.judged_text import JudgedText, MarkedRows
 from jaxsae.features.statistics import as_half
 from jaxsae.models.protocol import ModelWithNeurons, ResidualModel
 from jaxsae.text.batching import plan_batches
-from jaxsae.text.preparation import PADDING_ID
-from jaxsae.text.tokenizer import UNICODE
 
 WINDOWS = 2048
 """The commonest windows of three characters, as the model sees them."""
@@ -99,9 +97,10 @@ def windows_of_text(
 ) -> tuple[Baseline, list[str]]:
     """(the best window of three characters, what the windows are): a character with the one before and behind it."""
     samples = text.samples
-    seen = np.where(samples.real, samples.ids, PADDING_ID).astype(np.int64)
+    padding_id = samples.tokenizer.padding_id
+    seen = np.where(samples.real, samples.ids, padding_id).astype(np.int64)
     around = [np.roll(seen, shift, axis=1) for shift in (1, 0, -1)]
-    around[0][:, 0] = around[2][:, -1] = PADDING_ID
+    around[0][:, 0] = around[2][:, -1] = padding_id
     before, here, after = (ids[text.sample, text.position] for ids in around)
     key = before << 42 | here << 21 | after
     keys, counts = np.unique(key[used & (text.half == 0)], return_counts=True)
@@ -111,7 +110,7 @@ def windows_of_text(
     firings = Firings(row, at[row], np.ones(len(row), np.uint16), len(common), used)
     choose, score, _ = sparse_halves(firings, text, marked, used)
     parts = [(common >> (21 * (2 - i))) & ((1 << 21) - 1) for i in range(3)]
-    texts = ["".join(UNICODE.pieces(ids)) for ids in zip(*(part.tolist() for part in parts), strict=True)]
+    texts = ["".join(samples.tokenizer.pieces(ids)) for ids in zip(*(part.tolist() for part in parts), strict=True)]
     return _baseline([best_column(choose, score, marked, p) for p in range(len(marked[0].has))]), texts
 
 
@@ -138,7 +137,7 @@ def neurons(
 
 
 def baselines(
-    model: ResidualModel,
+    model: ResidualModel | None,
     text: JudgedText,
     layer: int,
     rows: Float[np.ndarray, "n d_in"],
@@ -148,6 +147,7 @@ def baselines(
     """All baselines of an SAE with `d_sae` latents.
 
     Args:
+      model: None: it is not there to be asked.
       rows: the residual stream after the layer, at the characters of the text.
     """
     used = np.ones(len(text), bool)

@@ -10,6 +10,7 @@ from jaxsae.features import splice
 from jaxsae.features.splice import Restored
 from jaxsae.features.statistics import LayerSAE, encode_stream
 from jaxsae.models.protocol import ResidualModel
+from jaxsae.text.pieces import shown
 from jaxsae.text.samples import Samples
 from jaxsae.text.tokenizer import Tokenizer
 
@@ -87,7 +88,7 @@ def _effect(
     moved = np.flatnonzero(clean.guess != changed.guess)
     pairs, counts = np.unique(np.stack([clean.guess[moved], changed.guess[moved]], axis=1), axis=0, return_counts=True)
     order = np.argsort(-counts, kind="stable")[:5]
-    names = [tokenizer.pieces(pairs[i]) for i in order]
+    names = [[shown(piece, tokenizer) for piece in tokenizer.pieces(pairs[i])] for i in order]
     swaps = [(before, after, int(counts[i])) for i, (before, after) in zip(order, names, strict=True)]
     return CausalEffect(*setting, _change(clean, changed, fires), _change(clean, changed, ~fires), swaps)
 

@@ -13,10 +13,11 @@ from jaxtyping import Bool
 
 from jaxsae.errors import InputError, require
 from jaxsae.files import read_text
+from jaxsae.text.pieces import Pieces, token_of
 from jaxsae.text.samples import Samples
 
 BUILT_IN = Path(__file__).with_name("concepts.toml")
-ABOUT = ("damage", "language", "letter", "sign", "morphology", "writing", "formula")
+ABOUT = ("damage", "language", "letter", "sign", "morphology", "writing", "formula", "dataset")
 LABELS = ("damage", "damage alone", "damage span", "after damage")
 MAX_PATTERN = 40
 """Characters of a spelling, at most: each of them is one more concept to count."""
@@ -39,6 +40,8 @@ class Concept:
     """One of `LABELS`: the property is read from the labels of the data."""
     truth: Bool[np.ndarray, " characters"] | None = None
     """Whether each character of a split has it, sample after sample, without padding."""
+    column: str | None = None
+    """The column of the dataset that `truth` comes from; None: it is known of the demo."""
 
     @property
     def is_known(self) -> bool:
@@ -49,11 +52,14 @@ class Concept:
     def source(self) -> str:
         """Where the property comes from: a scholar's label, or only the spelling."""
         if self.pattern is None:
-            return "known of the demo" if self.is_known else "label"
+            return f"column {self.column}" if self.column else "known of the demo" if self.is_known else "label"
         return "text pattern" if self.unless is None else "text pattern, of whole texts"
 
-    def holds_at(self, true_text: str, damaged: Bool[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
-        """Which characters of one text have the property; `truth` is not asked."""
+    def holds_at(self, pieces: Pieces, damaged: Bool[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
+        """Which tokens of one text have the property; `truth` is not asked.
+
+        A token has the property of a pattern if one of its characters has.
+        """
         if self.labels is not None:
             before, behind = (np.concatenate(part) for part in (([False], damaged[:-1]), (damaged[1:], [False])))
             return {
@@ -62,14 +68,19 @@ class Concept:
                 "damage span": damaged & (before | behind),
                 "after damage": ~damaged & before,
             }[self.labels]
-        has = np.zeros(len(true_text), bool)
+        has, true_text = np.zeros(len(pieces), bool), "".join(pieces)
         if self.pattern is None:
             return has
         if self.unless is not None:
             has[:] = len(self.pattern.findall(true_text)) > len(self.unless.findall(true_text))
             return has
+        token = None if isinstance(pieces, str) else token_of(pieces)
         for match in self.pattern.finditer(true_text):
-            has[slice(*match.span())] = True
+            where = slice(*match.span())
+            if token is None:
+                has[where] = True
+            else:
+                has[token[where][token[where] >= 0]] = True
         return has
 
 
@@ -109,8 +120,11 @@ def _concept(path: Path, name: str, table: Any) -> Concept:
     return Concept(name, table["about"], table.get("title", name), labels=labels, **compiled)
 
 
-def spelling_concepts(spelling: str) -> list[Concept]:
+def spelling_concepts(spelling: str, of_characters: bool = True) -> list[Concept]:
     """Concepts of the characters of a spelling wherever it occurs: all of them, and each by itself.
+
+    Args:
+      of_characters: whether tokens are characters; if not, there is only that of all.
 
     Raises:
       InputError: the spelling is longer than `MAX_PATTERN`.
@@ -118,7 +132,7 @@ def spelling_concepts(spelling: str) -> list[Concept]:
     n = len(spelling)
     require(n <= MAX_PATTERN, f"pattern must have at most {MAX_PATTERN} characters, got {n}; give a shorter one")
     out = [Concept(spelling, "spelling", "every character", re.compile(re.escape(spelling)))]
-    for i, character in enumerate(spelling if len(spelling) > 1 else ""):
+    for i, character in enumerate(spelling if of_characters and len(spelling) > 1 else ""):
         before, after = re.escape(spelling[:i]), re.escape(spelling[i + 1 :])
         pattern = re.compile(f"(?<={before}){re.escape(character)}(?={after})")
         out.append(Concept(f"{spelling} {i}", "spelling", f"{spelling[:i]}[{character}]{spelling[i + 1 :]}", pattern))
@@ -129,7 +143,7 @@ def sign_concepts(samples: Samples, count: int = 20) -> list[Concept]:
     """Concepts of the commonest signs of a text: each wherever it stands between hyphens, stops and spaces."""
     signs: Counter[str] = Counter()
     for sample in range(len(samples)):
-        signs.update(_SIGN.findall(true_text(samples, sample)[0]))
+        signs.update(_SIGN.findall(samples.text_of(sample)))
     return [
         Concept(f"sign {sign}", "sign", f"the sign {sign}", re.compile(rf"(?<![^\s.-]){re.escape(sign)}(?![^\s.-])"))
         for sign, _ in signs.most_common(count)
@@ -153,14 +167,39 @@ def concepts_from_truth(
     return [Concept(f"={name}", about[name], name, truth=has[:characters]) for name, has in properties.items()]
 
 
+MOST_VALUES = 12
+"""Values of a column that concepts are made of, the commonest first."""
+
+
+def column_concepts(samples: Samples) -> list[Concept]:
+    """Concepts of the dataset's own columns: the commonest values of each, if it has several.
+
+    A value of texts is a property of all their tokens. A column in which nearly every text has a value of its own, such
+    as a number or a title, tells nothing.
+    """
+    out = []
+    sample, position = np.nonzero(samples.real)
+    for name, column in samples.columns.items():
+        of_token = column[sample, position] if column.ndim == 2 else column[sample]
+        values, counts = np.unique(of_token, return_counts=True)
+        order = np.argsort(-counts, kind="stable")
+        telling = [str(values[i]) for i in order if str(values[i]) and counts[i] < len(of_token)]
+        if len(telling) > max(2, len(samples) // 2):
+            continue
+        for value in telling[:MOST_VALUES]:
+            title = f"{'text' if column.ndim == 1 else samples.tokenizer.unit} with {name} {value}"
+            out.append(Concept(f"{name}={value}", "dataset", title, truth=of_token == value, column=name))
+    return out
+
+
 ConceptMasks = Callable[[int], Bool[np.ndarray, "concepts n"]]
 """Number of a sample -> which concepts each of its real characters has."""
 
 
-def true_text(samples: Samples, sample: int) -> tuple[str, Bool[np.ndarray, " n"]]:
-    """A sample's real characters as they were before the damage, and which of them are damaged."""
+def true_text(samples: Samples, sample: int) -> tuple[Pieces, Bool[np.ndarray, " n"]]:
+    """A sample's text, token by token, as it was before the damage, and which of its tokens are damaged."""
     one = samples[sample : sample + 1]
-    return one.text_of(0), one.damaged[one.real]
+    return one.pieces_of(0), one.damaged[one.real]
 
 
 def concept_masks(concepts: Sequence[Concept], samples: Samples) -> ConceptMasks:

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from jaxsae.features.judged_text import JudgedText
-from jaxsae.text.tokenizer import UNICODE
+from jaxsae.text.pieces import Pieces, part, shown
 
 MOST_VALUES = 2048
 """The commonest values of a family; characters with a rarer one have none."""
@@ -46,7 +46,9 @@ class Family(NamedTuple):
 
 
 def character_class(character: str) -> str:
-    """The class of a character, in the plural."""
+    """The class of a character, or of a token of several, in the plural."""
+    if len(character) > 1:
+        return token_class(character)
     if character == " ":
         return "spaces"
     if character == "-":
@@ -58,6 +60,22 @@ def character_class(character: str) -> str:
     if character.isalpha():
         return "vowels" if unicodedata.normalize("NFD", character)[0] in "aeiou" else "consonants"
     return "other marks"
+
+
+def token_class(piece: str) -> str:
+    """The class of a token of several characters, in the plural: by its letters, and whether it begins a word."""
+    bare = piece.removeprefix("##").strip()
+    if not bare:
+        return "spaces"
+    if any(map(str.isnumeric, bare)):
+        return "numerals"
+    if not any(map(str.isalpha, bare)):
+        return "other marks"
+    if bare.isupper():
+        return "capitals"
+    if bare[0].isupper():
+        return "tokens with a capital"
+    return "tokens within a word" if piece.startswith("##") else "tokens of small letters"
 
 
 def _family(name: str, keys: Sequence, label: Callable[..., Label], cost: int, half: Int[np.ndarray, " n"]) -> Family:
@@ -84,28 +102,23 @@ class _Units(NamedTuple):
     text: list[str]
 
     @classmethod
-    def of(cls, letters: str, new: Bool[np.ndarray, " n"]) -> "_Units":
+    def of(cls, pieces: Pieces, new: Bool[np.ndarray, " n"]) -> "_Units":
         start = np.flatnonzero(new)
-        ends = [*start[1:].tolist(), len(letters)]
-        return cls(np.cumsum(new) - 1, start, [letters[a:b] for a, b in zip(start.tolist(), ends, strict=True)])
+        ends = [*start[1:].tolist(), len(pieces)]
+        spans = zip(start.tolist(), ends, strict=True)
+        return cls(np.cumsum(new) - 1, start, ["".join(part(pieces, a, b)) for a, b in spans])
 
 
 def families(text: JudgedText) -> Iterator[Family]:
     """All families of a text, one after another."""
-    letters = UNICODE.decode(text.true_ids)
+    tokenizer = text.samples.tokenizer
     n, half, damaged = len(text), text.half, text.damaged.tolist()
+    letters = [shown(piece, tokenizer) for piece in text.pieces]
     seen = [DAMAGED if hidden else letter for hidden, letter in zip(damaged, letters, strict=True)]
     first_of_sample = np.diff(text.sample, prepend=-1) != 0
     last_of_sample = np.append(first_of_sample[1:], True)
-
-    def quoted(key: str) -> str:
-        return {DAMAGED: "damaged characters", " ": "spaces", "-": "hyphens"}.get(key, key)
-
-    def one(form: str) -> Callable[[str], Label]:
-        return lambda key: Label(form, (quoted(key),))
-
-    def two(form: str) -> Callable[[str, str], Label]:
-        return lambda first, second: Label(form, (quoted(first), quoted(second)))
+    words = _Words(tokenizer.unit)
+    one, two = words.one, words.two
 
     classes = {letter: character_class(letter) for letter in set(letters)}
     yield _family("class", [s if s == DAMAGED else classes[s] for s in seen], one("{}"), 0, half)
@@ -114,27 +127,85 @@ def families(text: JudgedText) -> Iterator[Family]:
     yield _family("damaged class", [h and classes[h] for h in hidden], one("damaged {}"), 1, half)
     yield _family("damaged character", hidden, one("damaged {}"), 1, half)
 
-    words = _Units.of(letters, first_of_sample | text.is_space | np.append(False, text.is_space[:-1]))
-    separates = np.fromiter((letter in SEPARATORS or letter == " " for letter in letters), bool, n)
-    signs = _Units.of(letters, first_of_sample | separates | np.append(False, separates[:-1]))
-    space, separator = text.is_space.tolist(), separates.tolist()
+    units = _Units.of(text.pieces, text.begins_word)
+    if len(units.start) < n:  # else each token is a word
+        yield from _in_words(text, letters, units, words, first_of_sample, last_of_sample)
+
+    before = [None if first_of_sample[i] else seen[i - 1] for i in range(n)]
+    after = [None if last_of_sample[i] else seen[i + 1] for i in range(n)]
+    yield _family("before", before, one("what follows {}"), 1, half)
+    yield _family("after", after, one("what stands before {}"), 1, half)
+    yield _family("pair before", [b and (s, b) for b, s in zip(before, seen, strict=True)], two("{} after {}"), 1, half)
+    yield _family("pair after", [a and (s, a) for a, s in zip(after, seen, strict=True)], two("{} before {}"), 1, half)
+    triples = [b and a and (s, b, a) for b, s, a in zip(before, seen, after, strict=True)]
+    yield _family("window", triples, words.between, 3, half)
+
+
+class _Words(NamedTuple):
+    """Labels of tokens."""
+
+    unit: str
+
+    def quoted(self, key: str) -> str:
+        """A token, or what it is called."""
+        return {DAMAGED: f"damaged {self.unit}s", " ": "spaces", "-": "hyphens"}.get(key, key)
+
+    def one(self, form: str) -> Callable[[str], Label]:
+        """Labels of one token."""
+        return lambda key: Label(form, (self.quoted(key),))
+
+    def two(self, form: str) -> Callable[[str, str], Label]:
+        """Labels of two."""
+        return lambda first, second: Label(form, (self.quoted(first), self.quoted(second)))
+
+    def between(self, token: str, before: str, after: str) -> Label:
+        """Of a token between two others."""
+        return Label("{} between {}", (self.quoted(token), f"{self.quoted(before)} and {self.quoted(after)}"))
+
+
+def _in_words(
+    text: JudgedText,
+    letters: Sequence[str],
+    words: _Units,
+    said: _Words,
+    first_of_sample: Bool[np.ndarray, " n"],
+    last_of_sample: Bool[np.ndarray, " n"],
+) -> Iterator[Family]:
+    """Families of words, and of what stands where in them."""
+    n, half, space = len(text), text.half, text.is_space.tolist()
     in_word = (np.arange(n) - words.start[words.number]).tolist()
-    in_sign = (np.arange(n) - signs.start[signs.number]).tolist()
     word = [None if s else words.text[i] for s, i in zip(space, words.number.tolist(), strict=True)]
-    sign = [None if s else signs.text[i] for s, i in zip(separator, signs.number.tolist(), strict=True)]
-    ends_word = (last_of_sample | np.append(text.is_space[1:], True)).tolist()
-    begins = [in_word[i] == 0 for i in signs.start.tolist()]
-    ends = [ends_word[i] for i in (np.append(signs.start[1:], n) - 1).tolist()]
-    place = [(begins[i], ends[i]) for i in signs.number.tolist()]
+    ends_word = (last_of_sample | np.append(text.begins_word[1:], True)).tolist()
 
     def of_word(letter: str, begins: bool, ends: bool) -> Label:
-        return Label("{}" + PLACES[begins, ends], (quoted(letter),))
+        return Label("{}" + PLACES[begins, ends], (said.quoted(letter),))
 
     places = [None if space[i] else (letters[i], in_word[i] == 0, ends_word[i]) for i in range(n)]
     yield _family("character in the word", places, of_word, 1, half)
-    yield _family("word", word, one("the word {}"), 1, half)
-    in_words = [(w, i) if w and len(w) > 1 else None for w, i in zip(word, in_word, strict=True)]
-    yield _family("character of a word", in_words, lambda w, i: Label("{}", (_bracketed(w, i),)), 2, half)
+    yield _family("word", word, said.one("the word {}"), 1, half)
+    if text.of_characters:
+        in_words = [(w, i) if w and len(w) > 1 else None for w, i in zip(word, in_word, strict=True)]
+        yield _family("character of a word", in_words, lambda w, i: Label("{}", (_bracketed(w, i),)), 2, half)
+        yield from _in_signs(text, letters, in_word, ends_word, first_of_sample)
+    yield _family("word before", _previous(words, word, first_of_sample), said.one("the word after {}"), 2, half)
+
+
+def _in_signs(
+    text: JudgedText,
+    letters: Sequence[str],
+    in_word: Sequence[int],
+    ends_word: Sequence[bool],
+    first_of_sample: Bool[np.ndarray, " n"],
+) -> Iterator[Family]:
+    """Families of signs, which are what separators part, and of the characters in them."""
+    n, half, one = len(text), text.half, _Words(text.samples.tokenizer.unit).one
+    separates = np.fromiter((letter in SEPARATORS or letter == " " for letter in letters), bool, n)
+    signs = _Units.of(text.pieces, first_of_sample | separates | np.append(False, separates[:-1]))
+    in_sign = (np.arange(n) - signs.start[signs.number]).tolist()
+    sign = [None if s else signs.text[i] for s, i in zip(separates.tolist(), signs.number.tolist(), strict=True)]
+    begins = [in_word[i] == 0 for i in signs.start.tolist()]
+    ends = [ends_word[i] for i in (np.append(signs.start[1:], n) - 1).tolist()]
+    place = [(begins[i], ends[i]) for i in signs.number.tolist()]
     long = [s if s and len(s) > 1 else None for s in sign]
     yield _family("sign", long, one("the sign {}"), 1, half)
     placed = [s and (s, *where) for s, where in zip(sign, place, strict=True)]
@@ -149,19 +220,7 @@ def families(text: JudgedText) -> Iterator[Family]:
         2,
         half,
     )
-
-    before = [None if first_of_sample[i] else seen[i - 1] for i in range(n)]
-    after = [None if last_of_sample[i] else seen[i + 1] for i in range(n)]
-    yield _family("before", before, one("what follows {}"), 1, half)
-    yield _family("after", after, one("what stands before {}"), 1, half)
-    yield _family("pair before", [b and (s, b) for b, s in zip(before, seen, strict=True)], two("{} after {}"), 1, half)
-    yield _family("pair after", [a and (s, a) for a, s in zip(after, seen, strict=True)], two("{} before {}"), 1, half)
-    triples = [b and a and (s, b, a) for b, s, a in zip(before, seen, after, strict=True)]
-    yield _family(
-        "window", triples, lambda s, b, a: Label("{} between {}", (quoted(s), f"{quoted(b)} and {quoted(a)}")), 3, half
-    )
     yield _family("sign before", _previous(signs, sign, first_of_sample), one("the sign after {}"), 2, half)
-    yield _family("word before", _previous(words, word, first_of_sample), one("the word after {}"), 2, half)
 
 
 PLACES = {

@@ -131,7 +131,7 @@ def evaluate_all(
             require(d_in == width, f"d_in of the SAE must be {width} (the width of layer {layer}), got {d_in}")
         scores = {number: score(sae, of_layer) for number, sae in here.items()}
         restorations: Mapping[int, Restoration] = {}
-        if model is not None and samples is not None and samples.damaged.any():
+        if model is not None and samples is not None and samples.scored.any():
             restorations = restorations_with(model, samples, layer, here, of_layer)
         for number, sae in here.items():
             spliced = restorations.get(number)

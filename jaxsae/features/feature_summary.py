@@ -13,6 +13,7 @@ from jaxsae.features.concepts import true_text
 from jaxsae.features.contexts import AFTER, BEFORE, Contexts
 from jaxsae.features.stability import Stability
 from jaxsae.features.statistics import WORD_POSITIONS, LatentStatistics
+from jaxsae.text.pieces import Pieces, part
 from jaxsae.text.samples import Samples
 
 LEVELS = (0.75, 0.5, 0.25)
@@ -24,7 +25,8 @@ class Context(NamedTuple):
 
     sample: int
     position: int
-    text: str
+    text: Pieces
+    """Token by token: a string where tokens are characters."""
     at: int
     """Index in `text` of the character that the context is of."""
     damaged: list[int]
@@ -163,13 +165,13 @@ def value_histogram(statistics: LatentStatistics, latent: int) -> tuple[list[flo
 def _context(samples: Samples, contexts: Contexts, slot: int, latent: int, level: str) -> Context:
     sample, position = int(contexts.sample[slot, latent]), int(contexts.position[slot, latent])
     letters, damaged = true_text(samples, sample)
-    at = int((samples.mask[sample, :position] != 0).sum())
+    at = int(samples.real[sample, :position].sum())
     start, end = max(0, at - BEFORE), min(len(letters), at + AFTER + 1)
     values = contexts.values[slot, latent, BEFORE - (at - start) : BEFORE + end - at].astype(float)
     return Context(
         sample=sample,
         position=position,
-        text=letters[start:end],
+        text=part(letters, start, end),
         at=at - start,
         damaged=np.flatnonzero(damaged[start:end]).tolist(),
         values=[float(f"{v:.4g}") for v in values],
@@ -257,13 +259,13 @@ def feature_summary(
       stability: of the SAE.
       character_names: of `statistics.character_ids`.
       scores: those of all concepts.
-      output_names: the characters that `direct_logits` has a column for.
+      output_names: the characters that `direct_logits` has a column for, if it has any.
       nearest: as `relations.nearest` gives it.
       strongest: how many of the strongest contexts are shown, at most.
     """
     fired = int(statistics.fired[latent])
     edges, counts = value_histogram(statistics, latent)
-    promotes, suppresses = promoted_and_suppressed(output_names, direct_logits[latent])
+    promotes, suppresses = promoted_and_suppressed(output_names[: direct_logits.shape[1]], direct_logits[latent])
     by_character, by_place = statistics.by_character[:, latent], statistics.by_place[:, latent]
     return FeatureSummary(
         feature=latent,

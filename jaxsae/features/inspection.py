@@ -16,7 +16,7 @@ from jaxsae.features import baselines, captions, causal, concept_scores, feature
 from jaxsae.features.captions import Caption
 from jaxsae.features.causal import CausalEffect
 from jaxsae.features.concept_scores import CLEAR_SCORE, ConceptScores, LeftOut, MarkedText
-from jaxsae.features.concepts import Concept, concept_masks, spelling_concepts, true_text
+from jaxsae.features.concepts import Concept, concept_masks, spelling_concepts
 from jaxsae.features.discoveries import FOUND, candidates
 from jaxsae.features.feature_summary import Context, FeatureSummary
 from jaxsae.features.judged_text import JudgedText
@@ -34,6 +34,7 @@ from jaxsae.features.statistics import (
 )
 from jaxsae.models.protocol import LazyModel, ModelShape, ResidualModel
 from jaxsae.sae.autoencoder import SAE, identity
+from jaxsae.text.pieces import framed, of_characters, shown
 from jaxsae.text.samples import Samples
 from jaxsae.train.densities import DECADES, density_counts
 
@@ -100,8 +101,8 @@ class Inspection:
     def character_names(self) -> list[str]:
         """What each row of `statistics.by_character` counts."""
         ids = self.statistics.character_ids
-        pieces = self.lazy_model.shape.tokenizer.pieces(ids)
-        return ["damaged" if one == DAMAGED else piece for one, piece in zip(ids, pieces, strict=True)]
+        names = self._shown(np.where(ids == DAMAGED, 0, ids))
+        return ["damaged" if one == DAMAGED else name for one, name in zip(ids, names, strict=True)]
 
     @cached_property
     def output_ids(self) -> Int[np.ndarray, " characters"]:
@@ -111,7 +112,11 @@ class Inspection:
     @cached_property
     def output_names(self) -> list[str]:
         """What each of `output_ids` stands for."""
-        return list(self.lazy_model.shape.tokenizer.pieces(self.output_ids))
+        return self._shown(self.output_ids)
+
+    def _shown(self, ids: Int[np.ndarray, " n"]) -> list[str]:
+        tokenizer = self.samples.tokenizer
+        return [shown(piece, tokenizer) for piece in tokenizer.pieces(ids)]
 
     @cached_property
     def reading_order(self) -> list[int]:
@@ -136,7 +141,7 @@ class Inspection:
             "relations",
             "",
             lambda: Relations(
-                relations.direct_logits(self.model, self.sae, self.output_ids), *relations.nearest(self.sae)
+                relations.direct_logits(self.lazy_model.known, self.sae, self.output_ids), *relations.nearest(self.sae)
             ),
             kept_parts.pack_relations,
             kept_parts.unpack_relations,
@@ -217,7 +222,7 @@ class Inspection:
         """
         require(self.pattern is not None, "pattern must be given to `inspect` to know what detects it, got none")
         pattern = str(self.pattern)
-        texts = [true_text(self.samples, i)[0] for i in range(len(self.samples))]
+        texts = [self.samples.text_of(i) for i in range(len(self.samples))]
         readings = [one for one in self.concept_scores if one.concept.about == "spelling"]
         best: dict[int, PatternDetector] = {}
         for one in readings:
@@ -240,11 +245,13 @@ class Inspection:
           InputError: the model cannot read the text.
         """
         check_text(letters, self.model)
-        ids = self.model.tokenizer.encode(letters)[None]
-        x = self.model.activations(ids, np.ones_like(ids, np.int8), layer=self.layer)
-        latents = np.asarray(encode_stream(self.sae, x))
+        tokenizer = self.model.tokenizer
+        ids, inside = framed(tokenizer, tokenizer.encode(letters))
+        x = self.model.activations(ids[None], np.ones_like(ids, np.int8)[None], layer=self.layer)
+        latents = np.asarray(encode_stream(self.sae, x))[inside]
         out = []
-        for character, row in zip(self.model.tokenizer.pieces(ids[0]), latents, strict=True):
+        for piece, row in zip(tokenizer.pieces(ids[inside]), latents, strict=True):
+            character = shown(piece, tokenizer)
             order = [int(i) for i in np.argsort(-row, kind="stable")[:count] if row[i] > 0]
             out.append(CharacterLatents(character, int((row > 0).sum()), [(i, float(row[i])) for i in order]))
         return out
@@ -362,7 +369,10 @@ def inspect_all(
         lazy.shape.check_layer(layer)
         width = lazy.shape.d_model
         require(sae.d_in == width, f"d_in of the SAE must be {width} (the model's d_model), got {sae.d_in}")
-    marks = Marks(JudgedText.of(samples), [*(spelling_concepts(pattern) if pattern else ()), *concepts])
+    marks = Marks(
+        JudgedText.of(samples),
+        [*(spelling_concepts(pattern, of_characters(samples.tokenizer)) if pattern else ()), *concepts],
+    )
     asked = [_Asked(*one) for one in zip(saes, others, kept or [nothing_kept() for _ in saes], strict=True)]
     passes = _kept_passes(asked, marks.text)
     compared = [one.kept_comparison(marks) if compare else None for one in asked]
@@ -382,7 +392,7 @@ def inspect_all(
         (layer, sae), (statistics, cofiring, stability) = one.at, of_pass
         named = one.captions(statistics, marks)
         if compare and beside is None:
-            beside = one.comparison(lazy.model, of_pass, layer_rows[layer], named, marks)
+            beside = one.comparison(lazy, of_pass, layer_rows[layer], named, marks)
         about = marks, named, beside, stability, pattern, cofiring, one.kept
         out.append(Inspection(lazy, samples, layer, sae, statistics, *about))
     return out
@@ -431,7 +441,7 @@ class _Asked(NamedTuple):
 
     def comparison(
         self,
-        model: ResidualModel,
+        lazy: LazyModel,
         of_pass: _Pass,
         rows: Float[np.ndarray, "n d_in"],
         named: Sequence[Caption],
@@ -447,7 +457,7 @@ class _Asked(NamedTuple):
         latents, descriptions = candidates(named, marked, of_pass.stability)
         concepts = [*marked.concepts, *descriptions.concepts]
         every = MarkedText(marked.text, concepts, np.concatenate([marked.has, descriptions.has]))
-        beside = baselines.baselines(model, marked.text, layer, rows, sae.d_sae, every.halves)
+        beside = baselines.baselines(lazy.known, marked.text, layer, rows, sae.d_sae, every.halves)
         first = len(marked.concepts)
         made_for = {first + i: latent for i, latent in enumerate(latents)}
         scores = concept_scores.concept_scores(of_pass.statistics.firings, every, beside, latents=made_for)
@@ -493,6 +503,7 @@ def _new_passes(asked: Sequence[_Asked], found: Collected) -> list[_Pass]:
 
 def check_text(letters: str, shape: ModelShape) -> None:
     """Raise `InputError` where a model of this shape cannot read a text."""
-    n, most = len(shape.tokenizer.encode(letters)), shape.max_position
-    require(n > 0, "text must have at least one character, got none")
-    require(n <= most, f"text must have at most {most} characters (the model's max_position), got {n}")
+    ids, most, unit = shape.tokenizer.encode(letters), shape.max_position, shape.tokenizer.unit
+    n = len(framed(shape.tokenizer, ids)[0])
+    require(len(ids) > 0, f"text must have at least one {unit}, got none")
+    require(n <= most, f"text must have at most {most} {unit}s (the model's max_position), got {n}")

@@ -7,8 +7,8 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Bool, Int
 
+from jaxsae.text.pieces import Pieces, begins_word, is_space, of_characters, pieces_of
 from jaxsae.text.samples import Samples
-from jaxsae.text.tokenizer import UNICODE
 
 MOST_CHARACTERS = 200_000
 """Of a longer text only some samples are judged on, evenly spread over it."""
@@ -63,16 +63,29 @@ class JudgedText:
         return self.samples.damaged[self.sample, self.position]
 
     @cached_property
+    def of_characters(self) -> bool:
+        """Whether each token is a character."""
+        return of_characters(self.samples.tokenizer)
+
+    @cached_property
+    def pieces(self) -> Pieces:
+        """What each token is shown as, before the damage."""
+        return pieces_of(self.samples.tokenizer, self.true_ids)
+
+    @cached_property
     def is_space(self) -> Bool[np.ndarray, " n"]:
-        """Whether the character separates words."""
-        return self.true_ids == UNICODE.encode(" ")[0]
+        """Whether the token separates words."""
+        return is_space(self.pieces)
+
+    @cached_property
+    def begins_word(self) -> Bool[np.ndarray, " n"]:
+        """Whether the token begins a word, or is a space."""
+        return begins_word(self.pieces) | (np.diff(self.sample, prepend=-1) != 0)
 
     @cached_property
     def word(self) -> Int[np.ndarray, " n"]:
-        """The number of the word that each character is in; a space is a word by itself."""
-        new_sample = np.diff(self.sample, prepend=-1) != 0
-        after_space = np.concatenate([[False], self.is_space[:-1]])
-        return np.cumsum(new_sample | self.is_space | after_space) - 1
+        """The number of the word that each token is in; a space is a word by itself."""
+        return np.cumsum(self.begins_word) - 1
 
     def properties(self, marks: Callable[[int], Bool[np.ndarray, "p m"]], count: int) -> Bool[np.ndarray, "p n"]:
         """Which of `count` properties each character has; `marks`: of the characters of one sample."""

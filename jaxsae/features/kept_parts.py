@@ -142,7 +142,7 @@ def pack_relations(one: Relations) -> Stored:
 def unpack_relations(stored: Stored, d_sae: int, characters: int) -> Relations:
     """Raises as `unpack_statistics`."""
     found = Relations(**stored.arrays)
-    _of_shape(found.direct_logits, d_sae, characters)
+    _of_shape(found.direct_logits, d_sae, characters if found.direct_logits.shape[-1] else 0)
     _require(found.nearest.ndim == 2 and found.nearest.shape == found.cosines.shape)
     _require(len(found.nearest) == d_sae)
     _within(found.nearest, 0, d_sae)
@@ -169,7 +169,7 @@ def key_of_concepts(concepts: Sequence[Concept]) -> str:
     parts: list[str | np.ndarray] = []
     for one in concepts:
         patterns = [repr(pattern and (pattern.pattern, pattern.flags)) for pattern in (one.pattern, one.unless)]
-        parts += [one.name, one.about, one.title, *patterns, repr(one.labels)]
+        parts += [one.name, one.about, one.title, *patterns, repr(one.labels), repr(one.column)]
         parts += ["unknown"] if one.truth is None else ["known", one.truth]
     return digest_of(*parts)
 

@@ -80,6 +80,8 @@ class Questions(NamedTuple):
     questions: list[Question]
     notes: str
     """How concepts and contexts are to be read."""
+    notes_of_others: str
+    """The same of texts whose tokens are not characters."""
     language_tag: str
     """Language of the texts (BCP 47)."""
 
@@ -102,4 +104,5 @@ def load_questions(path: Path = BUILT_IN) -> Questions:
         if table["answer"] == "texts":
             fields["more"] = {name: More(**more) for name, more in table.get("with", {}).items()}
         questions.append(_ANSWERS[table["answer"]](**fields))
-    return Questions(questions, content["notes"], content["language_tag"])
+    notes = content["notes"], content["notes_of_others"]
+    return Questions(questions, *notes, content["language_tag"])

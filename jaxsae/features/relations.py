@@ -18,7 +18,9 @@ class Relations(NamedTuple):
     cosines: Float[np.ndarray, "d_sae count"]
 
 
-def direct_logits(model: ResidualModel, sae: SAE, ids: Int[np.ndarray, " ids"]) -> Float[np.ndarray, "d_sae ids"]:
+def direct_logits(
+    model: ResidualModel | None, sae: SAE, ids: Int[np.ndarray, " ids"]
+) -> Float[np.ndarray, "d_sae ids"]:
     """What each latent's decoder row adds to the logits of the tokens `ids` by the direct way, next to their mean.
 
     That is past the later blocks, and up to the factor that the model's last norm divides by. Of no tokens where the

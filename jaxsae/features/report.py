@@ -17,6 +17,7 @@ from jaxsae.features.feature_summary import Context
 from jaxsae.features.inspection import Inspection
 from jaxsae.features.lookups import MatchedLatent
 from jaxsae.features.questions import load_questions
+from jaxsae.text.pieces import in_units
 
 PAGE = Path(__file__).with_name("page")
 SCRIPTS = ("d3.min.js", "plot.min.js", "page.js")
@@ -45,13 +46,15 @@ def page(inspections: Sequence[Inspection], names: Sequence[str], text: str, *, 
     numbers = ", ".join(str(inspection.layer) for inspection in inspections)
     sizes = ", ".join(f"{layer['d_sae']:,} features of layer {layer['layer']} ({layer['name']})" for layer in layers)
     first = inspections[0]
+    unit = first.samples.tokenizer.unit
     data = {
         "title": f"What layer{'s' if several else ''} {numbers} learned",
-        "text": f"{text}: {len(first.samples):,} texts, {first.statistics.rows:,} characters. {sizes}.",
+        "text": f"{text}: {len(first.samples):,} texts, {first.statistics.rows:,} {unit}s. {sizes}.",
+        "unit": unit,
         "version": importlib.metadata.version("jaxsae"),
         "layers": layers,
-        "answers": [one.as_json() for one in found],
-        "language_tag": asked.language_tag,
+        "answers": _in_units([one.as_json() for one in found], unit),
+        "language_tag": asked.language_tag if unit == "character" else "",
         "live": live,
     }
     # a template library, so that whatever stands in the data is escaped
@@ -60,10 +63,19 @@ def page(inspections: Sequence[Inspection], names: Sequence[str], text: str, *, 
     return environment.get_template("page.html.j2").render(
         data=data,
         heading=f"{COUNTS[len(found)] if len(found) < len(COUNTS) else len(found)} answers",
-        notes=asked.notes,
+        notes=asked.notes if unit == "character" else asked.notes_of_others,
         styles=[_source(name) for name in ("page.css", *(("live.css",) if live else ()))],
         scripts=[Markup(script) for script in scripts(live=live)],
     )
+
+
+def _in_units(said: Any, unit: str) -> Any:
+    """What is said of characters, said of tokens; keys stay."""
+    if isinstance(said, str):
+        return in_units(said, unit)
+    if isinstance(said, list | tuple):
+        return [_in_units(one, unit) for one in said]
+    return {key: _in_units(one, unit) for key, one in said.items()} if isinstance(said, dict) else said
 
 
 def scripts(*, live: bool) -> list[str]:

@@ -23,6 +23,7 @@ from jaxsae.features.histograms import Histograms
 from jaxsae.features.judged_text import JudgedText
 from jaxsae.sae.architectures import encode
 from jaxsae.sae.autoencoder import SAE
+from jaxsae.text.pieces import Pieces, begins_word, is_space
 from jaxsae.text.samples import Samples
 
 WORD_POSITIONS = ("between words", "only character", "first", "second", "inner", "last")
@@ -231,7 +232,7 @@ def _characters(
 ) -> BatchCharacters:
     """The characters at the kept positions of a batch."""
     sample, position = batch.sample[batch.kept], batch.position[batch.kept]
-    real = samples.mask[sample, position] != 0
+    real = samples.real[sample, position]
     character = np.where(real, np.searchsorted(character_ids, seen[sample, position]), -1)
     place = np.full(len(sample), -1)
     for number, rows in batch.samples():
@@ -239,17 +240,11 @@ def _characters(
     return BatchCharacters(sample, position, real, character, place, judged.row_at[sample, position])
 
 
-def word_positions(letters: str) -> Int[np.ndarray, " n"]:
-    """Index into `WORD_POSITIONS` of each character."""
-    out = np.zeros(len(letters), int)
-    start = 0
-    for word in letters.split(" "):
-        n = len(word)
-        if n == 1:
-            out[start] = 1
-        elif n > 1:
-            out[start : start + n] = 4
-            out[start : start + 2] = 2, 3
-            out[start + n - 1] = 5
-        start += n + 1
-    return out
+def word_positions(pieces: Pieces) -> Int[np.ndarray, " n"]:
+    """Index into `WORD_POSITIONS` of each token."""
+    space, starts = is_space(pieces), np.flatnonzero(begins_word(pieces))
+    lengths = np.diff([*starts, len(pieces)])
+    at = np.arange(len(pieces)) - np.repeat(starts, lengths)
+    last = at == np.repeat(lengths, lengths) - 1
+    out = np.select([space, last & (at == 0), at == 0, last, at == 1], [0, 1, 2, 5, 3], 4)
+    return out.astype(int)

@@ -10,6 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Array, Float, Int, Num
 
+from jaxsae.errors import require
 from jaxsae.models.hooks import Hook
 from jaxsae.text.tokenizer import Tokenizer
 
@@ -96,18 +97,33 @@ class ModelWithHead(Protocol):
 
 
 class LazyModel:
-    """A model of which the shape is known; its weights are laid out for the device when they are first asked for."""
+    """A model of which the shape is known; its weights are laid out for the device when they are first asked for.
 
-    def __init__(self, shape: ModelShape, load: Callable[[], ResidualModel]) -> None:
+    Args:
+      load: gives the model; None: there is none, only rows that it gave.
+    """
+
+    def __init__(self, shape: ModelShape, load: Callable[[], ResidualModel] | None) -> None:
         self.shape = shape
         self._load: Callable[[], ResidualModel] | None = load
+        self.there = load is not None
 
     @cached_property
     def model(self) -> ResidualModel:
-        """The model, the same each time."""
+        """The model, the same each time.
+
+        Raises:
+          InputError: there is none.
+        """
+        require(self.there, "this needs the model that the rows are of, got none; give its checkpoint")
         assert self._load is not None
         model, self._load = self._load(), None  # and with it goes what the weights were read from
         return model
+
+    @property
+    def known(self) -> ResidualModel | None:
+        """The model, if there is one."""
+        return self.model if self.there else None
 
 
 @runtime_checkable

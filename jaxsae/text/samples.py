@@ -10,6 +10,7 @@ from jaxtyping import Bool
 
 from jaxsae.errors import InputError, require
 from jaxsae.text import preparation
+from jaxsae.text.pieces import Pieces, pieces_of
 from jaxsae.text.tokenizer import UNICODE, Tokenizer
 
 COLUMNS = {"input_ids": np.int32, "labels": np.int32, "attention_mask": np.int8}
@@ -77,10 +78,10 @@ class Samples:
         positions = np.arange(1, self.mask.shape[1] + 1)
         return (positions * (self.mask != 0)).max(axis=1, initial=0)
 
-    def pieces_of(self, sample: int) -> list[str]:
+    def pieces_of(self, sample: int) -> Pieces:
         """A sample's text token by token, as it was before the damage."""
-        real = self.real[sample]
-        return self.tokenizer.pieces(self.true_ids[sample, real])
+        one = self[sample : sample + 1]
+        return pieces_of(self.tokenizer, one.true_ids[one.real])
 
     def text_of(self, sample: int) -> str:
         """A sample's text, as it was before the damage."""

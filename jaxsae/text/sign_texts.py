@@ -5,7 +5,7 @@ Which signs are damaged is the masked language model's rule (Devlin et al. 2019)
 figures can be compared.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -139,13 +139,14 @@ def read_fragments(path: Path, tokenizer: SignTokenizer, most: int | None = None
     require(not missing, f"{path}: must have the columns {rows}, got {listed(names, 12)}")
     kinds = [name for name in names if name not in (*PLACES, SIGNS, TEXT, *SPELLINGS)]
     table = _read(path, [*needed, *kinds])
-    signs = _coded(table[needed[-1]])
+    signs = _coded(table, needed[-1], path)
     ok = all(isinstance(text, str) for text in signs.values)
     require(ok, f"{path}: {needed[-1]} must be text, got {table[needed[-1]].type!s:.60}")
     encoded = [tokenizer.encode(text) for text in signs.values]
     order, starts = _order(table, path) if by_word else (np.arange(len(table)), np.arange(len(table) + 1))
-    known = {name: _coded(table[name]) for name in kinds if _is_text(table[name].type)}
+    known = {name: _coded(table, name, path) for name in kinds if _is_text(table[name].type)}
     spread = [name for name, column in known.items() if not _is_of_fragment(column.codes[order], starts)]
+    texts = {name: column.texts() for name, column in known.items()}
 
     found = Fragments([], {name: [] for name in known if name not in spread}, {name: [] for name in spread})
     nothing = np.zeros(0, np.int32)
@@ -154,10 +155,9 @@ def read_fragments(path: Path, tokenizer: SignTokenizer, most: int | None = None
         words = [encoded[code] if code >= 0 else nothing for code in signs.codes[its]]
         found.ids.append(np.concatenate([nothing, *words]))
         for name, column in found.columns.items():
-            column.append(known[name].text(its[0]))
+            column.append(texts[name][its[0]])
         for name, of_signs in found.word_columns.items():
-            texts = np.array([known[name].text(row) for row in its], object)
-            of_signs.append(np.repeat(texts, [len(word) for word in words]))
+            of_signs.append(np.repeat(texts[name][its], [len(word) for word in words]))
     _note_unknown(path, found.ids)
     return found
 
@@ -168,35 +168,35 @@ class _Coded(NamedTuple):
     values: list[Any]
     codes: np.ndarray
 
-    def text(self, row: int) -> str:
-        """A value as text; empty where there is none."""
-        code = self.codes[row]
-        return "" if code < 0 else str(self.values[code])
+    def texts(self) -> np.ndarray:
+        """The values as text, an array of `str`; empty where there is none."""
+        return np.array([*map(str, self.values), ""], object)[self.codes]
 
 
-def _coded(column: pa.ChunkedArray) -> _Coded:
-    one = pa.chunked_array(column).combine_chunks() if column.num_chunks else pa.array([], column.type)
-    coded = one if pa.types.is_dictionary(one.type) else one.dictionary_encode()
+def _coded(table: pa.Table, name: str, path: Path) -> _Coded:
+    column = table[name]
+    try:
+        one = column.combine_chunks() if column.num_chunks else pa.array([], column.type)
+        coded = one if pa.types.is_dictionary(one.type) else one.dictionary_encode()
+    except pa.ArrowException:
+        raise InputError(f"{path}: {name} must hold numbers or text, got {column.type!s:.60}") from None
     return _Coded(coded.dictionary.to_pylist(), coded.indices.fill_null(-1).to_numpy(zero_copy_only=False))
 
 
 def _order(table: pa.Table, path: Path) -> tuple[np.ndarray, np.ndarray]:
     """The rows in the order in which they are read, and where in it each fragment starts; at last, where all end."""
-    fragment, line, word = (_ranks(_coded(table[name]), f"{path}: {name}") for name in PLACES)
+    fragment, line, word = (_ranks(_coded(table, name, path), name) for name in PLACES)
     order = np.lexsort((word, line, fragment))  # stable
     order = order[fragment[order] >= 0]
     firsts = np.flatnonzero(np.diff(fragment[order], prepend=-1))
     return order, np.append(firsts, len(order))
 
 
-def _ranks(column: _Coded, what: str) -> np.ndarray:
-    """The place of each value among all, from 0; -1 for no fragment, and after all others for no place in it."""
-    try:
-        known = sorted({value for value in column.values if value == value})  # NaN is no place
-    except TypeError:
-        raise InputError(f"{what} must be numbers or text, got {type(column.values[0]).__name__}") from None
+def _ranks(column: _Coded, name: str) -> np.ndarray:
+    """The place of each value among all, from 0; -1 for no fragment, and after all others for no place in one."""
+    known = sorted({value for value in column.values if value == value})  # NaN is no place
     rank = {value: number for number, value in enumerate(known)}
-    nothing = -1 if what.endswith(PLACES[0]) else len(known)
+    nothing = -1 if name == PLACES[0] else len(known)
     return np.array([*(rank.get(value, nothing) for value in column.values), nothing])[column.codes]
 
 
@@ -272,7 +272,7 @@ def _column_names(path: Path) -> list[str]:
         raise _not_parquet(path, error) from None
 
 
-def _read(path: Path, columns: Sequence[str]) -> Mapping[str, pa.ChunkedArray]:
+def _read(path: Path, columns: Sequence[str]) -> pa.Table:
     import pyarrow.parquet as pq
 
     try:

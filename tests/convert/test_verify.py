@@ -40,12 +40,12 @@ def test_the_replica_passes(checkpoint, samples, padding):
 def mutate(monkeypatch):
     """Patch the model module, with compiled blocks forgotten before and after."""
     run_block.clear_cache()
-    yield lambda name, value: monkeypatch.setattr(f"jaxsae.models.restoration.{name}", value)
+    yield lambda name, value: monkeypatch.setattr(f"jaxsae.models.{name}", value)
     run_block.clear_cache()
 
 
 def test_tanh_gelu_fails(checkpoint, samples, mutate):
-    mutate("FeedForward.__call__", lambda self, x: self.down(jax.nn.gelu(self.up(x), approximate=True)))
+    mutate("transformer.FeedForward.hidden", lambda self, x: jax.nn.gelu(self.up(x), approximate=True))
     assert not any(passed(checkpoint, samples))
 
 
@@ -64,7 +64,7 @@ def test_fast_variance_fails_on_an_offset_stream(checkpoint, samples, mutate):
         y = (x - mean) * jax.lax.rsqrt(square - mean**2 + self.epsilon)
         return y * self.scale[None, None] + self.bias[None, None]
 
-    mutate("LayerNorm.__call__", fast)
+    mutate("restoration.LayerNorm.__call__", fast)
     assert not any(passed(checkpoint, samples))
 
 
@@ -75,7 +75,7 @@ def test_interleaved_rotary_pairs_fail(checkpoint, samples, mutate):
         cos, sin = (jax.numpy.repeat(t[..., :half], 2, axis=-1) for t in (cos, sin))
         return x * cos + pairs * sin
 
-    mutate("rotate", interleaved)
+    mutate("transformer.rotate", interleaved)
     assert not any(passed(checkpoint, samples))
 
 
@@ -109,7 +109,7 @@ def test_layer_index_off_by_one_fails(checkpoint, samples, monkeypatch, padding,
 
 def test_texts_of_a_row_that_see_each_other_fail(checkpoint, samples, monkeypatch):
     monkeypatch.setattr(
-        "jaxsae.models.restoration.run_bias_packed",
+        "jaxsae.models.transformer.run_bias_packed",
         lambda text, dtype: jax.numpy.zeros((len(text), 1, text.shape[1], text.shape[1]), dtype),
     )
     assert not any(passed(checkpoint, samples))

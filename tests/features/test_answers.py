@@ -31,7 +31,7 @@ from jaxsae.features.inspection import Inspection
 from jaxsae.features.questions import load_questions
 from jaxsae.sae.autoencoder import SAE
 
-DISCOVERIES, DAMAGE, LANGUAGE, MORPHOLOGY, LAYERS = load_questions().questions
+DISCOVERIES, DAMAGE, LANGUAGE, MORPHOLOGY, DATASET, LAYERS = load_questions().questions
 
 
 def caption(found: Inspection, latent: int, x: np.ndarray) -> str:

@@ -161,7 +161,7 @@ def test_the_key_of_concepts_is_that_of_all_that_is_said_of_them():
     plain = Concept("a", "letter", "A", re.compile("x"), re.compile("y"), "damage", np.array([True, False]))
     fields = {
         "name": "b", "about": "sign", "title": "B", "pattern": re.compile("x", re.IGNORECASE), "unless": None,
-        "labels": None, "truth": np.array([True, True]),
+        "labels": None, "truth": np.array([True, True]), "column": "genre",
     }  # fmt: skip
     others = [dataclasses.replace(plain, **{name: value}) for name, value in fields.items()]
     others += [dataclasses.replace(plain, pattern=re.compile("z")), dataclasses.replace(plain, truth=None)]

@@ -30,10 +30,10 @@ class WordTokenizer:
         return np.array([WORDS.index(word) for word in text.split()], np.int32)
 
     def decode(self, ids):
-        return " ".join(self.pieces(ids))
+        return "".join(self.pieces(ids))[1:]
 
     def pieces(self, ids):
-        return [WORDS[i] if 0 <= i < len(WORDS) else "" for i in ids]
+        return [f" {WORDS[i]}" if 0 <= i < len(WORDS) else "" for i in ids]
 
 
 class WordModel:
@@ -87,7 +87,8 @@ def samples():
     mask = (np.arange(shape[1]) < rng.integers(3, shape[1] + 1, shape[0])[:, None]).astype(np.int8)
     true = np.where(mask, rng.integers(2, len(WORDS), shape), 0).astype(np.int32)
     damaged = (mask != 0) & (np.arange(mask.size).reshape(shape) % 4 == 1)
-    return Samples(np.where(damaged, 1, true).astype(np.int32), np.where(damaged, true, -100).astype(np.int32), mask)
+    ids, labels = (np.where(damaged, a, b).astype(np.int32) for a, b in ((1, true), (true, -100)))
+    return Samples(ids, labels, mask, tokenizer=WordTokenizer())
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +131,7 @@ def test_an_sae_is_trained_spliced_in_and_read(model, samples, sae):
     assert of.statistics.rows == samples.real.sum()
     assert 0 < of.statistics.l0 <= 2
     assert of.character_names == ["damaged", *WORDS[2:]]
-    assert model.tokenizer.pieces(of.output_ids) == list(WORDS[2:])
+    assert model.tokenizer.pieces(of.output_ids) == [f" {word}" for word in WORDS[2:]]
     assert [row.character for row in of.on_text("ana bēl šarri")] == ["ana", "bēl", "šarri"]
     (strongest,) = of.strongest_latents(1)
     (effect,) = of.causal_effects([(strongest, 50.0)])

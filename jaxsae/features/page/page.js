@@ -14,6 +14,8 @@ function make(tag, attributes = {}, ...children) {
   return node;
 }
 
+// what is said of characters, said of the tokens that a model has instead
+const said = (text) => (data.unit === "character" ? text : text.replaceAll("character", data.unit).replaceAll("Character", data.unit[0].toUpperCase() + data.unit.slice(1)));
 const visible = (character) => (character === " " ? "␣" : character);
 const href = (layer, feature) => `#/feature/${data.layers[layer].layer}/${feature}`;
 const link = (layer, feature) => make("a", { href: href(layer, feature) }, String(feature));
@@ -65,7 +67,7 @@ const columns = [
 ].filter(([name]) => name !== "seeds" || data.layers.some((l) => l.features.some((f) => f.again)));
 const topCharacters = (l, i) => l.features[i].characters.slice(0, 3).map((c) => visible(c[0])).join(" ");
 const bestConcept = (l, i) => (l.features[i].concepts.length ? l.concepts[l.features[i].concepts[0][0]].name : "");
-const snippet = (l, i) => (l.features[i].contexts.length ? l.features[i].contexts[0][2] : "");
+const snippet = (l, i) => (l.features[i].contexts.length ? [...l.features[i].contexts[0][2]].join("") : "");
 
 const state = { layer: 0, sort: 0, down: true, limit: 200 };
 
@@ -73,7 +75,7 @@ function searchable(layer, i) {
   const l = data.layers[layer], f = l.features[i];
   f.words ??= [
     `#${i}`, f.caption, topCharacters(l, i), ...f.concepts.map((c) => l.concepts[c[0]].name + " " + l.concepts[c[0]].title),
-    ...f.contexts.map((c) => c[2]), ...f.promotes.map((c) => c[0]),
+    ...f.contexts.map((c) => [...c[2]].join("")), ...f.promotes.map((c) => c[0]),
   ].join("\n").toLowerCase();
   return f.words;
 }
@@ -143,7 +145,7 @@ function showFeature(layer, i) {
   }
   const fired = Math.round(l.rate[i] * l.rows);
   body.replaceChildren(make("p", {}, fired
-    ? `Fires on ${fired.toLocaleString("en")} of ${l.rows.toLocaleString("en")} characters (${percent(l.rate[i])}); mean ${short(l.mean[i])}, largest ${short(l.max[i])}.`
+    ? said(`Fires on ${fired.toLocaleString("en")} of ${l.rows.toLocaleString("en")} characters (${percent(l.rate[i])}); mean ${short(l.mean[i])}, largest ${short(l.max[i])}.`)
     : "Never fires on this text."));
   if (!fired) return;
   if (f.again) {
@@ -160,7 +162,7 @@ function showFeature(layer, i) {
 
   const [first, counts] = f.histogram, starts = l.edges.slice(first, first + counts.length), edges = d3.range(counts.length);
   const histogram = chart(`How often feature ${i} has which value`, {
-    width: 520, height: 200, x: { type: "log", label: "value" }, y: { label: "characters", grid: true },
+    width: 520, height: 200, x: { type: "log", label: "value" }, y: { label: said("characters"), grid: true },
     marks: [Plot.rectY(edges, { x1: (j) => starts[j], x2: (j) => starts[j + 1] ?? starts[j] * 1.09, y: (j) => counts[j], fill: accent, inset: 0.5 }), Plot.ruleY([0])],
   });
   const grid = make("div", { class: "columns" });
@@ -171,25 +173,25 @@ function showFeature(layer, i) {
   });
   grid.append(make("div", {},
     make("h3", {}, "Finds, run score"), concepts.length ? chips(concepts) : make("p", { class: "soft" }, "No concept from 0.2 on."),
-    make("h3", {}, "Promotes"), chips(f.promotes.map(([c, v]) => `${visible(c)} ${d3.format("+.2f")(v)}`)),
-    make("h3", {}, "Suppresses"), chips(f.suppresses.map(([c, v]) => `${visible(c)} ${d3.format("+.2f")(v)}`)),
+    ...(f.promotes.length ? [make("h3", {}, "Promotes"), chips(f.promotes.map(([c, v]) => `${visible(c)} ${d3.format("+.2f")(v)}`)),
+    make("h3", {}, "Suppresses"), chips(f.suppresses.map(([c, v]) => `${visible(c)} ${d3.format("+.2f")(v)}`))] : []),
     make("h3", {}, "Fires together with"),
     chips(f.together.map(([other, share, lift]) => [link(layer, other), ` ${words(l, other)}, ${d3.format(".0%")(share)}, ${d3.format(".1f")(lift)} × chance`])),
     make("h3", {}, "Nearest by decoder"),
     chips(f.nearest.map(([other, cosine]) => [link(layer, other), ` ${words(l, other)}, ${figure2(cosine)}`]))));
-  grid.append(make("figure", {}, make("h3", {}, "Characters"), bars(f.characters.map((r) => [visible(r[0]), r[1], r[2]]), `Characters on which feature ${i} fires`)));
+  grid.append(make("figure", {}, make("h3", {}, said("Characters")), bars(f.characters.map((r) => [visible(r[0]), r[1], r[2]]), said(`Characters on which feature ${i} fires`))));
   grid.append(make("figure", {}, make("h3", {}, "Place in the word"), bars(f.places, `Places in the word at which feature ${i} fires`)));
   if (f.match) {
     const [byDecoder, cosine, byFiring, jaccard] = f.match;
     grid.append(make("div", {}, make("h3", {}, `In layer ${data.layers[layer + 1].layer}`), chips([
       ["most alike decoder row ", link(layer + 1, byDecoder), ` ${figure2(cosine)}`],
-      ["fires most with it ", link(layer + 1, byFiring), ` on ${d3.format(".0%")(jaccard)} of either's characters`]])));
+      ["fires most with it ", link(layer + 1, byFiring), said(` on ${d3.format(".0%")(jaccard)} of either's characters`)]])));
   }
   if (f.causal) {
     const c = f.causal;
     grid.append(make("div", {}, make("h3", {}, "Without it"), make("p", {}, c.positions
-      ? `At ${c.positions.toLocaleString("en")} damaged characters on which it fires, right at the first guess ${d3.format(".1%")(c.top1_before)} → ${d3.format(".1%")(c.top1_after)}; probability of the true character ${figure3(c.probability_before)} → ${figure3(c.probability_after)}; ${c.guesses_changed} guesses change.`
-      : "It fires on no damaged character.")));
+      ? said(`At ${c.positions.toLocaleString("en")} damaged characters on which it fires, right at the first guess ${d3.format(".1%")(c.top1_before)} → ${d3.format(".1%")(c.top1_after)}; probability of the true character ${figure3(c.probability_before)} → ${figure3(c.probability_after)}; ${c.guesses_changed} guesses change.`)
+      : said("It fires on no damaged character."))));
   }
   body.append(grid);
 }
@@ -252,7 +254,7 @@ function showLayers(body) {
       make("figure", {}, chart(`Decoder cosine and co-firing of features of layer ${l.layer} with layer ${next.layer}`, {
         width: 520, height: 340, x: { label: "cosine of the most alike decoder row" }, y: { label: "co-firing (Jaccard) with its best partner" },
         marks: [Plot.dot(rows, { x: (r) => r.match[1], y: (r) => r.match[3], r: 2, fill: accent, fillOpacity: 0.5, tip: true, title: (r) => `feature ${r.i} → ${r.match[2]}` })],
-      }), make("figcaption", {}, `Layer ${l.layer} to ${next.layer}: features that fire on at least 20 characters.`)),
+      }), make("figcaption", {}, `Layer ${l.layer} to ${next.layer}: features that fire on at least 20 ${data.unit}s.`)),
       make("div", { class: "scroll" }, make("table", { class: "small" }, make("caption", {}, `Firing most alike, layer ${l.layer} to ${next.layer}`),
         make("thead", {}, make("tr", {}, ...["feature", "fires with", "Jaccard", "alike by decoder", "cosine"].map((t) => make("th", { scope: "col", class: "number" }, t)))),
         make("tbody", {}, ...best.map((r) => make("tr", {}, ...[link(number, r.i), link(number + 1, r.match[2]), figure2(r.match[3]), link(number + 1, r.match[0]), figure2(r.match[1])].map((v) => make("td", { class: "number" }, v)))))))));
@@ -290,7 +292,7 @@ const pictures = {
       { x: "n", y: "pair", fill: "kind", tip: true }), Plot.ruleX([0])],
   }),
   densities: (a) => chart(a.caption, {
-    width: 520, height: 300, x: { type: "log", label: "share of the characters a feature fires on" }, y: { label: "features", grid: true },
+    width: 520, height: 300, x: { type: "log", label: said("share of the characters a feature fires on") }, y: { label: "features", grid: true },
     marks: [Plot.rectY(a.chart.bins, { x1: "0", x2: "1", y: "2", fill: accent, inset: 0.5 }), Plot.ruleY([0])],
   }),
 };
