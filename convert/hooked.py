@@ -22,7 +22,7 @@ from convert import modules, user_file
 from convert.modules import Blocks, Place
 from convert.torch_run import Put, Runner, logits_of
 from jaxsae.errors import InputError, listed, require
-from jaxsae.models.hooks import HOOKS, Hook
+from jaxsae.models.hooks import HOOKS, Hook, hook_name, hook_names
 from jaxsae.models.protocol import Ids, Mask, ResidualStream
 from jaxsae.models.torch_model import TorchModel
 from jaxsae.text.piece_tokenizer import PieceTokenizer
@@ -217,6 +217,17 @@ class HookedCheckpoint:
     def sha256(self) -> str:
         """Of the file of its weights; where that is not known, its identity."""
         return self.file_sha256 or self.identity
+
+    def canonical(self, hook: Hook) -> Hook:
+        """The same hook, blocks by their place (`blocks.8.hook_resid_post`) rather than their modules' names.
+
+        So an SAE's file is read. `resid_post` where all are blocks by their numbers.
+        """
+        if isinstance(hook, str) or self.blocks is None:
+            return hook
+        blocks = {self.blocks.block(layer): hook_name(layer) for layer in range(self.blocks.n)}
+        named = {layer: blocks.get(name, name) for layer, name in hook.items()}
+        return HOOKS[0] if named == hook_names(HOOKS[0], named) else named
 
     def at(self, hook: Hook, layers: Sequence[int]) -> "HookedCheckpoint":
         """The same, its config being that of what stands at the hook points of these layers.

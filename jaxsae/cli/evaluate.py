@@ -109,7 +109,7 @@ def from_text(data: DataConfig, files: dict[str, SAEFile], layers: dict[str, int
     """A model, and text that it is given."""
 
     hook = saes.hook_of(files, layers)
-    checkpoint = inputs.read_at(inputs.checkpoint(data), hook, list(layers.values()))
+    checkpoint, hook = inputs.read_at(inputs.checkpoint(data), hook, list(layers.values()))
     for layer in layers.values():
         checkpoint.config.check_layer(layer)
     check_width(files, checkpoint.config.d_model, "the model's d_model")

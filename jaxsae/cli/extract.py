@@ -25,7 +25,7 @@ def main(args: argparse.Namespace) -> None:
     checkpoint = inputs.checkpoint(data)
     shape = checkpoint.config
     layers, hook = arguments.points_of(args, range(shape.n_layers))
-    checkpoint = inputs.read_at(checkpoint, hook, layers)
+    checkpoint, hook = inputs.read_at(checkpoint, hook, layers)
     shape = checkpoint.config
     for layer in layers:
         shape.check_layer(layer)

@@ -132,14 +132,17 @@ def is_pytorch(given: argparse.Namespace | DataConfig) -> bool:
     return is_pytorch(getattr(given, "checkpoint", ""))
 
 
-def read_at(found: T, hook: Hook, layers: Sequence[int]) -> T:
-    """The model as it is read at hook points: its config is that of what stands there.
+def read_at(found: T, hook: Hook, layers: Sequence[int]) -> tuple[T, Hook]:
+    """The model as it is read at hook points, and these by their usual names: its config is of what stands there.
 
     Raises:
       InputError: a PyTorch module has no such places.
     """
-    at = getattr(found, "at", None)  # what JAX runs has one width, and is asked when it is made
-    return found if at is None else at(hook, layers)
+    at = getattr(found, "at", None)
+    if at is None:  # what JAX runs has one width, and is asked when it is made
+        return found, hook
+    hook = found.canonical(hook)  # type: ignore[attr-defined]
+    return at(hook, layers), hook
 
 
 def text(data: DataConfig, shape: AnyConfig) -> Samples:

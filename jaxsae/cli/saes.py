@@ -111,7 +111,7 @@ def check_files(
     from convert import check_model
 
     layers = {path: at.layer for path, at in saes.items()}
-    shape = inputs.read_at(checkpoint, hook_of(files, layers), list(layers.values())).config
+    shape = inputs.read_at(checkpoint, hook_of(files, layers), list(layers.values()))[0].config
     for path, file in files.items():
         shape.check_layer(saes[path].layer)
         width, d_in = shape.d_model, file.config.d_in

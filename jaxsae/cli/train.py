@@ -142,7 +142,7 @@ def text_source(args: argparse.Namespace, data: DataConfig, say: Say, process: R
     shape = checkpoint.config
     samples, datasets = inputs.text(data, shape), shape.datasets
     layers, hook = arguments.points_of(args, range(shape.n_layers))
-    checkpoint = inputs.read_at(checkpoint, hook, layers)
+    checkpoint, hook = inputs.read_at(checkpoint, hook, layers)
     has_test = datasets.has_samples(paths[0], "test")
     held_out = datasets.load_several(paths[:1], "test", HELD_OUT_SAMPLES) if has_test else None
     asked = None if data.max_samples is None else data.max_samples * len(paths)
@@ -210,7 +210,7 @@ def rows_source(args: argparse.Namespace, data: DataConfig) -> StoreSource:
     )
     checkpoint = read_checkpoint(data.checkpoint) if hasattr(args, "checkpoint") else None
     if checkpoint is not None:
-        checkpoint = inputs.read_at(checkpoint, hook_of(found.hook_names(layers)), layers)
+        checkpoint, _ = inputs.read_at(checkpoint, hook_of(found.hook_names(layers)), layers)
     if checkpoint is not None and checkpoint.config.d_model != found.d_in:
         width = checkpoint.config.d_model
         print(

@@ -172,12 +172,14 @@ def test_gradients_are_torchs_and_those_of_differences(masked):
     x = readout.stream(1)
     (ours,) = readout.gradients(1, [x])
 
-    put = torch.from_numpy(np.array(x)[None]).requires_grad_()
+    whole = np.array([[38, *ids, 39]])  # with what stands around a text
+    put = torch.from_numpy(np.array(model.activations(whole, layer=1))).requires_grad_()
     handle = masked.module.encoder.layers[1].register_forward_hook(lambda *_: put)
-    logits = masked.module(torch.from_numpy(ids[None]).long())[0, 3]
+    logits = masked.module(torch.from_numpy(whole).long())[0, 4]
     handle.remove()
     (logits[readout.candidate] - logits[readout.against]).backward()
-    np.testing.assert_allclose(ours, put.grad[0], atol=1e-6)
+    np.testing.assert_allclose(x, put.detach()[0, 1:-1], atol=1e-6)
+    np.testing.assert_allclose(ours, put.grad[0, 1:-1], atol=1e-6)
 
     direction = np.random.default_rng(1).normal(size=x.shape).astype(np.float32)
     ahead, behind = readout.of_streams(1, {"x": [x + 1e-2 * direction, x - 1e-2 * direction]})["x"]
