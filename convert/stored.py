@@ -1,5 +1,6 @@
 """A model by its path, of whatever kind it is: stored tensors of a known family, or a PyTorch module to be hooked."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Union
 
@@ -30,6 +31,8 @@ def read_checkpoint(path: str | Path, vocabulary: str | Path | None = None) -> "
     """
     if not is_pytorch(path):
         return read_tensors(path, vocabulary)
+    # threads of PyTorch's that spin while JAX's work can take ten times as long; read when torch is loaded
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     require(vocabulary is None, f"a vocabulary is for models of signs, got {vocabulary} for {path}; leave it out")
     if user_file.names_function(path):
         from convert.hooked import read_hooked
