@@ -57,6 +57,12 @@ class Store:
         said = self.about.get("hook_names", {})
         return {layer: said.get(str(layer), hook_name(layer)) for layer in (self.layers if layers is None else layers)}
 
+    def shape(self) -> "StoredShape":
+        """What the rows tell of their model."""
+        samples = self.samples()
+        most, tokenizer = (1, UNICODE) if samples is None else (samples.ids.shape[1], samples.tokenizer)
+        return StoredShape(tuple(sorted(self.layers)), self.d_in, most, tokenizer)
+
     def only(self, layers: Sequence[int]) -> "Store":
         """The same with these layers alone, in this order."""
         missing = [layer for layer in layers if layer not in self.layers]
@@ -74,6 +80,26 @@ class Store:
         if not self.folders or not all((f / f"{name}.npy").exists() for f in self.folders for name in ORIGIN):
             return None
         return joined([_samples(folder, tokenizer)[: self.max_samples] for folder in self.folders])
+
+
+@dataclass(frozen=True)
+class StoredShape:
+    """What is known of a model of which there are only rows."""
+
+    layers: tuple[int, ...]
+    d_model: int
+    max_position: int
+    tokenizer: Tokenizer
+
+    @property
+    def n_layers(self) -> int:
+        """As many blocks as it must have."""
+        return max(self.layers) + 1
+
+    def check_layer(self, layer: int) -> None:
+        """Raise `InputError` unless there are rows of the layer."""
+        stored = ", ".join(map(str, self.layers))
+        require(layer in self.layers, f"layer must be one of the stored {stored}, got {layer}")
 
 
 def write(
@@ -283,7 +309,7 @@ def _put_frame(ids: np.ndarray, mask: np.ndarray, frame: Frame, *, has_rows: boo
     return special
 
 
-def text_of(stored: Store, identity: str, sha256: str | None = None, tokenizer: Tokenizer = UNICODE) -> Samples:
+def text_of(stored: Store, identity: str | None, sha256: str | None = None, tokenizer: Tokenizer = UNICODE) -> Samples:
     """The text of rows, which must be of the given model.
 
     Args:
