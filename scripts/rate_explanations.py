@@ -229,7 +229,7 @@ def ranks_of(model: Model, made: Planted) -> dict[str, int] | None:
     if not readouts[0].difference > 0 > readouts[1].difference:
         return None
     readout = readouts[0]
-    spans = words_of(model.tokenizer.pieces(readout.ids))
+    spans = words_of(model.tokenizer, readout.ids)
     start = f" {made.texts[0]}".rindex(f" {made.causes[0]} ")
     # the word that the place stands in is not elsewhere
     spans = [(first, end) for first, end in spans if not first <= readout.position < end]

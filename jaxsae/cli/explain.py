@@ -107,17 +107,27 @@ def place_of_sample(args: argparse.Namespace, samples: Samples) -> Place:
     require(0 <= args.sample < n, f"--sample must be in 0..{n - 1}, got {args.sample}")
     real = samples.real[args.sample]
     ids, damaged = samples.ids[args.sample][real], samples.damaged[args.sample][real]
-    return _place(ids, args.position, damaged.nonzero()[0].tolist(), samples.text_of(args.sample))
+    hidden = samples.tokenizer.damaged_id
+    text = samples.text_of(args.sample)
+    if hidden is None:
+        at = len(ids) - 1 if args.position is None else args.position
+        require(0 <= at < len(ids), f"--position must be in 0..{len(ids) - 1}, got {at}")
+        return Place(ids, at, text)
+    return _place(ids, args.position, damaged.nonzero()[0].tolist(), text, hidden)
 
 
 def place_of_text(args: argparse.Namespace, model: ResidualModel, temperature: float) -> Place:
     """The place in a text as an editor writes it; `--position` counts that text's own characters.
 
-    A gap of unknown length gets the most probable one. A text too long for the model is cut around the place.
+    A gap of unknown length gets the most probable one. A text too long for the model is cut around the place. Of a
+    model whose tokens are not characters, `--position` counts these.
     """
+    if not of_characters(model.tokenizer):
+        return place_of_tokens(args, model)
     from jaxsae.restore.answer import restore_text
     from jaxsae.restore.places import around, encoded
     from jaxsae.text.damaged_text import read_damaged
+    from jaxsae.text.pieces import of_characters
 
     text = read_damaged(args.text)
     encoded(model, text)
@@ -125,14 +135,33 @@ def place_of_text(args: argparse.Namespace, model: ResidualModel, temperature: f
         text = restore_text(model, text, temperature=temperature).text
     position = None if args.position is None else text.place_of(args.position)
     damaged = [p for gap in text.gaps for p in range(gap.start, gap.end)]
-    whole = _place(encoded(model, text), position, damaged, args.text)
+    whole = _place(encoded(model, text), position, damaged, args.text, model.tokenizer.damaged_id)
     seen = around(len(whole.ids), whole.position, whole.position + 1, model.max_position)
     return whole._replace(ids=whole.ids[seen], position=whole.position - seen.start)
 
 
-def _place(ids: np.ndarray, position: int | None, damaged: list[int], text: str) -> Place:
-    from jaxsae.text.preparation import SPAN
+def place_of_tokens(args: argparse.Namespace, model: ResidualModel) -> Place:
+    """The place in a text of tokens; `#` between spaces is a hidden one."""
+    import numpy as np
 
+    tokenizer = model.tokenizer
+    words, parts = args.text.split(" "), []
+    hidden = tokenizer.damaged_id
+    for number, word in enumerate(words):
+        of_word = tokenizer.encode(" " + word if number else word) if word != "#" or hidden is None else [hidden]
+        parts.append(np.asarray(of_word, np.int32))
+    # a text without hidden tokens is encoded whole: words may be joined in it
+    ids = np.concatenate(parts) if "#" in words and hidden is not None else tokenizer.encode(args.text)
+    damaged = np.flatnonzero(ids == hidden).tolist()
+    require(len(ids) > 0, f"--text must have at least one {tokenizer.unit}, got none")
+    if hidden is None:  # what comes next is asked, at the end if nothing else is said
+        at = len(ids) - 1 if args.position is None else args.position
+        require(0 <= at < len(ids), f"--position must be in 0..{len(ids) - 1}, got {at}")
+        return Place(ids, at, args.text)
+    return _place(ids, args.position, damaged, args.text, hidden)
+
+
+def _place(ids: np.ndarray, position: int | None, damaged: list[int], text: str, hidden: int | None) -> Place:
     require(
         position is not None or bool(damaged),
         "the text must have a damaged place such as # or [...], got none; or name one by --position",
@@ -141,16 +170,22 @@ def _place(ids: np.ndarray, position: int | None, damaged: list[int], text: str)
     require(0 <= at < len(ids), f"--position must be in 0..{len(ids) - 1}, got {at}")
     if at not in damaged:
         ids = ids.copy()
-        ids[at] = SPAN
+        ids[at] = hidden
     return Place(ids, at, text)
 
 
 def one_token(model: ResidualModel, name: str, text: str | None) -> int | None:
     """The token of a character that a flag names."""
+    from jaxsae.text.pieces import of_characters
+
     if text is None:
         return None
-    require(len(text) == 1, f"--{name} must be one character, got {text!r}")
-    return int(model.tokenizer.encode(text)[0])
+    tokenizer = model.tokenizer
+    ids = tokenizer.encode(text)
+    if len(ids) != 1 and not of_characters(tokenizer):  # a word is often a token with its space alone
+        ids = tokenizer.encode(f" {text}")
+    require(len(ids) == 1, f"--{name} must be one {tokenizer.unit}, got {text!r}")
+    return int(ids[0])
 
 
 def show(found: Explanation, before: Sequence[tuple[int, float]] | None) -> None:
@@ -182,15 +217,19 @@ def show(found: Explanation, before: Sequence[tuple[int, float]] | None) -> None
 
 def show_layer(one: LayerExplanation, found: Explanation, inspection: Inspection, top: int) -> None:
     """Print what the latents of an SAE have to do with it."""
+    from jaxsae.text.pieces import part, pieces_of
+
     print()
     terminal.print_wrapped(
-        f"sae      {one.sae}: layer {one.layer}, {one.active:,} active latents, counted at each character", indent=9
+        f"sae      {one.sae}: layer {one.layer}, {one.active:,} active latents, counted at each {found.tokenizer.unit}",
+        indent=9,
     )
-    text = found.tokenizer.decode(found.ids)
+    text = pieces_of(found.tokenizer, found.ids)
     rows = []
     for latent in one.latents[:top]:
         start, end = max(0, latent.position - 6), latent.position + 4
-        around = f"{text[start : latent.position]}{{{text[latent.position]}}}{text[latent.position + 1 : end]}"
+        before, behind = part(text, start, latent.position), text[latent.position + 1 : end]
+        around = f"{''.join(before)}{{{text[latent.position]}}}{''.join(behind)}"
         figures = f"{latent.value:.2f}", f"{latent.effect:+.2f}"
         rows.append((latent.feature, inspection.captions[latent.feature], terminal.visible(around), *figures))
     title = "Latents, each taken out: what the logit difference loses"

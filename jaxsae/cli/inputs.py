@@ -153,6 +153,24 @@ def open_stored_rows(args: argparse.Namespace, data: DataConfig, layer: int, usu
     return found
 
 
+def model_of_rows(args: argparse.Namespace, data: DataConfig, rows: Store) -> Checkpoint | None:
+    """The model that stored rows are of: the one given, or the demo's if they are its own.
+
+    None where no model is given and they are of another one, or do not say of which: then they are read alone.
+    """
+    from convert import read_checkpoint
+    from jaxsae.activations.store import model_of
+
+    said = model_of(rows.about)
+    if hasattr(args, "checkpoint"):
+        return read_checkpoint(data.checkpoint)
+    demo = read_checkpoint(data.checkpoint)
+    if said in (demo.identity, demo.sha256):
+        return demo
+    terminal.print_wrapped("note     no --checkpoint given: what only the rows tell is told", indent=9)
+    return None
+
+
 def check_stored(args: argparse.Namespace, about: Mapping[str, Any]) -> None:
     """Raise `InputError` where a flag says something else of stored rows than they do."""
     for name in ("split", "padding"):

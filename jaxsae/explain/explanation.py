@@ -17,6 +17,7 @@ from jaxsae.features.splice import reconstruct
 from jaxsae.features.statistics import LayerSAE
 from jaxsae.models.changes import LayerChange
 from jaxsae.models.protocol import ModelWithNeurons, ResidualModel
+from jaxsae.text.pieces import shown
 from jaxsae.text.tokenizer import Tokenizer
 
 CANDIDATES = 10
@@ -84,6 +85,8 @@ class Explanation:
             "position": self.position,
             "candidate": piece(self.candidate),
             "against": piece(self.against),
+            "candidate_id": self.candidate,
+            "unit": self.tokenizer.unit,
             "probability": self.probability(self.candidate),
             "against_probability": self.probability(self.against),
             "candidates": [{"character": piece(token), "probability": p} for token, p in self.candidates],
@@ -108,7 +111,7 @@ class Explanation:
 
     def piece(self, token: int) -> str:
         """What a token is shown as."""
-        return self.tokenizer.pieces([token])[0]
+        return shown(self.tokenizer.pieces([token])[0], self.tokenizer)
 
     def _layer_json(self, one: LayerExplanation, read: Inspection | None) -> dict[str, Any]:
         contexts = {found.feature: read.strongest_context(found.feature) for found in one.latents} if read else {}
@@ -201,7 +204,8 @@ def _of_layer(
     first = order[:exact]
     shuffled = np.random.default_rng(seed).permutation(len(order))
     ranked = {"latents": (parts, order), "random": (parts, shuffled)}
-    if isinstance(readout.model, ModelWithNeurons):
+    # neurons write into the stream behind their block: what stands elsewhere is not made of them
+    if isinstance(readout.model, ModelWithNeurons) and readout.model.hook == "resid_post":
         neurons = neuron_parts(readout, readout.model, layer)
         # all are active at every position: passes for some of them would leave the most in the last one
         by_neuron = latents.attribution(readout, layer, x, neurons, ranks=4, apart=1)

@@ -22,7 +22,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxsae.errors import require
-from jaxsae.text.tokenizer import UNICODE
 
 ABOUT = (
     "Words and latents of sparse autoencoders of the residual stream. A word's link is its total effect on the logit "
@@ -104,7 +103,7 @@ def _metadata(
     explanation: Mapping[str, Any], words: Sequence[Mapping[str, Any]], scan: str, slug: str, threshold: float
 ) -> dict[str, Any]:
     layers = explanation["layers"]
-    difference = f"{explanation['candidate']} against {explanation['against']} at character {explanation['position']}"
+    difference = f"{explanation['candidate']} against {explanation['against']} at {explanation['unit']} {explanation['position']}"
     return {
         "slug": slug,
         "scan": scan,
@@ -124,7 +123,7 @@ def _metadata(
 def _logit(explanation: Mapping[str, Any], layer: int, at: int) -> dict[str, Any]:
     """The node that all links lead to: the logit of the candidate, less that of the other character."""
     candidate, probability = explanation["candidate"], float(explanation["probability"])
-    number = int(UNICODE.encode(candidate)[0])
+    number = int(explanation["candidate_id"])
     label = f'Output "{candidate}" (p={probability:.3f}) against "{explanation["against"]}"'
     node = _node(f"{layer}_{number}_{at}", number, str(layer), at, LOGIT, f"L_{number}-{at}", label)
     return node | {"token_prob": probability, "is_target_logit": True}

@@ -7,13 +7,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from jaxsae.errors import require
 from jaxsae.models.changes import LayerChange, changed_logits
 from jaxsae.models.protocol import ModelWithNeurons, ResidualModel
 from jaxsae.text.batching import padded_length
-from jaxsae.text.preparation import PADDING_ID
+from jaxsae.text.pieces import framed
 
 AT_ONCE = 4096
 """Characters of a batch, about."""
@@ -40,8 +40,10 @@ def _contrast(
 class Readout:
     """A damaged place of a text: two candidates, the difference of their logits, and what that would be otherwise.
 
+    A model that hides nothing is asked what comes next where the place begins.
+
     Args:
-      ids: token ids of the text as the model sees it, [n].
+      ids: token ids of the text as the model sees it, [n], without the tokenizer's frame.
       candidate: the token that is explained; None: the most probable one.
       against: what it is compared with; None: the most probable other one.
       change: (layer, what is done to the residual stream after that block) in every variant.
@@ -59,16 +61,26 @@ class Readout:
         against: int | None = None,
         change: LayerChange | None = None,
     ) -> None:
-        n = len(ids)
-        require(0 < n <= model.max_position, f"a text must have 1..{model.max_position} characters, got {n}")
+        n, tokenizer = len(ids), model.tokenizer
+        whole, self.inside = framed(tokenizer, np.asarray(ids, np.int32))
+        """Where the text stands in what the model takes."""
+        most, unit = model.max_position - len(whole) + n, tokenizer.unit
+        require(0 < n <= most, f"a text must have 1..{most} {unit}s, got {n}")
         require(0 <= position < n, f"position must be in 0..{n - 1}, got {position}")
         self.model, self.ids, self.position, self.change = model, np.asarray(ids, np.int32), position, change
-        self.room = padded_length(n, model.max_position)
+        self.hides = tokenizer.damaged_id is not None
+        """Whether the model predicts a hidden token, rather than the next."""
+        self.at = self.inside.start + position - (not self.hides)
+        """The place at which the model predicts it."""
+        require(self.at >= 0, "position must be at least 1, as nothing stands before the first, got 0")
+        self.room = padded_length(len(whole), model.max_position)
         self.size = max(1, AT_ONCE // self.room)
         """Variants of a batch."""
         self.mask = np.zeros((1, self.room), np.int8)
-        self.mask[0, :n] = 1
-        self.padded_ids = self._padded(self.ids, PADDING_ID)
+        self.mask[0, : len(whole)] = 1
+        self.padded_ids = np.full(self.room, tokenizer.padding_id, np.int32)
+        self.padded_ids[: len(whole)] = whole
+        self._streams: dict[int, np.ndarray] = {}
         logits = np.asarray(self._logits_of_texts(self.padded_ids[None])[0], np.float64)
         self.logits: Float[np.ndarray, " vocab"] = logits
         """Of every token at the place."""
@@ -88,7 +100,14 @@ class Readout:
 
     def of_texts(self, variants: Iterable[Int[np.ndarray, " n"]]) -> Contrast:
         """What stands at the place in other texts of the same length."""
-        return self._batched((self._padded(ids, PADDING_ID) for ids in variants), self._logits_of_texts)
+        return self._batched((self._filled(self.padded_ids, ids) for ids in variants), self._logits_of_texts)
+
+    def without(self, variants: Iterable[Bool[np.ndarray, " n"]]) -> Contrast:
+        """What stands at the place in texts without some tokens: hidden, or no position attends to them."""
+        damaged_id = self.model.tokenizer.damaged_id
+        if damaged_id is not None:
+            return self.of_texts(np.where(one, damaged_id, self.ids) for one in variants)
+        return self._batched((self._filled(self.mask[0], ~one) for one in variants), self._logits_of_masks)
 
     def of_streams(
         self, layer: int, groups: Mapping[str, Iterable[Stream]]
@@ -99,12 +118,13 @@ class Readout:
           groups: named variants of the stream; all run in the same batches.
         """
         names: list[str] = []
+        base = self._whole_stream(layer)
 
         def every() -> Iterator[np.ndarray]:
             for name, variants in groups.items():
                 for x in variants:
                     names.append(name)
-                    yield self._padded(x, 0)
+                    yield self._filled(base, x)
 
         found = self._batched(every(), lambda x: self._logits_of_streams(x, layer)).difference
         return {name: found[np.array(names) == name] for name in groups}
@@ -118,12 +138,18 @@ class Readout:
         if self.change is not None:
             at = self.change[0]
             require(at == layer, f"what is changed after layer {at} must be explained there, got layer {layer}")
-        x = self.model.activations(self.padded_ids[None], self.mask, layer=layer)
-        return np.asarray(x if self.change is None else self.change[1](x))[0, : len(self.ids)]
+        x = self._whole_stream(layer)[None]
+        return np.asarray(x if self.change is None else self.change[1](jnp.asarray(x)))[0, self.inside]
+
+    def _whole_stream(self, layer: int) -> Float[np.ndarray, "room d_model"]:
+        """What stands at the layer without any change, of all that the model takes."""
+        if layer not in self._streams:
+            self._streams[layer] = np.asarray(self.model.activations(self.padded_ids[None], self.mask, layer=layer))[0]
+        return self._streams[layer]
 
     def neurons(self, model: ModelWithNeurons, layer: int) -> Float[np.ndarray, "n d_ff"]:
         """The feed-forward neurons of block `layer` on the text."""
-        return np.asarray(model.neurons(self.padded_ids[None], self.mask, layer=layer))[0, : len(self.ids)]
+        return np.asarray(model.neurons(self.padded_ids[None], self.mask, layer=layer))[0, self.inside]
 
     def gradients(self, layer: int, variants: Iterable[Stream]) -> Iterator[Stream]:
         """Derivative of the logit difference by the residual stream after block `layer`, at each of several streams."""
@@ -132,15 +158,18 @@ class Readout:
             return _contrast(self._logits_of_streams(x, layer), self._pair)[0].sum()
 
         # a quarter: what the gradient needs of the forward pass is kept
-        for count, batch in filled_batches((self._padded(x, 0) for x in variants), max(1, self.size // 4)):
-            yield from np.asarray(jax.grad(difference)(jnp.asarray(batch)))[:count, : len(self.ids)]
+        base = self._whole_stream(layer)
+        for count, batch in filled_batches((self._filled(base, x) for x in variants), max(1, self.size // 4)):
+            yield from np.asarray(jax.grad(difference)(jnp.asarray(batch)))[:count, self.inside]
 
     @property
     def _pair(self) -> np.ndarray:
         return np.array([self.candidate, self.against])
 
-    def _padded(self, rows: np.ndarray, value: float) -> np.ndarray:
-        return np.pad(rows, [(0, self.room - len(rows)), *[(0, 0)] * (rows.ndim - 1)], constant_values=value)
+    def _filled(self, base: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        out = base.copy()
+        out[self.inside] = rows
+        return out
 
     def _batched(self, variants: Iterable[np.ndarray], logits: Callable[[np.ndarray], Array]) -> Contrast:
         found: list[tuple[np.ndarray, np.ndarray]] = []
@@ -154,12 +183,16 @@ class Readout:
         mask, places = np.repeat(self.mask, len(ids), axis=0), self._places(len(ids))
         return changed_logits(self.model, ids, mask, places, self.change)
 
+    def _logits_of_masks(self, mask: np.ndarray) -> Float[Array, "batch vocab"]:
+        ids = np.repeat(self.padded_ids[None], len(mask), axis=0)
+        return changed_logits(self.model, ids, mask, self._places(len(ids)), self.change)
+
     def _logits_of_streams(self, x: Array | np.ndarray, layer: int) -> Float[Array, "batch vocab"]:
         ids, mask = (np.repeat(of_text, len(x), axis=0) for of_text in (self.padded_ids[None], self.mask))
         return self.model.logits(ids, mask, places=self._places(len(x)), layer=layer, x=jnp.asarray(x))
 
     def _places(self, variants: int) -> Int[np.ndarray, " variants"]:
-        return np.arange(variants) * self.room + self.position
+        return np.arange(variants) * self.room + self.at
 
 
 def filled_batches(items: Iterable[np.ndarray], size: int) -> Iterator[tuple[int, np.ndarray]]:

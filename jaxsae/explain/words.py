@@ -1,14 +1,13 @@
 """Which visible words a restoration rests on: each is taken out, and the model restores the place without it."""
 
-import re
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Int
 
 from jaxsae.explain.readout import Readout
-from jaxsae.text.damaged_text import DAMAGED
-from jaxsae.text.preparation import SPAN
+from jaxsae.text.pieces import begins_word, is_space, part, pieces_of
+from jaxsae.text.tokenizer import Tokenizer
 
 
 class WordEffect(NamedTuple):
@@ -27,26 +26,24 @@ class WordEffect(NamedTuple):
     """Whether the place stands in it: then what is visible of it besides is taken out."""
 
 
-def words_of(pieces: Sequence[str]) -> list[tuple[int, int]]:
-    """(start, end) of each word of which something is visible; words are parted by spaces.
-
-    Args:
-      pieces: what each token of the text is shown as, one character each.
-    """
-    return [word.span() for word in re.finditer(r"\S+", "".join(pieces)) if word[0].strip(DAMAGED)]
+def words_of(tokenizer: Tokenizer, ids: Int[np.ndarray, " n"]) -> list[tuple[int, int]]:
+    """(start, end) of each word of a text of which something is visible: its tokens."""
+    pieces = pieces_of(tokenizer, ids)
+    starts = np.flatnonzero(begins_word(pieces))
+    hidden = is_space(pieces) | (np.asarray(ids) == tokenizer.damaged_id)
+    spans = zip(starts.tolist(), [*starts[1:].tolist(), len(pieces)], strict=True)
+    return [(start, end) for start, end in spans if not hidden[start:end].all()]
 
 
 def word_effects(readout: Readout) -> list[WordEffect]:
     """Every visible word damaged in turn, exactly, the strongest effect first."""
-    pieces = readout.model.tokenizer.pieces(readout.ids)
-    spans = words_of(pieces)
-    without = np.repeat(readout.ids[None], len(spans), axis=0)
-    for row, (start, end) in zip(without, spans, strict=True):
-        row[start:end] = SPAN
-    found = readout.of_texts(without)
+    tokenizer = readout.model.tokenizer
+    pieces, spans = pieces_of(tokenizer, readout.ids), words_of(tokenizer, readout.ids)
+    places = np.arange(len(readout.ids))
+    found = readout.without((start <= places) & (places < end) for start, end in spans)
     effects = [
         WordEffect(
-            word="".join(pieces[start:end]),
+            word="".join(part(pieces, start, end)),
             start=start,
             end=end,
             effect=readout.difference - float(difference),

@@ -47,7 +47,7 @@ def framed(tokenizer: Tokenizer, ids: Int[np.ndarray, " n"]) -> tuple[Int[np.nda
 
 def is_space(pieces: Pieces) -> Bool[np.ndarray, " n"]:
     """Which tokens are nothing but space."""
-    return np.fromiter((piece.isspace() if len(piece) > 1 else piece == " " for piece in pieces), bool, len(pieces))
+    return np.fromiter((piece.isspace() for piece in pieces), bool, len(pieces))
 
 
 def begins_word(pieces: Pieces) -> Bool[np.ndarray, " n"]:

@@ -81,7 +81,7 @@ def test_words_are_taken_out_as_pytorch_would(model, module, readout):
 
 
 def test_spaces_alone_part_words():
-    assert words_of(list(" a  ## b#\nc ")) == [(1, 2), (7, 9), (10, 11)]
+    assert words_of(UNICODE, UNICODE.encode(" a  ## b#\nc ")) == [(1, 2), (7, 9), (10, 11)]
 
 
 def test_latents_are_ablated_as_by_a_hook_of_pytorch(module, readout, sae):
