@@ -29,7 +29,7 @@ from jaxsae.models.hooks import hook_name, hook_names
 from jaxsae.models.protocol import ResidualModel
 from jaxsae.text.preparation import NO_LABEL, PADDING_ID
 from jaxsae.text.samples import Samples, as_samples, joined, kept_positions
-from jaxsae.text.tokenizer import Tokenizer
+from jaxsae.text.tokenizer import UNICODE, Tokenizer
 
 FORMAT, VERSION = "jaxsae-rows", 1
 MOST_POSITIONS_PER_ROW = 4096
@@ -59,6 +59,12 @@ class Store:
         said = self.about.get("hook_names", {})
         return {layer: said.get(str(layer), hook_name(layer)) for layer in (self.layers if layers is None else layers)}
 
+    def shape(self) -> "StoredShape":
+        """What the rows tell of their model."""
+        samples = self.samples()
+        most, tokenizer = (1, UNICODE) if samples is None else (samples.ids.shape[1], samples.tokenizer)
+        return StoredShape(tuple(sorted(self.layers)), self.d_in, most, tokenizer)
+
     def only(self, layers: Sequence[int]) -> "Store":
         """The same with these layers alone, in this order."""
         missing = [layer for layer in layers if layer not in self.layers]
@@ -80,6 +86,26 @@ class Store:
             return None
         found = joined(widened([_samples(folder)[: self.max_samples] for folder in self.folders]))
         return found if tokenizer is None else replace(found, tokenizer=tokenizer)
+
+
+@dataclass(frozen=True)
+class StoredShape:
+    """What is known of a model of which there are only rows."""
+
+    layers: tuple[int, ...]
+    d_model: int
+    max_position: int
+    tokenizer: Tokenizer
+
+    @property
+    def n_layers(self) -> int:
+        """As many blocks as it must have."""
+        return max(self.layers) + 1
+
+    def check_layer(self, layer: int) -> None:
+        """Raise `InputError` unless there are rows of the layer."""
+        stored = ", ".join(map(str, self.layers))
+        require(layer in self.layers, f"layer must be one of the stored {stored}, got {layer}")
 
 
 def write(
@@ -271,7 +297,9 @@ def _samples(folder: Path) -> Samples:
     return with_text(found, folder, (sample, position), about["padding"])
 
 
-def text_of(stored: Store, identity: str, sha256: str | None = None, tokenizer: Tokenizer | None = None) -> Samples:
+def text_of(
+    stored: Store, identity: str | None, sha256: str | None = None, tokenizer: Tokenizer | None = None
+) -> Samples:
     """The text of rows, which must be of the given model.
 
     Args:

@@ -87,7 +87,7 @@ def show(source: Source, paths: list[str], found: Sequence[Evaluation]) -> None:
         )
     elif not source.model:
         terminal.print_wrapped(
-            "The model that these rows are of is not given: what it restores with an SAE cannot be told."
+            "Rows alone do not tell what is restored with an SAE: give the model that they are of (--checkpoint)."
         )
 
 
@@ -121,20 +121,21 @@ def from_text(data: DataConfig, files: dict[str, SAEFile], layers: dict[str, int
 def from_stores(
     args: argparse.Namespace, data: DataConfig, files: dict[str, SAEFile], layers: dict[str, int]
 ) -> Source:
-    """Rows that were extracted before, with their model and text where they say what these are."""
-    from jaxsae.activations.store import model_of, text_of
+    """Rows that were extracted before, with their model and text where it is known what these are."""
+    from convert import check_model
+    from jaxsae.features.statistics import LayerSAE
 
     needed = sorted(set(layers.values()))
     stored = inputs.open_stored_rows(args, data, needed[0], data.max_samples).only(needed)
     check_width(files, stored.d_in, "the width of the rows")
 
-    if model_of(stored.about) is None:
-        return Source(data.dataset, stored.layers, None, None, None)
+    saes.check_places(files, {path: LayerSAE(layers[path], file.sae) for path, file in files.items()}, stored)
     checkpoint = inputs.model_of_rows(args, data, stored)
-    if checkpoint is None:
+    if isinstance(checkpoint, inputs.ModelOfRows):
+        for path, file in files.items() if checkpoint.identity else ():
+            check_model(path, file, str(checkpoint.identity), None, args.other_model)
         return Source(data.dataset, stored.layers, None, None, None)
-    samples = text_of(stored, checkpoint.identity, checkpoint.sha256, checkpoint.config.tokenizer)
-    hook = saes.hook_of(files, layers)
+    samples, hook = inputs.text_of_rows(checkpoint, stored), saes.hook_of(files, layers)
     what = f"{data.dataset}: {len(samples):,} samples of the {stored.about.get('split')} split"
     return Source(what, stored.layers, checkpoint.model(hook=hook), samples, checkpoint)
 

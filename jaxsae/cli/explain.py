@@ -122,12 +122,13 @@ def place_of_text(args: argparse.Namespace, model: ResidualModel, temperature: f
     A gap of unknown length gets the most probable one. A text too long for the model is cut around the place. Of a
     model whose tokens are not characters, `--position` counts these.
     """
-    if not of_characters(model.tokenizer):
-        return place_of_tokens(args, model)
     from jaxsae.restore.answer import restore_text
     from jaxsae.restore.places import around, encoded
     from jaxsae.text.damaged_text import read_damaged
     from jaxsae.text.pieces import of_characters
+
+    if not of_characters(model.tokenizer):
+        return place_of_tokens(args, model)
 
     text = read_damaged(args.text)
     encoded(model, text)

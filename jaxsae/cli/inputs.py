@@ -16,6 +16,7 @@ from jaxsae.models.hooks import Hook
 if TYPE_CHECKING:
     from convert.stored import AnyCheckpoint, AnyConfig
     from jaxsae.activations.store import Store
+    from jaxsae.models.protocol import ModelShape
     from jaxsae.text.samples import Samples
 
 T = TypeVar("T")
@@ -181,21 +182,36 @@ def open_stored_rows(args: argparse.Namespace, data: DataConfig, layer: int, usu
     return found
 
 
-def model_of_rows(args: argparse.Namespace, data: DataConfig, rows: Store) -> AnyCheckpoint | None:
-    """The model that stored rows are of: the one given, or the demo's if they are its own.
+class ModelOfRows(NamedTuple):
+    """What is known of a model of which there are only rows."""
 
-    None where no model is given and they are of another one, or do not say of which: then they are read alone.
-    """
+    config: ModelShape
+    identity: str | None
+    sha256: str | None = None
+
+
+def model_of_rows(args: argparse.Namespace, data: DataConfig, rows: Store) -> AnyCheckpoint | ModelOfRows:
+    """The model that stored rows are of: the one given, or the demo's if they are its own; else what they say of it."""
     from jaxsae.activations.store import model_of
 
     said = model_of(rows.about)
     if hasattr(args, "checkpoint"):
         return checkpoint(data)
-    demo = checkpoint(data)
-    if said in (demo.identity, demo.sha256):
-        return demo
-    terminal.print_wrapped("note     no --checkpoint given: what only the rows tell is told", indent=9)
-    return None
+    if said is not None:
+        demo = checkpoint(data)
+        if said in (demo.identity, demo.sha256):
+            return demo
+    terminal.print_wrapped("note     no --checkpoint given: what the rows tell alone", indent=9)
+    return ModelOfRows(rows.shape(), said)
+
+
+def text_of_rows(model: AnyCheckpoint | ModelOfRows, rows: Store) -> Samples:
+    """The text of stored rows, which must be of the model."""
+    from jaxsae.activations.store import text_of
+
+    if isinstance(model, ModelOfRows):
+        return text_of(rows, model.identity)
+    return text_of(rows, model.identity, model.sha256, model.config.tokenizer)
 
 
 def check_stored(args: argparse.Namespace, about: Mapping[str, Any]) -> None:

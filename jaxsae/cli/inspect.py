@@ -30,34 +30,38 @@ def main(args: argparse.Namespace) -> None:
     for flag in ("text", "pattern"):
         require(getattr(args, flag) != "", f"--{flag} must have at least one character, got none")
     runtime.select_device(args.device)
-    from jaxsae.activations import store
     from jaxsae.files import atomic_path, write_json
     from jaxsae.models.protocol import LazyModel
 
     files, read = saes.read(args)
-    checkpoint = inputs.checkpoint(data)
     layers = [layer for layer, _ in read.values()]
-    check(args, files, read, checkpoint)
-    beside = {path: saes.alike(path, file, checkpoint, args.other_model) for path, file in files.items()}
     needed = sorted(set(layers))
     rows = (
         inputs.open_stored_rows(args, data, needed[0], data.max_samples).only(needed)
         if inputs.is_rows(data.dataset)
         else None
     )
-    if rows is None:
-        samples = inputs.text(data, checkpoint.config)
-    else:
-        samples = store.text_of(rows, checkpoint.identity, checkpoint.sha256, checkpoint.config.tokenizer)
+    checkpoint = inputs.checkpoint(data) if rows is None else inputs.model_of_rows(args, data, rows)
+    check(args, files, read, checkpoint)
+    beside = {path: saes.alike(path, file, checkpoint, args.other_model) for path, file in files.items()}
+    if rows is not None:
+        saes.check_places(files, read, rows)
+        samples = inputs.text_of_rows(checkpoint, rows)
         data = dataclasses.replace(data, split=str(rows.about.get("split")), padding=rows.about["padding"])
+    elif not isinstance(checkpoint, inputs.ModelOfRows):
+        samples = inputs.text(data, checkpoint.config)
     require(
         bool(samples.scored.any()) or not (args.ablate or args.clamp),
         "--ablate and --clamp need damaged characters to restore, got text that has none",
     )
     whole_model = bool(args.ablate or args.clamp or args.html)  # else what comes after the layer is not needed
     hook = saes.hook_of(files, {path: at.layer for path, at in read.items()})
-    load = functools.partial(checkpoint.model, n_layers=None if whole_model else max(layers) + 1, hook=hook)
-    model, identity = LazyModel(checkpoint.config, load), checkpoint.identity
+    checkpoint, hook = inputs.read_at(checkpoint, hook, layers)
+    n_layers = None if whole_model else max(layers) + 1
+    load = None
+    if not isinstance(checkpoint, inputs.ModelOfRows):
+        load = functools.partial(checkpoint.model, n_layers=n_layers, hook=hook)
+    model, identity = LazyModel(checkpoint.config, load), checkpoint.identity or ""
     del checkpoint, load
     inspections = saes.read_text(
         model,
@@ -92,7 +96,10 @@ def main(args: argparse.Namespace) -> None:
 
 
 def check(
-    args: argparse.Namespace, files: dict[str, SAEFile], read: dict[str, LayerSAE], checkpoint: AnyCheckpoint
+    args: argparse.Namespace,
+    files: dict[str, SAEFile],
+    read: dict[str, LayerSAE],
+    checkpoint: AnyCheckpoint | inputs.ModelOfRows,
 ) -> None:
     """See before the pass over the text that files, model and flags fit together.
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:  # heavy: loaded by the functions that use them
 
     from convert.sae_files import SAEFile
     from convert.stored import AnyCheckpoint
+    from jaxsae.activations.store import Store
+    from jaxsae.cli.inputs import ModelOfRows
     from jaxsae.features.concepts import Concept
     from jaxsae.features.inspection import Inspection
     from jaxsae.features.statistics import LayerSAE
@@ -101,7 +103,7 @@ def find_files(args: argparse.Namespace) -> dict[str, int | None]:
 
 
 def check_files(
-    files: dict[str, SAEFile], saes: dict[str, LayerSAE], checkpoint: AnyCheckpoint, *, other_model: bool
+    files: dict[str, SAEFile], saes: dict[str, LayerSAE], checkpoint: AnyCheckpoint | ModelOfRows, *, other_model: bool
 ) -> None:
     """See before the model is run that SAEs fit it.
 
@@ -116,7 +118,18 @@ def check_files(
         shape.check_layer(saes[path].layer)
         width, d_in = shape.d_model, file.config.d_in
         require(d_in == width, f"{path}: d_in must be {width} (the model's d_model), got {d_in}")
-        check_model(path, file, checkpoint.identity, checkpoint.sha256, other_model)
+        if checkpoint.identity is not None:
+            check_model(path, file, checkpoint.identity, checkpoint.sha256, other_model)
+
+
+def check_places(files: dict[str, SAEFile], saes: dict[str, LayerSAE], rows: Store) -> None:
+    """Raise `InputError` where an SAE is of another place of its layer than the rows are."""
+    from convert import hook_name_of
+
+    for path, file in files.items():
+        layer = saes[path].layer
+        of_rows, of_sae = rows.hook_names([layer])[layer], hook_name_of(file, layer)
+        require(of_rows == of_sae, f"{path} must be of the place that the rows are of, {of_rows}, got one of {of_sae}")
 
 
 def other_seeds(path: str) -> list[Path]:
@@ -129,13 +142,14 @@ def other_seeds(path: str) -> list[Path]:
     return sorted((other for other, seed in beside.items() if seed.isdigit()), key=lambda other: int(beside[other]))
 
 
-def alike(path: str, file: SAEFile, checkpoint: AnyCheckpoint, other_model: bool) -> dict[Path, SAEFile]:
+def alike(path: str, file: SAEFile, checkpoint: AnyCheckpoint | ModelOfRows, other_model: bool) -> dict[Path, SAEFile]:
     """The SAEs of other seeds beside a file: of the same model, and trained with the same settings."""
     from convert import check_model, load_sae
 
     found = {other: load_sae(other) for other in other_seeds(path)}
     for other, its in found.items():
-        check_model(other, its, checkpoint.identity, checkpoint.sha256, other_model)
+        if checkpoint.identity is not None:
+            check_model(other, its, checkpoint.identity, checkpoint.sha256, other_model)
     return {other: its for other, its in found.items() if its.config == file.config}
 
 

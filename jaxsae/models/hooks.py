@@ -93,4 +93,5 @@ def points_of(layers: Sequence[int], hook: str) -> tuple[list[int], str]:
 
 def check_hook(hook: Hook) -> None:
     """Raise `InputError` unless blocks have such a hook point."""
-    require(hook in HOOKS, f"a hook point of this model must be one of {', '.join(HOOKS)}, got {hook!r}")
+    got = hook if isinstance(hook, str) else ", ".join(hook.values())
+    require(got in HOOKS, f"a hook point of this model must be one of {', '.join(HOOKS)}, got {got}")

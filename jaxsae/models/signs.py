@@ -114,6 +114,7 @@ class SignModel(Transformer):
         The head has a layer of neurons between: its derivative is taken at a stream of zeros, where each neuron lets a
         half of its input pass if it has no bias: directions * final_norm.scale @ up * gelu'(up.bias) @ down[:, ids].
         """
+        assert self.head.up.bias is not None
         bias = self.head.up.bias[...]
         slope = np.asarray(jax.jvp(lambda b: jax.nn.gelu(b, approximate=False), (bias,), (jnp.ones_like(bias),))[1])
         into = directions * np.asarray(self.final_norm.scale[...]) @ np.asarray(self.head.up.kernel[...])

@@ -36,7 +36,7 @@ class TorchModel:
     padding_id: int = 0
     """The id that stands at padding."""
     forward: Callable[[Any, Any, Any], Any] | None = None
-    """`forward(module, ids, mask)` -> logits [texts, positions, vocab_size]; `mask`: 1 = real, 0 = padding, or None: all
-    are real. Left out: the module is called with what the names of its parameters ask for."""
+    """`forward(module, ids, mask)` -> logits [texts, positions, vocab_size]; `mask` is 1 = real, 0 = padding, or None.
+    Left out: the module is called with what the names of its parameters ask for."""
     unit: str = "token"
     """What a token is called."""

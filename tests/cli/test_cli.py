@@ -196,8 +196,8 @@ def test_a_layer_is_named_by_its_number_or_its_hook(text, layers):
     ("text", "says"),
     [
         (
-            "blocks.8.hook_resid_pre",
-            "must be a number, several separated by commas, or all, got blocks.8.hook_resid_pre",
+            "blocks.8.hook_resid_mid",
+            "must be a number, several separated by commas, or all, got blocks.8.hook_resid_mid",
         ),
         ("8,", "must be a number"),
         ("²", "must be a number"),

@@ -94,7 +94,7 @@ def test_stored_rows_give_the_figures_of_their_text(script, files, tiny_pt, tiny
     [report] = json.loads((tmp_path / "out.json").read_text())
     assert report == {key: of_rows[0][key] for key in report}
     assert "ce_sae" not in report
-    assert "do not say what model and text they are of" in ran.out
+    assert "Rows alone do not tell what is restored" in ran.out
     ran = script("evaluate", "--sae", files[2], "--layer", 0, *model, "--dataset", store)
     assert_one_line_error(ran, "layer must be one of the stored 1, 2, got 0")
     ran = script("evaluate", "--sae", files[0], "--dataset", store)

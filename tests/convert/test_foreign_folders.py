@@ -7,11 +7,7 @@ import pytest
 from conftest import assert_one_line_error
 from some_sae import D_SAE, PRE, K, W, X, dictionary, latents, relu, saelens, sparsify, top
 
-from convert import (
-    convert_sae,
-    layer_of,
-    load_sae,
-)
+from convert import convert_sae, hook_name_of, layer_of, load_sae, read_checkpoint
 from jaxsae.errors import InputError
 
 
@@ -56,9 +52,7 @@ def test_a_finished_run_of_saelens_has_its_scale_in_the_weights(tmp_path):
 
 
 ELSEWHERE = {
-    "before a block": (lambda p: saelens(p, metadata={"hook_name": "blocks.0.hook_resid_pre"}), None),
-    "feed-forward": (lambda p: saelens(p, metadata={"hook_name": "blocks.1.hook_mlp_out"}), None),
-    "between": (lambda p: saelens(p, metadata={}, hook_name="blocks.1.hook_resid_mid", hook_layer=1), None),
+    "between": (lambda p: saelens(p, metadata={"hook_name": "blocks.1.hook_resid_mid"}), None),
     "heads": (lambda p: saelens(p, metadata={"hook_name": "blocks.1.attn.hook_z"}), None),
     "a module of a block": (lambda p: sparsify(p.with_name("layers.1.mlp")), None),
     "a module by name": (lambda p: sparsify(p, hook_name="layers.1.attn.out_proj"), None),
@@ -82,8 +76,29 @@ def test_an_sae_of_another_place_is_refused(tmp_path, name):
     convert_sae(path, tmp_path / "ours_layer1.pt", "pt")  # where it is from goes along
     for one in (path, tmp_path / "ours_layer1.pt"):
         for given in (1, None):
-            with pytest.raises(InputError, match="must be of the residual stream after a block"):
+            with pytest.raises(InputError, match="must be of a place of a block"):
                 layer_of(one, load_sae(one), given)
+
+
+@pytest.mark.parametrize(
+    ("name", "layer"),
+    [("blocks.0.hook_resid_pre", 0), ("blocks.1.hook_mlp_out", 1), ("blocks.2.hook_attn_out", 2)],
+)
+def test_other_places_of_a_block_are_known(tmp_path, name, layer):
+    path = saelens(tmp_path / "theirs", metadata={"hook_name": name})
+    convert_sae(path, tmp_path / "ours.pt", "pt")
+    for one in (path, tmp_path / "ours.pt"):
+        file = load_sae(one)
+        assert (layer_of(one, file, None), hook_name_of(file, layer)) == (layer, name)
+
+
+def test_a_place_that_a_model_has_not_is_refused_by_the_model(tmp_path, tiny_pt):
+    """Of another place of layer 1; a PyTorch module may have it."""
+    path = saelens(tmp_path / "theirs", metadata={}, hook_name="blocks.1.hook_resid_mid", hook_layer=1)
+    file = load_sae(path)
+    assert layer_of(path, file, None) == 1
+    with pytest.raises(InputError, match=r"must be one of resid_post, .*, got blocks\.1\.hook_resid_mid"):
+        read_checkpoint(tiny_pt).model(hook={1: hook_name_of(file, 1)})
 
 
 CONTRADICTS: dict[str, tuple[dict, str]] = {

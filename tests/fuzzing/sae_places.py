@@ -9,7 +9,7 @@ OUTPUTS = ("blocks.{}.hook_resid_post",)
 MODULES = ("layers.{}", "model.layers.{}", "transformer.h.{}", "gpt_neox.layers.{}", "blocks.{}")
 NAMED = ("resid_post_layer_{}", "resid_post_{}")
 OTHERS = (
-    "blocks.{}.hook_mlp_out", "blocks.{}.hook_resid_mid", "blocks.{}.attn.hook_z", "blocks.{}.hook_attn_out",
+    "blocks.{}.hook_resid_mid", "blocks.{}.attn.hook_z",
     "layers.{}.mlp", "layers.{}.attn.out_proj", "mlp_out_layer_{}", "attn_out_layer_{}", "ln_final.hook_normalized",
     "hook_embed", "embed", "head", "final_ln", "blocks.{}.hook_mlp_in", "blocks.{}.ln1.hook_normalized",
     "blocks.{}.hook_resid_post.hook_sae_output",
