@@ -67,7 +67,7 @@ def read_huggingface(path: str | Path) -> HookedCheckpoint:
     except Exception as error:  # of many kinds
         first = " ".join(str(error).split())[:200]
         raise InputError(f"{path}: must hold a model and its tokenizer, got {type(error).__name__}: {first}") from error
-    missing = [name for name in loading["missing_keys"] if "pooler." not in name]
+    missing = [name for name in sorted(loading["missing_keys"]) if "pooler." not in name]
     require(not missing, f"{path}: must have the weights of a {names[0]}, got none for {listed(missing)}")
     module.config.use_cache = False  # of what was read: nothing goes on from there
     config, causal = module.config, kind == "AutoModelForCausalLM"

@@ -51,6 +51,13 @@ def test_rows_of_modules_by_name_and_all_that_follows(script, folder, tmp_path):
     assert both["ce_clean"] < both["ce_zero"] or both["ce_clean"] != both["ce_sae"]
     ran = ok(script("inspect_sae", "--sae", sae, "--torch", model, "--texts", texts, "--feature", 1, "--text", "ana"))
     assert "tokens" in ran.out
+    read = ("--json", tmp_path / "i.json", "--num-samples", "all")
+    told = []
+    for more in ([], ["--torch", model]):  # what rows tell alone is what they tell beside their model
+        ok(script("inspect_sae", "--sae", sae, "--dataset", rows, "--feature", 1, *read, *more))
+        told.append(json.loads((tmp_path / "i.json").read_text()))
+    assert told[0]["l0"] == told[1]["l0"] == pytest.approx(alone["l0"])
+    assert told[0]["feature"][0]["contexts"] == told[1]["feature"][0]["contexts"]
 
 
 def test_an_sae_of_a_layer_at_once(script, folder, tmp_path):
