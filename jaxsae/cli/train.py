@@ -178,7 +178,7 @@ def text_source(args: argparse.Namespace, data: DataConfig, say: Say, process: R
         memory_limit=args.memory_limit,
     )
     # after what can be wrong with the text is found
-    pytorch = None if process is None else process.ask(checkpoint, checked, layers, data.padding)
+    pytorch = None if process is None else process.ask(checkpoint, checked, layers, data.padding, of=str(hook))
     return source
 
 

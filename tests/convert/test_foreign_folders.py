@@ -106,7 +106,7 @@ def test_a_place_that_a_model_has_not_is_refused_by_the_model(tmp_path, tiny_pt,
     path = make(tmp_path / "theirs")
     file = load_sae(path)
     assert layer_of(path, file, None) == 1
-    with pytest.raises(InputError, match="must be one of resid_post, .*, got ") as error:
+    with pytest.raises(InputError, match=r"must be one of resid_post, .*, got ") as error:
         read_checkpoint(tiny_pt).model(hook={1: hook_name_of(file, 1)})
     assert str(error.value).endswith(name)
 
