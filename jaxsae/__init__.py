@@ -22,6 +22,7 @@ _HOME = {
     "SAEConfig": "jaxsae.config",
     "TrainConfig": "jaxsae.config",
     "RestorationModel": "jaxsae.models.restoration",
+    "TorchModel": "jaxsae.models.torch_model",
     "SAE": "jaxsae.sae.autoencoder",
     "encode": "jaxsae.sae.architectures",
     "decode": "jaxsae.sae.autoencoder",
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
     from jaxsae.features.statistics import LayerSAE as LayerSAE
     from jaxsae.models.restoration import RestorationModel as RestorationModel
     from jaxsae.models.restoration_config import ModelConfig as ModelConfig
+    from jaxsae.models.torch_model import TorchModel as TorchModel
     from jaxsae.restore.answer import restore_text as restore_text
     from jaxsae.restore.candidates import candidates as candidates
     from jaxsae.restore.fillings import fill as fill

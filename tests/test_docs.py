@@ -27,6 +27,7 @@ from jaxsae.text.fragments import read_fragments
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 OWN_MODEL = ROOT / "examples" / "own_model.md"
+ANY_MODULE = ROOT / "examples" / "any_module.md"
 
 
 def blocks(page):
@@ -134,6 +135,23 @@ def test_another_model_is_brought_as_its_page_says(script, tmp_path, monkeypatch
     assert len(ran) == 3
 
 
+def test_any_module_is_read_as_its_page_says(script, tmp_path, monkeypatch):
+    """Its file, a folder of Hugging Face's, and texts; then its commands."""
+    pytest.importorskip("transformers")
+    from tiny_transformers import TEXTS, save
+
+    monkeypatch.chdir(tmp_path)
+    save("bert", tmp_path / "my_bert")
+    (tmp_path / "texts.txt").write_text("\n".join(TEXTS))
+    ran = []
+    for kind, text in blocks(ANY_MODULE):
+        if kind == "python":
+            (tmp_path / text.splitlines()[0].removeprefix("# ")).write_text(text)
+        else:
+            run_block(kind, text, script, ran)
+    assert len(ran) == 9
+
+
 def test_the_notebook(monkeypatch, capsys):
     """Its cells one after another, as a kernel runs them: the last expression of a cell is shown."""
     monkeypatch.setenv("MPLBACKEND", "agg")
@@ -158,7 +176,7 @@ def test_make_targets_exist():
     assert all(line.split()[0] in ("make", "python") for page in PAGES for line in commands(page))
 
 
-@pytest.mark.parametrize("page", [*PAGES, OWN_MODEL], ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", [*PAGES, OWN_MODEL, ANY_MODULE], ids=lambda page: page.stem)
 def test_links_and_pictures_exist(page):
     for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
         if not target.startswith("https://"):

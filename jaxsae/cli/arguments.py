@@ -122,6 +122,7 @@ class Parser(argparse.ArgumentParser):
             if typing.get_origin(kind) is typing.Literal:
                 options.setdefault("choices", typing.get_args(kind))
                 kind = str
+            also = options.pop("also", ())
             default = defaults.get(field.name, options.pop("shown", field.default))
             if default is None or default is False:
                 default = "off"
@@ -134,7 +135,7 @@ class Parser(argparse.ArgumentParser):
             if field.name in lists:
                 how, options["metavar"] = {"type": _several(kind)}, "N[,N...]"
             flags = (names or {}).get(field.name, (f"--{field.name.replace('_', '-')}",))
-            self.add_argument(*flags, **{**how, "dest": field.name, "default": SUPPRESS, **options})
+            self.add_argument(*flags, *also, **{**how, "dest": field.name, "default": SUPPRESS, **options})
 
 
 def _several(kind: Callable[[str], Any]) -> Callable[[str], list[tuple[str, Any]]]:

@@ -25,6 +25,8 @@ def main(args: argparse.Namespace) -> None:
     checkpoint = inputs.checkpoint(data)
     shape = checkpoint.config
     layers, hook = arguments.points_of(args, range(shape.n_layers))
+    checkpoint, hook = inputs.read_at(checkpoint, hook, layers)
+    shape = checkpoint.config
     for layer in layers:
         shape.check_layer(layer)
     require(not Path(args.output).exists(), f"the output must not exist, got {args.output}; give another or remove it")

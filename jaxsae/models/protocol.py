@@ -3,7 +3,7 @@
 The protocols can be checked at run time because the tests check the types of arguments.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
@@ -137,6 +137,14 @@ class PackingModel(Protocol):
           text: which text of its row a position is of, by any number.
           position: the place in its text, from 0.
         """
+
+
+@runtime_checkable
+class ModelOfOnePass(Protocol):
+    """A model that gives what stands at several layers from one pass, and cannot stop in between."""
+
+    def activations_of(self, ids: Ids, mask: Mask | None = None, *, layers: Sequence[int]) -> dict[int, ResidualStream]:
+        """What stands at the hook point of each layer; what runs behind the last of them does not run."""
 
 
 @runtime_checkable
