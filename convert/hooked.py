@@ -286,11 +286,11 @@ class HookedCheckpoint:
             last = seen.get(self.blocks.block(self.blocks.n - 1))
             n = self.blocks.n
             width = last.gave.shape[-1] if last is not None and last.gave is not None else width
-        tokenizer = PieceTokenizer(
+        tokenizer = PieceTokenizer.named(
+            given.unit,
             given.encode,
             given.pieces,
             vocab,
-            given.unit,
             given.padding_id,
             given.mask_id if has_head else None,
             given.frame,

@@ -169,7 +169,7 @@ def layers_of(text: str, every: Sequence[int]) -> list[int]:
     return layers
 
 
-def points_of(args: argparse.Namespace, every: Sequence[int]) -> tuple[list[int], Hook]:
+def points_of(args: argparse.Namespace, every: Sequence[int], usual: str = DEFAULT_LAYER) -> tuple[list[int], Hook]:
     """What `--layer` and `--hook` say: layers, and where these are read.
 
     Raises:
@@ -179,7 +179,7 @@ def points_of(args: argparse.Namespace, every: Sequence[int]) -> tuple[list[int]
     if hook is not None and hook not in (*HOOKS, "hidden_states"):
         names = numbered(hook.split(","))
         return (list(names) if text is None else layers_of(text, list(names))), names
-    text = DEFAULT_LAYER if text is None else text
+    text = usual if text is None else text
     kinds = {point.hook for part in text.split(",") if (point := hook_point(part.strip()))}
     kinds |= {hook} if hook is not None else set()
     require(len(kinds) <= 1, f"--layer and --hook must say one kind of place, got {' and '.join(sorted(kinds))}")
@@ -193,13 +193,13 @@ def layer_number(text: str) -> int | None:
     return int(text) if text.removeprefix("-").isdecimal() else point.layer if point else None
 
 
-def add_layers(parser: Parser) -> None:
-    """Add `--layer` and `--hook`."""
+def add_layers(parser: Parser, usual: str = DEFAULT_LAYER) -> None:
+    """Add `--layer`, with what it is where it is not given, and `--hook`."""
     parser.add_argument(
         "--layer",
         default=SUPPRESS,
         metavar="L[,L...]",
-        help=f"0-based number of a block; several, or all (default: {DEFAULT_LAYER})",
+        help=f"0-based number of a block; several, or all (default: {usual})",
     )
     parser.add_argument(
         "--hook",

@@ -171,14 +171,14 @@ def concepts_of(file: str | None, data: DataConfig, samples: Samples) -> Sequenc
     """
     from jaxsae.demo import dataset
     from jaxsae.features import concepts
-    from jaxsae.text.pieces import of_characters
+    from jaxsae.text.pieces import of_tablets
 
     chosen = concepts.load_concepts(file or concepts.BUILT_IN)
     if not file:
-        if of_characters(samples.tokenizer):
+        if of_tablets(samples.tokenizer):
             chosen += concepts.sign_concepts(samples)
-        else:  # the built-in spellings are those of a text in characters
-            chosen = [one for one in chosen if one.labels is not None]
+        else:  # the built-in spellings are those of transliterations
+            chosen = [one for one in chosen if one.labels is not None and samples.damaged.any()]
         chosen += concepts.column_concepts(samples)
     if inputs.is_demo(data.dataset, "dataset"):
         properties = dataset.load_truth(DEMO_TEXT, data.split).properties()

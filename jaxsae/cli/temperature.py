@@ -22,9 +22,9 @@ def calibration_of(model: ResidualModel, checkpoint: AnyCheckpoint, dataset: str
     from jaxsae.demo.dataset import ensure_demo
     from jaxsae.restore.calibration import calibrate
     from jaxsae.restore.kept import kept_calibration
-    from jaxsae.text.pieces import of_characters
+    from jaxsae.text.pieces import of_tablets
 
-    if dataset is None or not of_characters(model.tokenizer):
+    if dataset is None or not of_tablets(model.tokenizer):
         return None
     ensure_demo(dataset)
     require(Path(dataset).exists(), f"--dataset must be a dataset of the model's text, got {dataset}, which is none")

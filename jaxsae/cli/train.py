@@ -187,7 +187,7 @@ def text_source(args: argparse.Namespace, data: DataConfig, say: Say, process: R
     # after what can be wrong with the text is found
     pytorch = None
     if process is not None and isinstance(checkpoint, Checkpoint):
-        pytorch = process.ask(checkpoint, checked, layers, data.padding)
+        pytorch = process.ask(checkpoint, checked, layers, data.padding, of=str(hook))
     return source
 
 

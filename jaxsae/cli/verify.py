@@ -29,15 +29,16 @@ def main(args: argparse.Namespace) -> int:
     with ReferenceProcess() as process:
         checkpoint = inputs.checkpoint(config)
         assert isinstance(checkpoint, Checkpoint)
-        layers = arguments.layers_of(args.layer, range(checkpoint.config.n_layers))
+        layers, hook = arguments.points_of(args, range(checkpoint.config.n_layers), usual="all")
         for layer in layers:
             checkpoint.config.check_layer(layer)
         samples = inputs.text(config, checkpoint.config)
         check_samples(samples, checkpoint.config.tokenizer, checkpoint.config.max_position)
         if args.reference:
             print(f"running your own code: {args.reference}")
-        asked = process.ask(checkpoint, samples, layers, config.padding, args.reference)
-        checks = cross_check(checkpoint.model(), checkpoint, samples, layers, config.padding, asked=asked)
+        model = checkpoint.model(hook=hook)
+        asked = process.ask(checkpoint, samples, layers, config.padding, args.reference, str(hook))
+        checks = cross_check(model, checkpoint, samples, layers, config.padding, asked=asked)
 
     title = f"JAX and PyTorch over {checks[0].positions:,} real positions, padding {config.padding}"
     columns = ["layer", "verdict", "max |J-P|", "RMS J-P", "RMS J-f64", "RMS P-f64", "RMS ratio"]
@@ -65,7 +66,7 @@ def main(args: argparse.Namespace) -> int:
 def add_flags(parser: arguments.Parser) -> None:
     """The command's flags."""
     parser.add_config(DataConfig, only=("checkpoint", "vocab", "dataset", "split", "padding"))
-    parser.add_argument("--layer", default="all", metavar="L[,L...]", help="`all`, or layers such as 2,8,14")
+    arguments.add_layers(parser, usual="all")
     parser.add_argument("--samples", type=int, default=4, help="the first N samples")
     parser.add_argument(
         "--reference",

@@ -1,7 +1,7 @@
 """A tokenizer of two functions, as a user's own model or another library has them."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -9,6 +9,9 @@ from jaxtyping import Int
 
 from jaxsae.errors import InputError, listed, require
 from jaxsae.text.tokenizer import Frame, TokenIds
+
+MOST_LOOKED_AT = 2**17
+"""A larger vocabulary is not one of characters."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,20 @@ class PieceTokenizer:
     padding_id: int = 0
     damaged_id: int | None = None
     frame: Frame = ((), ())
+
+    @classmethod
+    def named(cls, unit: str, to_ids: Any, to_pieces: Any, vocab_size: int, *about: Any) -> "PieceTokenizer":
+        """With tokens called characters exactly where each is one, whatever `unit` says.
+
+        Args:
+          unit: what they are called else.
+          about: the fields after `unit`.
+        """
+        others = {n for part in about if isinstance(part, tuple) for side in part for n in side} | set(about[:2])
+        found = cls(to_ids, to_pieces, vocab_size, unit, *about)
+        pieces = found.pieces([n for n in range(min(vocab_size, MOST_LOOKED_AT)) if n not in others])
+        single = vocab_size <= MOST_LOOKED_AT and all(len(piece) == 1 for piece in pieces)
+        return replace(found, unit="character" if single else "token" if unit == "character" else unit)
 
     def encode(self, text: str) -> Int[np.ndarray, " n"]:
         """Ids of a text, int32, without the frame.
