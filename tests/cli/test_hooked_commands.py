@@ -76,6 +76,10 @@ def test_an_sae_of_a_layer_at_once(script, folder, tmp_path):
     ok(script("evaluate", "--sae", sae, "--checkpoint", model, "--texts", texts, "--json", tmp_path / "e.json"))
     assert json.loads((tmp_path / "e.json").read_text())[0]["positions"] > 0
     ok(script("inspect_sae", "--sae", sae, "--model", model, "--texts", texts, "--ablate", 1))
+    rows, where = tmp_path / "rows", ("--hook", "encoder.layers.1")
+    ok(script("extract_activations", "--torch", model, "--texts", texts, *where, "--output", rows))
+    assert "hook_names" not in json.loads((rows / "store.json").read_text())
+    ok(script("evaluate", "--sae", tmp_path / "number" / "sae_layer1_optimized.pt", "--dataset", rows))
 
 
 def test_a_place_is_explained(script, folder, tmp_path):

@@ -15,6 +15,7 @@ from jaxsae.explain.readout import Readout
 from jaxsae.features import splice
 from jaxsae.models.protocol import ModelOfOnePass, ResidualModel, StoredModel
 from jaxsae.sae.architectures import encode
+from jaxsae.text.samples import Samples
 from jaxsae.train.loop import train_sae
 
 
@@ -100,6 +101,9 @@ def test_modules_by_name_and_their_inputs(causal):
     named = causal.model(hook={1: "blocks.1.mlp.1", 2: "blocks.2.mlp.1"})
     assert named.d_model == 36
     assert named.activations(ids, layer=2).shape == (2, 6, 36)
+    texts = Samples(ids.astype(np.int32), np.full(ids.shape, -100, np.int32), np.ones(ids.shape, np.int8))
+    rows = extract(named, texts, [2]).values[2]
+    np.testing.assert_array_equal(rows.reshape(2, 6, 36), named.activations(ids, layer=2))
     with pytest.raises(InputError, match=r"layer must be one of 1, 2 \(the modules\), got 0"):
         named.activations(ids, layer=0)
     same = causal.model(hook={1: "blocks.1", 2: "blocks.2.hook_resid_post"})
@@ -220,10 +224,16 @@ def test_the_restoration_model_through_hooks_and_through_jax(tiny_pt, tmp_path):
         np.testing.assert_allclose(of_jax, of_torch, atol=1e-5 * scale)
 
 
-def test_identity_follows_weights_and_code(folder, causal, tmp_path):
+def test_identity_follows_weights_and_code(folder, causal, tmp_path, monkeypatch):
     assert read_checkpoint(f"{folder}/causal.py:load").identity == causal.identity
-    other = write(tmp_path, CAUSAL.replace("manual_seed(0)", "manual_seed(1)"))
+    other = write(tmp_path, CAUSAL.replace("nn.GELU()", "nn.ReLU()"))
     assert read_checkpoint(f"{other}:load").identity != causal.identity
+    path = write(tmp_path, CAUSAL.replace("manual_seed(0)", "manual_seed(int(__import__('os').environ['SEED']))"))
+    found = []
+    for seed in "011":
+        monkeypatch.setenv("SEED", seed)
+        found.append(read_checkpoint(f"{path}:load").identity)
+    assert found[0] != found[1] == found[2]
 
 
 def test_a_tuple_will_do(folder):

@@ -95,6 +95,15 @@ def test_the_library_own_loss_is_ours(kind, folders, texts):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_the_longest_text_is_read(kind, folders):
+    checkpoint = read_checkpoint(folders[kind])
+    most = checkpoint.config.max_position
+    assert most == (38 if kind == "roberta" else 40)  # which counts positions from behind the padding's id
+    ids = np.full((1, most), 5)
+    assert checkpoint.model().activations(ids, np.ones_like(ids), layer=0).shape == (1, most, WIDTH)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_pieces_are_the_text(kind, folders):
     tokenizer = read_checkpoint(folders[kind]).config.tokenizer
     text = "šarru ana bītu rabû 𒀭" if kind in ("roberta", "gpt2", "gpt_neox") else "šarru ana bītu rabû"
