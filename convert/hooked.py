@@ -178,6 +178,11 @@ class HookedCheckpoint:
         return self.given.module
 
     @property
+    def name(self) -> str:
+        """What its class is called."""
+        return type(self.module).__name__
+
+    @property
     def about(self) -> str:
         """What is read of it, in words."""
         blocks = (
@@ -190,7 +195,7 @@ class HookedCheckpoint:
             if self.config.gives_logits
             else "gives no logits"
         )
-        return f"{type(self.module).__name__}: {blocks}; {says}"
+        return f"{self.name}: {blocks}; {says}"
 
     @functools.cached_property
     def runner(self) -> Runner:

@@ -1,4 +1,4 @@
-"""jaxsae: train sparse autoencoders on a PyTorch restoration transformer, and read what it learned.
+"""jaxsae: train sparse autoencoders on a PyTorch transformer, and read what it learned.
 
 A restoration model predicts the hidden characters of damaged text. Rows are its residual stream after one layer, a
 vector for each character. A sparse autoencoder (SAE) writes each row as a few latents; a latent is also called a

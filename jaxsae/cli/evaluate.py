@@ -67,7 +67,9 @@ def main(args: argparse.Namespace) -> None:
 def show(source: Source, paths: list[str], found: Sequence[Evaluation]) -> None:
     """What was read, and a table with one row for each file."""
     first = found[0]
-    print(f"text     {source.what}, {first.score.rows:,} {'characters' if source.samples else 'rows'}")
+    print(
+        f"text     {source.what}, {first.score.rows:,} {f'{source.samples.tokenizer.unit}s' if source.samples else 'rows'}"
+    )
     if first.restoration:
         model = first.restoration
         print(f"model    {model.positions:,} of them damaged: cross-entropy {model.ce_clean:.4f}, ", end="")

@@ -34,6 +34,7 @@ def main(args: argparse.Namespace) -> None:
     about = {
         "split": data.split,
         "max_samples": len(samples),
+        "model_name": checkpoint.name,
         "model_sha256": checkpoint.identity,
         "checkpoint_sha256": checkpoint.sha256,
         "dataset_sha256": ",".join(map(shape.datasets.fingerprint, inputs.paths_of(data.dataset))),

@@ -212,7 +212,7 @@ def read_text(
         model_read = identity if hook == HOOKS[0] else f"{identity} {hook}"
         kept = [kept_beside(path, at.sae, at.layer, model_read, samples, data.padding) for path, at in saes.items()]
     n = int(kept_positions(samples, data.padding).sum())
-    with terminal.Progress("read    ", n, "characters", quiet=False).shown() as progress:
+    with terminal.Progress("read    ", n, f"{samples.tokenizer.unit}s", quiet=False).shown() as progress:
         found = inspect_all(
             model, samples, list(saes.values()), padding=data.padding, kept=kept, on_rows=progress.advance, **how
         )

@@ -162,9 +162,13 @@ class ModelWithNeurons(Protocol):
 class StoredModel(Protocol):
     """A model on disk, as `convert.read_checkpoint` reads it.
 
-    Another family of models implements this and `ResidualModel`, and is read by a branch of `read_checkpoint`; with a
-    PyTorch reference in `convert.reference`, `convert.verify` compares the two.
+    Another family is a row of the table in `convert.families`; with its PyTorch reference there, `convert.verify`
+    compares the two.
     """
+
+    @property
+    def name(self) -> str:
+        """What its class is called in PyTorch."""
 
     @property
     def config(self) -> ModelShape:
