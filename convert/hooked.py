@@ -301,6 +301,13 @@ class HookedCheckpoint:
             vocab = tables[0] if tables else wide
         require(vocab is not None, f"{self.source}: vocab_size must be given, as the module has no embedding")
         assert vocab is not None
+        before, behind = (tuple(part) for part in given.frame)
+        named = [*before, *behind, given.padding_id, *([] if given.mask_id is None else [given.mask_id])]
+        outside = [number for number in named if not 0 <= number < vocab]
+        require(
+            not outside,
+            f"{self.source}: frame, padding_id and mask_id must be in 0..{vocab - 1} (vocab_size), got {listed(outside)}",
+        )
         has_head = logits is not None and logits.ndim == 3 and logits.shape[-1] == vocab
         n, width = 0, 1
         if self.blocks is not None and self.blocks.n:
