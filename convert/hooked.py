@@ -8,7 +8,6 @@ import functools
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -18,7 +17,7 @@ import torch
 from jaxtyping import Array, Float, Int
 from torch import nn
 
-from convert import modules, user_file
+from convert import modules
 from convert.modules import Blocks, Place
 from convert.torch_run import Put, Runner, logits_of
 from jaxsae.errors import InputError, listed, require
@@ -261,6 +260,23 @@ class HookedCheckpoint:
         places = self._places(hook, range(n))
         return HookedModel(replace(self.at(hook, [n - 1]).config, n_layers=n), self.runner, places, hook)
 
+    def double(self) -> "HookedCheckpoint":
+        """The same in float64: the module itself is changed."""
+        self.module.to(torch.float64)
+        return self
+
+    def outputs(
+        self, ids: np.ndarray, mask: np.ndarray | None, layers: Sequence[int], hook: Hook
+    ) -> dict[int, np.ndarray]:
+        """What stands at the hook points, layer -> [texts, positions, width], in the module's type; text by text."""
+        places = self._places(hook, layers)
+        found: dict[int, list[np.ndarray]] = {layer: [] for layer in layers}
+        for row in range(len(ids)):
+            seen = self.runner.seen(ids[row : row + 1], None if mask is None else mask[row : row + 1], places.values())
+            for layer, place in places.items():
+                found[layer].append(seen[place].numpy())
+        return {layer: np.concatenate(parts) for layer, parts in found.items()}
+
     @functools.cached_property
     def _probe_ids(self) -> np.ndarray:
         before, behind = self.given.frame
@@ -337,18 +353,18 @@ class HookedCheckpoint:
         return Place(found[0] if hook == "attn_out" else found[1])
 
 
-def read_hooked(path: str | Path) -> HookedCheckpoint:
-    """The model that `FILE.py:FUNCTION` returns; the file is the user's code, and is run as such.
+def as_hooked(given: Any, source: str, text_of_file: bytes) -> HookedCheckpoint:
+    """What a function of the user's own file has returned, as a stored model.
+
+    Args:
+      source: what the function is called in errors.
 
     Raises:
-      InputError: there is no such function, it fails, or returns something else than a `TorchModel` or
-        (module, encode, pieces); or the module does not run.
+      InputError: it is something else than a `TorchModel` or (module, encode, pieces); or the module does not run.
     """
-    function = user_file.user_function(path)
-    given = user_file.call(function)
-    source = f"{function.file}: {function.name}()"
     if isinstance(given, tuple) and len(given) == 3:
         given = TorchModel(*given)
     ok = isinstance(given, TorchModel)
-    require(ok, f"{source} must return a TorchModel, or (module, encode, pieces), got {type(given).__name__}")
-    return HookedCheckpoint(given, source, function.file.read_bytes())
+    what = "a TorchModel, (module, encode, pieces), or a jaxsae.models.transformer.Transformer"
+    require(ok, f"{source} must return {what}, got {type(given).__name__}")
+    return HookedCheckpoint(given, source, text_of_file)

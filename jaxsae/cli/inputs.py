@@ -126,11 +126,11 @@ def checkpoint(data: DataConfig | ModelAndText, say: Callable[[str], None] = pri
     return found
 
 
-def is_pytorch(given: argparse.Namespace | DataConfig) -> bool:
-    """Whether the model is a PyTorch module that is read by hooks."""
-    from convert.stored import is_pytorch
+def is_foreign(given: argparse.Namespace | DataConfig) -> bool:
+    """Whether the model is of no known family: a PyTorch module that is read by hooks, or the user's own replica."""
+    from convert.stored import is_foreign
 
-    return is_pytorch(getattr(given, "checkpoint", ""))
+    return is_foreign(getattr(given, "checkpoint", ""))
 
 
 def read_at(found: T, hook: Hook, layers: Sequence[int]) -> tuple[T, Hook]:

@@ -50,7 +50,7 @@ def main(args: argparse.Namespace) -> int:
     with contextlib.ExitStack() as stack:
         runtime.lean_memory()  # before there are threads
         if (
-            args.verify and not is_rows and not inputs.is_pytorch(data)
+            args.verify and not is_rows and not inputs.is_foreign(data)
         ):  # PyTorch takes as long to load as all that follows
             from convert.reference_process import ReferenceProcess
 
