@@ -139,7 +139,7 @@ class Comparison:
         return {"matched": self.matched, "gone": self.gone, "new": self.new, "concepts": self.concepts}
 
 
-TABLES: dict[str, type] = {"matched": Pair, "gone": Lone, "new": Lone, "concepts": ConceptChange}
+TABLES: dict[str, Any] = {"matched": Pair, "gone": Lone, "new": Lone, "concepts": ConceptChange}
 """Name of a table -> the type of its rows, whose fields are the columns."""
 
 

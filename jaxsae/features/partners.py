@@ -48,10 +48,18 @@ class Partners:
     @classmethod
     def none(cls, d: int) -> "Partners":
         """Of so many latents, before any other was seen."""
-        numbers = [np.full(d, -1) for _ in range(3)]
-        zeros, no = [np.zeros(d) for _ in range(3)], [np.zeros(d, bool) for _ in range(2)]
-        least = [np.full(d, -np.inf) for _ in range(2)]
-        return cls(numbers[0], least[0], *zeros[:2], *no, numbers[1], zeros[2], numbers[2], least[1])
+        return cls(
+            partner=np.full(d, -1),
+            score=np.full(d, -np.inf),
+            jaccard=np.zeros(d),
+            cosine=np.zeros(d),
+            alike=np.zeros(d, bool),
+            similar=np.zeros(d, bool),
+            by_firing=np.full(d, -1),
+            largest_jaccard=np.zeros(d),
+            by_direction=np.full(d, -1),
+            largest_cosine=np.full(d, -np.inf),
+        )
 
     def take(self, beside: _Beside, rows: Int[np.ndarray, " n"], first_column: int) -> None:
         """Look at the latents `rows` beside some of the other SAE, numbered from `first_column` on."""
