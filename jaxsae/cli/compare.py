@@ -50,6 +50,8 @@ def main(args: argparse.Namespace) -> None:
     csv_tables.check_folder(args.csv)
     first = argparse.Namespace(**{**vars(args), **({"checkpoint": named[0]} if named else {})})
     data = inputs.data_config(first, max_samples=100)
+    rows = inputs.is_rows(data.dataset)  # which are of one model
+    require(not rows, f"--dataset must be text here, got stored rows in {data.dataset}; give their dataset")
     runtime.select_device(args.device)
     from jaxsae.features.comparison import TABLES, compare
     from jaxsae.files import write_json

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from jaxsae.cli.arguments import Parser
 from jaxsae.errors import listed, require
-from jaxsae.files import atomic_path, check_output, remove_folder
+from jaxsae.files import atomic_path, remove_folder
 
 NAMES = ("features", "discoveries", "concepts", "matched", "gone", "new")
 """Of all such tables: a folder that holds nothing else may be replaced."""
@@ -38,18 +38,17 @@ def check_folder(path: str | None) -> None:
     if path is None:
         return
     folder = Path(os.path.realpath(path))
-    if not folder.is_dir():
-        require(not folder.exists(), f"--csv must be a folder, got {path}, which is none; give another name")
-        check_output(folder, "--csv")
-        return
-    others = sorted(one.name for one in folder.iterdir() if not (one.is_file() and _is_table(one)))
+    require(folder.is_dir() or not folder.exists(), f"--csv must be a folder, got {path}, which is none; give another")
+    others = sorted(one.name for one in folder.iterdir() if not _is_table(one)) if folder.exists() else []
     what = f"--csv must be a new folder, or one of such tables alone, got {path} with {listed(others)}"
     require(not others, f"{what}; give another name")
-    require(os.access(folder.parent, os.W_OK | os.X_OK), f"--csv must be where one may write, got {path}")
+    parent = next(one for one in folder.parents if one.exists())
+    may = parent.is_dir() and os.access(parent, os.W_OK | os.X_OK)
+    require(may, f"--csv must be where one may write, got {path}, but not into {parent}; give another place")
 
 
 def _is_table(path: Path) -> bool:
-    return path.suffix == ".csv" and path.stem in NAMES
+    return path.is_file() and path.suffix == ".csv" and path.stem in NAMES
 
 
 def write(path: str, tables: Mapping[str, Table]) -> None:

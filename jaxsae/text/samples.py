@@ -152,7 +152,8 @@ def check_shared(samples: Samples, own: Tokenizer, other: Tokenizer, max_positio
     differ = [
         f"{number} is {one.strip()!r} and {another.strip()!r}" for number, one, another in pairs if one != another
     ]
-    require(not differ, f"models must have one vocabulary to read one text, got ids that differ: {listed(differ, 2)}")
+    what = f"models must have one vocabulary to read one text, got ids that differ: {listed(differ, 2)}"
+    require(not differ, f"{what}; give that of both (vocab=FILE)")
 
 
 def kept_positions(samples: Samples, padding: str) -> Bool[np.ndarray, "n position"]:

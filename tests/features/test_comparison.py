@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import firings_of, sample
-from planted import D, IDENTITY, LENGTH, TEXTS, inspections, planted
+from planted import IDENTITY, LENGTH, TEXTS, D, inspections, planted
 
 from jaxsae.errors import InputError
 from jaxsae.features import stability
@@ -187,6 +187,8 @@ def test_of_different_texts_or_concepts_nothing_is_compared():
 def test_an_sae_beside_itself_has_every_latent_once():
     (one,) = inspections({1: first()}, saes=[IDENTITY])
     found = compare(one, one)
-    assert sorted((pair.first, pair.second, pair.jaccard) for pair in found.matched) == [(i, i, 1.0) for i in sorted(FIRE)]
+    assert sorted((pair.first, pair.second, pair.jaccard) for pair in found.matched) == [
+        (i, i, 1.0) for i in sorted(FIRE)
+    ]
     assert found.gone == found.new == []
     assert all(change.difference == 0 and not change.clear for change in found.concepts)
