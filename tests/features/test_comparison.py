@@ -130,6 +130,24 @@ def test_of_a_latent_in_two_parts_the_larger_is_its_partner():
     assert one.by_direction.tolist() == [-1]  # the streams are not equally wide
 
 
+def test_every_latent_that_has_a_partner_is_in_a_pair():
+    """The second has latent 10 twice, once on fewer characters: both are like it, and it is most like one."""
+    x = first()
+    x[:, :, 25] = np.where(np.random.default_rng(5).random((TEXTS, LENGTH)) < 0.8, x[:, :, 10], -10)
+    (one,), (other,) = inspections({1: first()}), inspections({1: x})
+    found = compare(one, other)
+    assert {(pair.first, pair.second, pair.mutual) for pair in found.matched if pair.first == 10} == {
+        (10, 10, True),
+        (10, 25, False),
+    }
+    assert (found.first.paired, found.second.paired, len(found.matched)) == (len(FIRE), len(FIRE) + 1, len(FIRE) + 1)
+    back = compare(other, one)
+    assert {(pair.first, pair.second, pair.mutual) for pair in back.matched if pair.second == 10} == {
+        (10, 10, True),
+        (25, 10, False),
+    }
+
+
 @pytest.mark.parametrize("at_once", [2, 1024])
 def test_partners_are_those_of_a_plain_count(monkeypatch, at_once):
     monkeypatch.setattr(stability, "AT_ONCE", at_once)
