@@ -38,6 +38,11 @@ class Checkpoint:
         """Its row in the table of families."""
         return families.family_of(self.config)
 
+    @property
+    def name(self) -> str:
+        """What its class is called in PyTorch."""
+        return self.family.user_classes[1]
+
     @functools.cached_property
     def sha256(self) -> str:
         """Of the file that it was read from; of a converted folder, that of the file that was converted."""

@@ -83,7 +83,7 @@ def write(path: Path, file: SAEFile) -> None:
         "activation_dim": file.config.d_in,
         "dict_size": file.config.d_sae,
         "layer": file.extra.get("layer"),
-        "lm_name": "RestorationModel",
+        "lm_name": file.extra.get("model_name", "RestorationModel"),
         "submodule_name": folders.hook_of(file),
     }
     tensors = arrays | {"threshold": folders.thresholds(file)}

@@ -4,6 +4,7 @@ Imports no JAX: it runs in a process of its own as well.
 """
 
 import contextlib
+import functools
 import importlib
 import importlib.util
 import inspect
@@ -11,6 +12,7 @@ import io
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy as np
@@ -94,22 +96,34 @@ def _user_model(path: Path, config: Config) -> Callable[[], nn.Module]:
     return lambda: attempt(lambda: getattr(user, names[1])(getattr(user, names[0])(**settings(config))))
 
 
+def watch(block: nn.Module, of: str, parts: Mapping[str, str], see: Callable[[torch.Tensor], None]) -> Any:
+    """A hook that shows what stands at a hook point of a block; removed by its `remove`."""
+    if of == "resid_pre":
+        return block.register_forward_pre_hook(lambda _, inputs: see(inputs[0]))
+    module = block if of == "resid_post" else block.get_submodule(parts[of])
+    return module.register_forward_hook(lambda _, __, output: see(output))
+
+
 @torch.no_grad()
-def resid_post(
+def hook_outputs(
     module: nn.Module,
     ids: np.ndarray,
     mask: np.ndarray | None,
     layers: Sequence[int],
     dtype: torch.dtype,
     blocks_at: str = "layers",
+    of: str = "resid_post",
+    parts: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[int, np.ndarray]:
-    """What forward hooks on the module's blocks see, layer -> [batch, position, d_model], computed in `dtype`.
+    """What hooks on the module's blocks see, layer -> [batch, position, d_model], computed in `dtype`.
 
     One sample at a time, as the original scripts run; the forward pass is left after the last layer asked for, and the
     blocks behind it are dropped from `module`.
 
     Args:
       blocks_at: where the blocks are in the module, such as `torso.layers`.
+      of: the hook point of each block, see `jaxsae.models.hooks`.
+      parts: hook point -> the module of a block whose output it is.
     """
 
     class Enough(Exception):  # noqa: N818 - not an error: it ends the forward pass
@@ -125,7 +139,7 @@ def resid_post(
         if layer == max(layers):
             raise Enough
 
-    handles = [blocks[i].register_forward_hook(lambda _, __, out, i=i: hook(i, out)) for i in layers]
+    handles = [watch(blocks[i], of, parts, functools.partial(hook, i)) for i in layers]
     takes_mask = mask is not None and len(inspect.signature(module.forward).parameters) > 1
     require(
         takes_mask or mask is None,
@@ -152,9 +166,9 @@ Activations = dict[int, np.ndarray]
 
 @torch.no_grad()
 def activations(
-    checkpoint: Weights, ids: np.ndarray, mask: np.ndarray | None, layers: Sequence[int]
+    checkpoint: Weights, ids: np.ndarray, mask: np.ndarray | None, layers: Sequence[int], of: str = "resid_post"
 ) -> tuple[Activations, Activations]:
-    """What `resid_post` finds of the bundled reference, in float32 and in float64; one block at a time is in memory.
+    """What `hook_outputs` finds of the bundled reference, in float32 and in float64; one block at a time is in memory.
 
     Tensors are asked for in the order of the blocks, and each once: `checkpoint.tensors` may read them on the way.
     """
@@ -173,21 +187,30 @@ def activations(
         del state
         for number, dtype in enumerate(TORCH_TYPES):
             block.to(dtype)
+            seen: list[torch.Tensor] = []
+            handle = watch(block, of, parts.PARTS, seen.append)
             streams[number] = [
                 block(x, *parts.around(config, x, one)) for x, one in zip(streams[number], masks, strict=True)
             ]
+            handle.remove()
             if layer in layers:
-                found[number][layer] = torch.cat(streams[number]).numpy()
+                found[number][layer] = torch.cat(seen).numpy()
     return found
 
 
 def hooked(
-    checkpoint: Weights, file: str | Path, ids: np.ndarray, mask: np.ndarray | None, layers: Sequence[int]
+    checkpoint: Weights,
+    file: str | Path,
+    ids: np.ndarray,
+    mask: np.ndarray | None,
+    layers: Sequence[int],
+    of: str = "resid_post",
 ) -> tuple[Activations, Activations]:
     """As `activations`, of the user's own model: its file is imported, that is, run.
 
     Each type has a model of its own: one may keep what it computed in the first, such as rotary angles.
     """
-    make, blocks_at = build_from_file(checkpoint, file), family_of(checkpoint.config).blocks
-    theirs, exact = (resid_post(make(), ids, mask, layers, dtype, blocks_at) for dtype in TORCH_TYPES)
+    make, family = build_from_file(checkpoint, file), family_of(checkpoint.config)
+    where = family.blocks, of, importlib.import_module(family.reference).PARTS
+    theirs, exact = (hook_outputs(make(), ids, mask, layers, dtype, *where) for dtype in TORCH_TYPES)
     return theirs, exact

@@ -67,13 +67,17 @@ class ReferenceProcess:
         layers: Sequence[int],
         padding: str,
         file: str | Path | None = None,
+        of: str = "resid_post",
     ) -> "Future[tuple[Activations, Activations]]":
         """What `reference.activations` finds, or with a `file` `reference.hooked`, once it is there.
+
+        Args:
+          of: the hook point of each layer's block.
 
         The future raises `InputError` where the file's model does not fit, or the process fails.
         """
         mask = samples.mask if padding == "drop" else None
-        return self._thread.submit(self._ask, checkpoint, samples.ids, mask, layers, file)
+        return self._thread.submit(self._ask, checkpoint, samples.ids, mask, layers, file, of)
 
     def _ask(
         self,
@@ -82,6 +86,7 @@ class ReferenceProcess:
         mask: np.ndarray | None,
         layers: Sequence[int],
         file: str | Path | None,
+        of: str,
     ) -> "tuple[Activations, Activations]":
         to, back = self._process.stdin, self._process.stdout
         assert to is not None
@@ -103,6 +108,7 @@ class ReferenceProcess:
             "names": names,
             "masked": mask is not None,
             "file": None if file is None else str(Path(file).absolute()),
+            "of": of,
         }
         with contextlib.suppress(BrokenPipeError):  # it has failed: why, it says
             _write_line(to, head)
@@ -210,9 +216,9 @@ def answer() -> None:
     received = _Received(config, _Arriving(head["names"], come))
     try:
         if head["file"] is None:
-            found = reference.activations(received, ids, mask, head["layers"])
+            found = reference.activations(received, ids, mask, head["layers"], head["of"])
         else:
-            found = reference.hooked(received, head["file"], ids, mask, head["layers"])
+            found = reference.hooked(received, head["file"], ids, mask, head["layers"], head["of"])
     except InputError as error:
         _write_line(back, {"error": str(error)})
     else:

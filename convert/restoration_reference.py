@@ -7,6 +7,9 @@ from convert.reference_parts import attend, padding_bias
 from jaxsae.models.restoration_config import ModelConfig
 from jaxsae.models.rotary import rotary_table
 
+PARTS = {"attn_out": "attn", "mlp_out": "ff"}
+"""Hook point -> the module of a block whose output it is."""
+
 
 class Attention(nn.Module):
     """Bidirectional self-attention with rotary positions (half-split pairs)."""

@@ -141,7 +141,7 @@ def write(path: Path, file: SAEFile) -> None:
         "metadata": {
             "sae_lens_version": VERSION,
             "sae_lens_training_version": None,
-            "model_name": "RestorationModel",
+            "model_name": file.extra.get("model_name", "RestorationModel"),
             "hook_name": folders.hook_of(file),
             "prepend_bos": False,
             "training_architecture": file.config.architecture,

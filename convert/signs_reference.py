@@ -6,6 +6,9 @@ from torch import nn
 from convert.reference_parts import attend, padding_bias
 from jaxsae.models.signs_config import SignConfig
 
+PARTS = {"attn_out": "attn", "mlp_out": "mlp"}
+"""Hook point -> the module of a block whose output it is."""
+
 
 class Norm(nn.Module):
     """x / sqrt(mean(x^2) + layer_norm_eps) * weight; no mean is taken out, nothing added."""

@@ -96,9 +96,9 @@ def cross_check(
         from convert import reference
 
         if reference_file is None:
-            theirs, exact = reference.activations(checkpoint, samples.ids, mask, layers)
+            theirs, exact = reference.activations(checkpoint, samples.ids, mask, layers, str(model.hook))
         else:
-            theirs, exact = reference.hooked(checkpoint, reference_file, samples.ids, mask, layers)
+            theirs, exact = reference.hooked(checkpoint, reference_file, samples.ids, mask, layers, str(model.hook))
     return [compare(i, np.asarray(rows.values[i])[wanted], theirs[i][real], exact[i][real]) for i in layers]
 
 

@@ -1,4 +1,4 @@
-"""jaxsae: train sparse autoencoders on a PyTorch restoration transformer, and read what it learned.
+"""jaxsae: train sparse autoencoders on a PyTorch transformer, and read what it learned.
 
 A restoration model predicts the hidden characters of damaged text. Rows are its residual stream after one layer, a
 vector for each character. A sparse autoencoder (SAE) writes each row as a few latents; a latent is also called a
@@ -22,6 +22,7 @@ _HOME = {
     "SAEConfig": "jaxsae.config",
     "TrainConfig": "jaxsae.config",
     "RestorationModel": "jaxsae.models.restoration",
+    "TorchModel": "jaxsae.models.torch_model",
     "SAE": "jaxsae.sae.autoencoder",
     "encode": "jaxsae.sae.architectures",
     "decode": "jaxsae.sae.autoencoder",
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
     from jaxsae.features.statistics import LayerSAE as LayerSAE
     from jaxsae.models.restoration import RestorationModel as RestorationModel
     from jaxsae.models.restoration_config import ModelConfig as ModelConfig
+    from jaxsae.models.torch_model import TorchModel as TorchModel
     from jaxsae.restore.answer import restore_text as restore_text
     from jaxsae.restore.candidates import candidates as candidates
     from jaxsae.restore.fillings import fill as fill

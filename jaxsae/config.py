@@ -39,7 +39,7 @@ def flag(default: Any, help: str, **more: Any) -> Any:
     """A dataclass field with a default and its help text.
 
     Args:
-      more: for the command line: `choices`, `metavar`, `type`; `shown`, the default in words.
+      more: for the command line: `choices`, `metavar`, `type`; `shown`, the default in words; `also`, other flags.
     """
     return field(default=default, metadata={"help": help, **more})
 
@@ -150,7 +150,10 @@ class DataConfig:
     """Which model, and which text or stored rows, a command reads."""
 
     checkpoint: str = flag(
-        str(DEMO / "best_model.pt"), "the model: a PyTorch .pt, or the folder that one was converted to"
+        str(DEMO / "best_model.pt"),
+        "the model: a PyTorch .pt, or the folder that one was converted to; or any PyTorch module, which is read by hooks: a "
+        "folder of Hugging Face's, or FILE.py:FUNCTION, which returns it (this RUNS the file)",
+        also=("--torch",),
     )
     vocab: str | None = flag(
         None,
@@ -160,7 +163,10 @@ class DataConfig:
     )
     dataset: str = flag(
         str(DEMO_TEXT / "dataset"),
-        "a save_to_disk folder, or a file of fragments: .json, .jsonl, .parquet (as prepared with seed 42); of signs: a .parquet, or a folder of one for each split",
+        "a save_to_disk folder, or a file of fragments: .json, .jsonl, .parquet (as prepared with seed 42); of signs: a "
+        ".parquet, or a folder of one for each split; for other PyTorch models: texts, .txt, .json, .jsonl, .parquet, or a "
+        "folder of one for each split",
+        also=("--texts",),
     )
     split: str = flag("validation", "which part of the dataset")
     max_samples: int | None = flag(200, "the first N samples, in order, or `all`", type=sample_count, metavar="N")

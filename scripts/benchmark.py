@@ -221,7 +221,7 @@ def measure_extraction(table: Table, args: argparse.Namespace, data: DataConfig,
     """The same samples: `keep` as PyTorch's hooks see them, and `drop`, which is less work."""
     import jax
 
-    from convert import read_checkpoint
+    from convert.checkpoints import read_checkpoint
     from jaxsae.activations.extraction import extract
 
     some = samples[: args.samples]

@@ -27,6 +27,7 @@ from jaxsae.text.fragments import read_fragments
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 OWN_MODEL = ROOT / "examples" / "own_model.md"
+ANY_MODULE = ROOT / "examples" / "any_module.md"
 
 
 def blocks(page):
@@ -122,16 +123,36 @@ def test_another_model_is_brought_as_its_page_says(script, tmp_path, monkeypatch
         if kind == "python":
             name = text.splitlines()[0].removeprefix("# ")
             (tmp_path / name).write_text(text)
-    for name in ("parity.py", "rows.py"):
-        done = subprocess.run(
-            [sys.executable, name], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
-        )
-        assert done.returncode == 0, done.stderr
+    (tmp_path / "texts.txt").write_text(
+        "\n".join(f"the {n}th house of the lord of the land, {n * 7}" for n in range(40))
+    )
     ran = []
     for kind, text in blocks(OWN_MODEL):
         if kind == "sh":
             run_block(kind, text, script, ran)
-    assert len(ran) == 3
+    assert len(ran) == 7
+    done = subprocess.run(
+        [sys.executable, "parity.py"], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("in float64") == 3
+
+
+def test_any_module_is_read_as_its_page_says(script, tmp_path, monkeypatch):
+    """Its file, a folder of Hugging Face's, and texts; then its commands."""
+    pytest.importorskip("transformers")
+    from tiny_transformers import TEXTS, save
+
+    monkeypatch.chdir(tmp_path)
+    save("bert", tmp_path / "my_bert")
+    (tmp_path / "texts.txt").write_text("\n".join(TEXTS))
+    ran = []
+    for kind, text in blocks(ANY_MODULE):
+        if kind == "python":
+            (tmp_path / text.splitlines()[0].removeprefix("# ")).write_text(text)
+        else:
+            run_block(kind, text, script, ran)
+    assert len(ran) == 9
 
 
 def test_the_notebook(monkeypatch, capsys):
@@ -158,7 +179,7 @@ def test_make_targets_exist():
     assert all(line.split()[0] in ("make", "python") for page in PAGES for line in commands(page))
 
 
-@pytest.mark.parametrize("page", [*PAGES, OWN_MODEL], ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", [*PAGES, OWN_MODEL, ANY_MODULE], ids=lambda page: page.stem)
 def test_links_and_pictures_exist(page):
     for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
         if not target.startswith("https://"):

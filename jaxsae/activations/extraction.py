@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxsae.activations.rows import RowsOnDisk
 from jaxsae.errors import require
-from jaxsae.models.protocol import PackingModel, ResidualModel
+from jaxsae.models.protocol import ModelOfOnePass, PackingModel, ResidualModel
 from jaxsae.runtime import forget
 from jaxsae.text.batching import Batch, Packed, pack, plan_batches
 from jaxsae.text.samples import Samples, check_samples, kept_positions
@@ -65,12 +65,14 @@ def stream(
     for sample, position in _batches(samples, padding, isinstance(model, PackingModel)):
         there, of_rows = ((sample >= 0) & which[sample, position] for which in (given, kept))
         ids = jnp.asarray(np.where(there, samples.ids[sample, position], 0))
-        if padding == "keep":
-            values = model.stream(ids)
-        elif isinstance(model, PackingModel):
+        mask = None if padding == "keep" else jnp.asarray(there.astype(np.int8))
+        if isinstance(model, ModelOfOnePass):
+            yield StreamBatch(sample, position, of_rows, model.activations_of(ids, mask, layers=layers))
+            continue
+        if isinstance(model, PackingModel) and mask is not None:
             values = model.stream_packed(ids, np.where(there, sample, -1), np.maximum(position, 0))
         else:
-            values = model.stream(ids, jnp.asarray(there.astype(np.int8)))
+            values = model.stream(ids, mask)
         after = zip(range(max(layers) + 1), values, strict=False)
         yield StreamBatch(sample, position, of_rows, {layer: x for layer, x in after if layer in layers})
 

@@ -5,6 +5,7 @@
     sample.npy      int32 [n]: which sample a row is of; position.npy: which character of it
     token.npy       int32 [n]: the character's id; label.npy: the true id where the text is damaged, else -100
     real.npy        int32 [n]: 0 at padding
+    pieces.json     where tokens are no characters: what they stand for, see `jaxsae.activations.stored_text`
 
 A bare `.npy` file of rows can be read as well: of shape [n, d_in], of any floating type; or of shape [n, positions,
 d_in], where a file of the same name with `_mask` ([n, positions], 1 = real) says which positions are padding.
@@ -21,13 +22,14 @@ import numpy as np
 
 from jaxsae.activations.extraction import extract_to
 from jaxsae.activations.rows import RowsOnDisk
+from jaxsae.activations.stored_text import widened, with_text, write_text
 from jaxsae.errors import InputError, require
 from jaxsae.files import atomic_path, read_json, sha256, sha256_of
 from jaxsae.models.hooks import hook_name, hook_names
 from jaxsae.models.protocol import ResidualModel
-from jaxsae.text.preparation import NO_LABEL
+from jaxsae.text.preparation import NO_LABEL, PADDING_ID
 from jaxsae.text.samples import Samples, as_samples, joined, kept_positions
-from jaxsae.text.tokenizer import UNICODE, Frame, Tokenizer
+from jaxsae.text.tokenizer import UNICODE, Tokenizer
 
 FORMAT, VERSION = "jaxsae-rows", 1
 MOST_POSITIONS_PER_ROW = 4096
@@ -69,17 +71,21 @@ class Store:
         require(not missing, f"layer must be one of the stored {_listed(self)}, got {', '.join(map(str, missing))}")
         return replace(self, layers={layer: self.layers[layer] for layer in layers})
 
-    def samples(self, tokenizer: Tokenizer = UNICODE) -> Samples | None:
+    def samples(self, tokenizer: Tokenizer | None = None) -> Samples | None:
         """The text that the rows are of, each position with a row in order; None where the stores do not have it.
 
-        Where only the real positions have rows, the others are padding, but for what the tokenizer puts around texts.
+        Where only the real positions have rows, the others are padding, but for what stands around texts.
+
+        Args:
+          tokenizer: the model's; without it, what the stores say that their tokens stand for.
 
         Raises:
           InputError: the files that say which characters the rows are of contradict themselves.
         """
         if not self.folders or not all((f / f"{name}.npy").exists() for f in self.folders for name in ORIGIN):
             return None
-        return joined([_samples(folder, tokenizer)[: self.max_samples] for folder in self.folders])
+        found = joined(widened([_samples(folder)[: self.max_samples] for folder in self.folders]))
+        return found if tokenizer is None else replace(found, tokenizer=tokenizer)
 
 
 @dataclass(frozen=True)
@@ -139,6 +145,7 @@ def write(
         origin = (sample, position, *(column[kept] for column in (samples.ids, samples.labels, samples.mask)))
         for name, numbers in zip(ORIGIN, origin, strict=True):
             np.save(folder / f"{name}.npy", numbers.astype(np.int32))
+        write_text(folder, samples, kept)
         head = {"format": FORMAT, "version": VERSION, "layers": list(layers), "rows": n, "d_in": width}
         head |= {"positions": samples.ids.shape[1]}
         if model.hook != "resid_post":
@@ -259,7 +266,7 @@ def _mask_beside(path: Path) -> Path | None:
     return mask if mask.exists() else None
 
 
-def _samples(folder: Path, tokenizer: Tokenizer) -> Samples:
+def _samples(folder: Path) -> Samples:
     about = read_json(folder / "store.json")
     columns = {name: _load(folder / f"{name}.npy") for name in ORIGIN}
     n, width = about["rows"], about.get("positions")
@@ -284,32 +291,15 @@ def _samples(folder: Path, tokenizer: Tokenizer) -> Samples:
         not few,
         f"{folder}: at least one in {MOST_POSITIONS_PER_ROW} positions must have a row, got {n} rows of {shape}",
     )
-    ids, labels, mask = (np.full(shape, fill, np.int32) for fill in (tokenizer.padding_id, NO_LABEL, 0))
+    ids, labels, mask = (np.full(shape, fill, np.int32) for fill in (PADDING_ID, NO_LABEL, 0))
     ids[sample, position], labels[sample, position], mask[sample, position] = token, label, real
-    if not any(tokenizer.frame):
-        special = None
-    else:
-        special = _put_frame(ids, mask, tokenizer.frame, has_rows=about["padding"] == "keep")
-    samples = as_samples({"input_ids": ids, "labels": labels, "attention_mask": mask}, folder)
-    return replace(samples, special=special, tokenizer=tokenizer)
+    found = as_samples({"input_ids": ids, "labels": labels, "attention_mask": mask}, folder)
+    return with_text(found, folder, (sample, position), about["padding"])
 
 
-def _put_frame(ids: np.ndarray, mask: np.ndarray, frame: Frame, *, has_rows: bool) -> np.ndarray:
-    """Where the frame of each text stands; unless it has rows, it is put there."""
-    before, after = frame
-    special = np.zeros(ids.shape, bool)
-    ends = (np.arange(1, ids.shape[1] + 1) * mask).max(axis=1)  # of the text; where the frame has rows, of that
-    for row, end in enumerate(ends.tolist()):
-        start = end - len(after) if has_rows else max(end, len(before))
-        for first, part in ((0, before), (start, after)):
-            here = slice(first, first + len(part))
-            special[row, here] = True
-            if not has_rows:
-                ids[row, here], mask[row, here] = part, 1
-    return special
-
-
-def text_of(stored: Store, identity: str | None, sha256: str | None = None, tokenizer: Tokenizer = UNICODE) -> Samples:
+def text_of(
+    stored: Store, identity: str | None, sha256: str | None = None, tokenizer: Tokenizer | None = None
+) -> Samples:
     """The text of rows, which must be of the given model.
 
     Args:

@@ -122,6 +122,7 @@ class Parser(argparse.ArgumentParser):
             if typing.get_origin(kind) is typing.Literal:
                 options.setdefault("choices", typing.get_args(kind))
                 kind = str
+            also = options.pop("also", ())
             default = defaults.get(field.name, options.pop("shown", field.default))
             if default is None or default is False:
                 default = "off"
@@ -134,7 +135,7 @@ class Parser(argparse.ArgumentParser):
             if field.name in lists:
                 how, options["metavar"] = {"type": _several(kind)}, "N[,N...]"
             flags = (names or {}).get(field.name, (f"--{field.name.replace('_', '-')}",))
-            self.add_argument(*flags, **{**how, "dest": field.name, "default": SUPPRESS, **options})
+            self.add_argument(*flags, *also, **{**how, "dest": field.name, "default": SUPPRESS, **options})
 
 
 def _several(kind: Callable[[str], Any]) -> Callable[[str], list[tuple[str, Any]]]:
@@ -168,7 +169,7 @@ def layers_of(text: str, every: Sequence[int]) -> list[int]:
     return layers
 
 
-def points_of(args: argparse.Namespace, every: Sequence[int]) -> tuple[list[int], Hook]:
+def points_of(args: argparse.Namespace, every: Sequence[int], usual: str = DEFAULT_LAYER) -> tuple[list[int], Hook]:
     """What `--layer` and `--hook` say: layers, and where these are read.
 
     Raises:
@@ -178,7 +179,7 @@ def points_of(args: argparse.Namespace, every: Sequence[int]) -> tuple[list[int]
     if hook is not None and hook not in (*HOOKS, "hidden_states"):
         names = numbered(hook.split(","))
         return (list(names) if text is None else layers_of(text, list(names))), names
-    text = DEFAULT_LAYER if text is None else text
+    text = usual if text is None else text
     kinds = {point.hook for part in text.split(",") if (point := hook_point(part.strip()))}
     kinds |= {hook} if hook is not None else set()
     require(len(kinds) <= 1, f"--layer and --hook must say one kind of place, got {' and '.join(sorted(kinds))}")
@@ -192,13 +193,13 @@ def layer_number(text: str) -> int | None:
     return int(text) if text.removeprefix("-").isdecimal() else point.layer if point else None
 
 
-def add_layers(parser: Parser) -> None:
-    """Add `--layer` and `--hook`."""
+def add_layers(parser: Parser, usual: str = DEFAULT_LAYER) -> None:
+    """Add `--layer`, with what it is where it is not given, and `--hook`."""
     parser.add_argument(
         "--layer",
         default=SUPPRESS,
         metavar="L[,L...]",
-        help=f"0-based number of a block; several, or all (default: {DEFAULT_LAYER})",
+        help=f"0-based number of a block; several, or all (default: {usual})",
     )
     parser.add_argument(
         "--hook",

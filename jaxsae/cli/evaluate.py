@@ -15,8 +15,8 @@ from jaxsae.errors import note, require
 if TYPE_CHECKING:  # heavy: loaded by the functions that use them
     from collections.abc import Mapping, Sequence
 
-    from convert.checkpoints import Checkpoint
     from convert.sae_files import SAEFile
+    from convert.stored import AnyCheckpoint
     from jaxsae.features.evaluation import Evaluation
     from jaxsae.models.protocol import ResidualModel
     from jaxsae.sae.row_types import AnyRows
@@ -67,7 +67,9 @@ def main(args: argparse.Namespace) -> None:
 def show(source: Source, paths: list[str], found: Sequence[Evaluation]) -> None:
     """What was read, and a table with one row for each file."""
     first = found[0]
-    print(f"text     {source.what}, {first.score.rows:,} {'characters' if source.samples else 'rows'}")
+    print(
+        f"text     {source.what}, {first.score.rows:,} {f'{source.samples.tokenizer.unit}s' if source.samples else 'rows'}"
+    )
     if first.restoration:
         model = first.restoration
         print(f"model    {model.positions:,} of them damaged: cross-entropy {model.ce_clean:.4f}, ", end="")
@@ -102,19 +104,20 @@ class Source:
     model: ResidualModel | None
     """None: the model that the rows come from is not known, and then neither is the text."""
     samples: Samples | None
-    checkpoint: Checkpoint | None
+    checkpoint: AnyCheckpoint | None
 
 
 def from_text(data: DataConfig, files: dict[str, SAEFile], layers: dict[str, int]) -> Source:
     """A model, and text that it is given."""
 
-    checkpoint = inputs.checkpoint(data)
+    hook = saes.hook_of(files, layers)
+    checkpoint, hook = inputs.read_at(inputs.checkpoint(data), hook, list(layers.values()))
     for layer in layers.values():
         checkpoint.config.check_layer(layer)
     check_width(files, checkpoint.config.d_model, "the model's d_model")
     samples = inputs.text(data, checkpoint.config)
     what = f"{data.dataset}, {data.split}: {len(samples):,} samples"
-    return Source(what, None, checkpoint.model(hook=saes.hook_of(files, layers)), samples, checkpoint)
+    return Source(what, None, checkpoint.model(hook=hook), samples, checkpoint)
 
 
 def from_stores(
@@ -134,9 +137,9 @@ def from_stores(
         for path, file in files.items() if checkpoint.identity else ():
             check_model(path, file, str(checkpoint.identity), None, args.other_model)
         return Source(data.dataset, stored.layers, None, None, None)
-    samples = inputs.text_of_rows(checkpoint, stored)
+    samples, hook = inputs.text_of_rows(checkpoint, stored), saes.hook_of(files, layers)
     what = f"{data.dataset}: {len(samples):,} samples of the {stored.about.get('split')} split"
-    return Source(what, stored.layers, checkpoint.model(hook=saes.hook_of(files, layers)), samples, checkpoint)
+    return Source(what, stored.layers, checkpoint.model(hook=hook), samples, checkpoint)
 
 
 def check_width(files: dict[str, SAEFile], width: int, what: str) -> None:

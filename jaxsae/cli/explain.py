@@ -125,9 +125,9 @@ def place_of_text(args: argparse.Namespace, model: ResidualModel, temperature: f
     from jaxsae.restore.answer import restore_text
     from jaxsae.restore.places import around, encoded
     from jaxsae.text.damaged_text import read_damaged
-    from jaxsae.text.pieces import of_characters
+    from jaxsae.text.pieces import of_tablets
 
-    if not of_characters(model.tokenizer):
+    if not of_tablets(model.tokenizer):
         return place_of_tokens(args, model)
 
     text = read_damaged(args.text)

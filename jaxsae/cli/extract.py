@@ -25,6 +25,8 @@ def main(args: argparse.Namespace) -> None:
     checkpoint = inputs.checkpoint(data)
     shape = checkpoint.config
     layers, hook = arguments.points_of(args, range(shape.n_layers))
+    checkpoint, hook = inputs.read_at(checkpoint, hook, layers)
+    shape = checkpoint.config
     for layer in layers:
         shape.check_layer(layer)
     require(not Path(args.output).exists(), f"the output must not exist, got {args.output}; give another or remove it")
@@ -32,6 +34,7 @@ def main(args: argparse.Namespace) -> None:
     about = {
         "split": data.split,
         "max_samples": len(samples),
+        "model_name": checkpoint.name,
         "model_sha256": checkpoint.identity,
         "checkpoint_sha256": checkpoint.sha256,
         "dataset_sha256": ",".join(map(shape.datasets.fingerprint, inputs.paths_of(data.dataset))),

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import argparse
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 from jaxsae.cli import arguments, terminal
 from jaxsae.config import DEMO, DEMO_TEXT, DataConfig
 from jaxsae.errors import require
+from jaxsae.models.hooks import Hook
 
 if TYPE_CHECKING:
-    from convert.checkpoints import Checkpoint
-    from convert.families import Config
+    from convert.stored import AnyCheckpoint, AnyConfig
     from jaxsae.activations.store import Store
     from jaxsae.models.protocol import ModelShape
     from jaxsae.text.samples import Samples
 
+T = TypeVar("T")
 
 DEFAULT_USER_PATHS = {"checkpoint": "models/torso_restoration/best_model.pt", "dataset": "data/restoration_dataset"}
 """Where the original scripts' guide has the user's model and text, seen from the folder in which it is run."""
@@ -97,15 +98,22 @@ def is_rows(dataset: str) -> bool:
     return is_store(paths_of(dataset)[0])
 
 
-def checkpoint(data: DataConfig | ModelAndText, say: Callable[[str], None] = print) -> Checkpoint:
+def checkpoint(data: DataConfig | ModelAndText, say: Callable[[str], None] = print) -> AnyCheckpoint:
     """The model that `data` names, with the vocabulary that says what its ids stand for, where it needs one.
 
     That is the one given, or else the file beside the checkpoint, or beside the first dataset that has one; which it
     is, `say` is told.
     """
     from convert import read_checkpoint
+    from convert.checkpoints import Checkpoint
+    from convert.user_file import names_function
 
+    if names_function(data.checkpoint):
+        say(f"code     running your own code: {data.checkpoint}")
     found = read_checkpoint(data.checkpoint, data.vocab)
+    if not isinstance(found, Checkpoint):
+        say(f"hooks    {found.about}")
+        return found
     name = found.family.vocabulary
     if name is None:
         return found
@@ -118,7 +126,27 @@ def checkpoint(data: DataConfig | ModelAndText, say: Callable[[str], None] = pri
     return found
 
 
-def text(data: DataConfig, shape: Config) -> Samples:
+def is_foreign(given: argparse.Namespace | DataConfig) -> bool:
+    """Whether the model is of no known family: a PyTorch module that is read by hooks, or the user's own replica."""
+    from convert.stored import is_foreign
+
+    return is_foreign(getattr(given, "checkpoint", ""))
+
+
+def read_at(found: T, hook: Hook, layers: Sequence[int]) -> tuple[T, Hook]:
+    """The model as it is read at hook points, and these by their usual names: its config is of what stands there.
+
+    Raises:
+      InputError: a PyTorch module has no such places.
+    """
+    at = getattr(found, "at", None)
+    if at is None:  # what JAX runs has one width, and is asked when it is made
+        return found, hook
+    hook = found.canonical(hook)  # type: ignore[attr-defined]
+    return at(hook, layers), hook
+
+
+def text(data: DataConfig, shape: AnyConfig) -> Samples:
     """The samples that `data` names, of all its datasets, as a model of that shape reads them.
 
     The demo's are made where they are not there.
@@ -162,7 +190,7 @@ class ModelOfRows(NamedTuple):
     sha256: str | None = None
 
 
-def model_of_rows(args: argparse.Namespace, data: DataConfig, rows: Store) -> Checkpoint | ModelOfRows:
+def model_of_rows(args: argparse.Namespace, data: DataConfig, rows: Store) -> AnyCheckpoint | ModelOfRows:
     """The model that stored rows are of: the one given, or the demo's if they are its own; else what they say of it."""
     from jaxsae.activations.store import model_of
 
@@ -177,7 +205,7 @@ def model_of_rows(args: argparse.Namespace, data: DataConfig, rows: Store) -> Ch
     return ModelOfRows(rows.shape(), said)
 
 
-def text_of_rows(model: Checkpoint | ModelOfRows, rows: Store) -> Samples:
+def text_of_rows(model: AnyCheckpoint | ModelOfRows, rows: Store) -> Samples:
     """The text of stored rows, which must be of the model."""
     from jaxsae.activations.store import text_of
 

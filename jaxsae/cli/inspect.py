@@ -18,8 +18,8 @@ from jaxsae.errors import require
 if TYPE_CHECKING:  # heavy: loaded by the functions that use them
     from collections.abc import Iterable, Sequence
 
-    from convert.checkpoints import Checkpoint
     from convert.sae_files import SAEFile
+    from convert.stored import AnyCheckpoint
     from jaxsae.features.inspection import Inspection
     from jaxsae.features.statistics import LayerSAE
 
@@ -57,6 +57,7 @@ def main(args: argparse.Namespace) -> None:
     )
     whole_model = bool(args.ablate or args.clamp or args.html)  # else what comes after the layer is not needed
     hook = saes.hook_of(files, {path: at.layer for path, at in read.items()})
+    checkpoint, hook = inputs.read_at(checkpoint, hook, layers)
     n_layers = None if whole_model else max(layers) + 1
     load = None
     if not isinstance(checkpoint, inputs.ModelOfRows):
@@ -101,7 +102,7 @@ def check(
     args: argparse.Namespace,
     files: dict[str, SAEFile],
     read: dict[str, LayerSAE],
-    checkpoint: Checkpoint | inputs.ModelOfRows,
+    checkpoint: AnyCheckpoint | inputs.ModelOfRows,
 ) -> None:
     """See before the pass over the text that files, model and flags fit together.
 

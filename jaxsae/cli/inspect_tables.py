@@ -65,6 +65,8 @@ def figure(value: float | None) -> str:
 
 def show_concepts(inspection: Inspection) -> None:
     """Concept by concept the best latent and what no SAE made; then the concepts that cannot be scored, and why."""
+    from jaxsae.text.pieces import in_units, of_tablets
+
     columns = ["concept", "of the text", "n", "best", "run", "95 %", "random", "windows", "neurons"]
     columns += ["precision", "recall", "char", "word", "AUROC", "caption"]
     rows = []
@@ -81,12 +83,17 @@ def show_concepts(inspection: Inspection) -> None:
     for concept, reason in inspection.left_out:
         if concept.about != "spelling":
             terminal.print_wrapped(f"left out  {concept.name}: {reason}", indent=10)
-    terminal.print_wrapped(
-        "run: F1 of the precision of characters and the recall of instances, of which there are n. random, windows, "
+    what = "run: F1 of the precision of characters and the recall of instances, of which there are n. random, windows, "
+    what += (
         "neurons: the best of as many random directions as features, of windows of three characters, of feed-forward "
-        "neurons, chosen and scored alike. *: clearly better than random directions. Concepts are spellings, not a "
-        "scholar's labels, but for damage, which the data knows, and those with =, known of the demo."
     )
+    what += "neurons, chosen and scored alike. *: clearly better than random directions."
+    if of_tablets(inspection.samples.tokenizer):
+        what += (
+            " Concepts are spellings, not a scholar's labels, but for damage, which the data knows, and those with =, "
+        )
+        what += "known of the demo or said by the dataset's columns."
+    terminal.print_wrapped(in_units(what, inspection.samples.tokenizer.unit))
 
 
 def show_pattern(found: PatternDetectors, inspection: Inspection) -> None:

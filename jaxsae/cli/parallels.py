@@ -17,8 +17,7 @@ from jaxsae.errors import require
 if TYPE_CHECKING:  # heavy: loaded by the functions that use them
     from collections.abc import Sequence
 
-    from convert.checkpoints import Checkpoint
-    from convert.families import Config
+    from convert.stored import AnyCheckpoint, AnyConfig
     from jaxsae.explain.parallel_index import Index
     from jaxsae.explain.parallels import Parallel
     from jaxsae.models.protocol import ResidualModel
@@ -78,7 +77,7 @@ def check_free(folder: Path) -> None:
     require(free, f"--index must be an index, or a folder that does not exist, got {folder} without index.json")
 
 
-def build_index(data: DataConfig, checkpoint: Checkpoint, model: ResidualModel, sae: SAE, layer: int) -> Index:
+def build_index(data: DataConfig, checkpoint: AnyCheckpoint, model: ResidualModel, sae: SAE, layer: int) -> Index:
     """Read the whole corpus."""
     from jaxsae.explain.parallels import build, captioned
     from jaxsae.features import concepts
@@ -92,13 +91,13 @@ def build_index(data: DataConfig, checkpoint: Checkpoint, model: ResidualModel, 
         return build(model, samples, sae, layer, about=about, concepts=chosen, on_rows=progress.advance)
 
 
-def corpus(data: DataConfig, shape: Config) -> dict:
+def corpus(data: DataConfig, shape: AnyConfig) -> dict:
     """What texts an index is of, for index.json."""
     prints = [shape.datasets.fingerprint(path) for path in inputs.paths_of(data.dataset)]
     return {"dataset_sha256": prints, "split": data.split, "max_samples": data.max_samples}
 
 
-def check_corpus(args: argparse.Namespace, data: DataConfig, shape: Config, index: Index) -> None:
+def check_corpus(args: argparse.Namespace, data: DataConfig, shape: AnyConfig, index: Index) -> None:
     """Raise `InputError` where a flag asks for other texts than those of the index."""
     asked = {"dataset": "dataset_sha256", "split": "split", "max_samples": "max_samples"}
     given = corpus(data, shape) if any(hasattr(args, name) for name in asked) else {}

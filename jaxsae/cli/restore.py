@@ -17,7 +17,7 @@ from jaxsae.errors import require
 from jaxsae.models.hooks import HOOKS, Hook
 
 if TYPE_CHECKING:  # heavy: loaded by the functions that use them
-    from convert.checkpoints import Checkpoint
+    from convert.stored import AnyCheckpoint
     from jaxsae.models.changes import LayerChange
     from jaxsae.restore.answer import Answer
     from jaxsae.text.damaged_files import Named
@@ -57,7 +57,7 @@ def main(args: argparse.Namespace) -> None:
         write_json(args.json, answers[0] if args.file is None else answers, indent=1)
 
 
-def change_of(args: argparse.Namespace, checkpoint: Checkpoint) -> tuple[LayerChange | None, Hook]:
+def change_of(args: argparse.Namespace, checkpoint: AnyCheckpoint) -> tuple[LayerChange | None, Hook]:
     """What `--ablate` and `--clamp` make of the activations, and where these are read."""
     settings = saes.settings_of(args)
     require(bool(settings) or not args.sae, "--sae is for --ablate and --clamp, got neither; leave it out")

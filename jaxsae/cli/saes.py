@@ -17,8 +17,8 @@ from jaxsae.models.hooks import HOOKS, Hook
 if TYPE_CHECKING:  # heavy: loaded by the functions that use them
     from collections.abc import Mapping, Sequence
 
-    from convert.checkpoints import Checkpoint
     from convert.sae_files import SAEFile
+    from convert.stored import AnyCheckpoint
     from jaxsae.activations.store import Store
     from jaxsae.cli.inputs import ModelOfRows
     from jaxsae.features.concepts import Concept
@@ -103,7 +103,7 @@ def find_files(args: argparse.Namespace) -> dict[str, int | None]:
 
 
 def check_files(
-    files: dict[str, SAEFile], saes: dict[str, LayerSAE], checkpoint: Checkpoint | ModelOfRows, *, other_model: bool
+    files: dict[str, SAEFile], saes: dict[str, LayerSAE], checkpoint: AnyCheckpoint | ModelOfRows, *, other_model: bool
 ) -> None:
     """See before the model is run that SAEs fit it.
 
@@ -112,8 +112,8 @@ def check_files(
     """
     from convert import check_model
 
-    shape = checkpoint.config
-    hook_of(files, {path: at.layer for path, at in saes.items()})
+    layers = {path: at.layer for path, at in saes.items()}
+    shape = inputs.read_at(checkpoint, hook_of(files, layers), list(layers.values()))[0].config
     for path, file in files.items():
         shape.check_layer(saes[path].layer)
         width, d_in = shape.d_model, file.config.d_in
@@ -142,7 +142,7 @@ def other_seeds(path: str) -> list[Path]:
     return sorted((other for other, seed in beside.items() if seed.isdigit()), key=lambda other: int(beside[other]))
 
 
-def alike(path: str, file: SAEFile, checkpoint: Checkpoint | ModelOfRows, other_model: bool) -> dict[Path, SAEFile]:
+def alike(path: str, file: SAEFile, checkpoint: AnyCheckpoint | ModelOfRows, other_model: bool) -> dict[Path, SAEFile]:
     """The SAEs of other seeds beside a file: of the same model, and trained with the same settings."""
     from convert import check_model, load_sae
 
@@ -171,14 +171,14 @@ def concepts_of(file: str | None, data: DataConfig, samples: Samples) -> Sequenc
     """
     from jaxsae.demo import dataset
     from jaxsae.features import concepts
-    from jaxsae.text.pieces import of_characters
+    from jaxsae.text.pieces import of_tablets
 
     chosen = concepts.load_concepts(file or concepts.BUILT_IN)
     if not file:
-        if of_characters(samples.tokenizer):
+        if of_tablets(samples.tokenizer):
             chosen += concepts.sign_concepts(samples)
-        else:  # the built-in spellings are those of a text in characters
-            chosen = [one for one in chosen if one.labels is not None]
+        else:  # the built-in spellings are those of transliterations
+            chosen = [one for one in chosen if one.labels is not None and samples.damaged.any()]
         chosen += concepts.column_concepts(samples)
     if inputs.is_demo(data.dataset, "dataset"):
         properties = dataset.load_truth(DEMO_TEXT, data.split).properties()
@@ -212,7 +212,7 @@ def read_text(
         model_read = identity if hook == HOOKS[0] else f"{identity} {hook}"
         kept = [kept_beside(path, at.sae, at.layer, model_read, samples, data.padding) for path, at in saes.items()]
     n = int(kept_positions(samples, data.padding).sum())
-    with terminal.Progress("read    ", n, "characters", quiet=False).shown() as progress:
+    with terminal.Progress("read    ", n, f"{samples.tokenizer.unit}s", quiet=False).shown() as progress:
         found = inspect_all(
             model, samples, list(saes.values()), padding=data.padding, kept=kept, on_rows=progress.advance, **how
         )

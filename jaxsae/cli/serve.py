@@ -56,7 +56,7 @@ def main(args: argparse.Namespace) -> None:
         other_seeds=[[other.sae for other in one.values()] for one in beside],
     )
     what = f"{'/'.join(Path(data.dataset).parts[-2:])}, {data.split} split, padding {data.padding}"
-    print(f"text     {what}: {len(samples):,} samples, {inspections[0].statistics.rows:,} characters")
+    print(f"text     {what}: {len(samples):,} samples, {inspections[0].statistics.rows:,} {samples.tokenizer.unit}s")
     terminal.print_wrapped(
         f"model    {data.checkpoint}; {temperature.describe(calibration, inputs.own_text(args, data))}", indent=9
     )

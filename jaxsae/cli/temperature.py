@@ -9,19 +9,23 @@ from jaxsae.cli import terminal
 from jaxsae.errors import require
 
 if TYPE_CHECKING:  # heavy: loaded by the functions that use them
-    from convert.checkpoints import Checkpoint
+    from convert.stored import AnyCheckpoint
     from jaxsae.models.protocol import ResidualModel
     from jaxsae.restore.calibration import Calibration
 
 
-def calibration_of(model: ResidualModel, checkpoint: Checkpoint, dataset: str | None) -> Calibration | None:
-    """The model's calibration on its own text: kept from before, or fitted now; None where there is no such text."""
-    if dataset is None:
-        return None
+def calibration_of(model: ResidualModel, checkpoint: AnyCheckpoint, dataset: str | None) -> Calibration | None:
+    """The model's calibration on its own text: kept from before, or fitted now; None where there is no such text.
+
+    Gaps are of characters: a model of other tokens has none.
+    """
     from jaxsae.demo.dataset import ensure_demo
     from jaxsae.restore.calibration import calibrate
     from jaxsae.restore.kept import kept_calibration
+    from jaxsae.text.pieces import of_tablets
 
+    if dataset is None or not of_tablets(model.tokenizer):
+        return None
     ensure_demo(dataset)
     require(Path(dataset).exists(), f"--dataset must be a dataset of the model's text, got {dataset}, which is none")
     datasets = checkpoint.config.datasets
@@ -38,7 +42,11 @@ def calibration_of(model: ResidualModel, checkpoint: Checkpoint, dataset: str | 
 def describe(calibration: Calibration | None, dataset: str | None) -> str:
     """Which temperature, and where it is from."""
     if calibration is None:
-        why = "no dataset of this model's own was given" if dataset is None else f"{dataset} has no validation text"
+        why = (
+            "no dataset of this model's own was given"
+            if dataset is None
+            else f"{dataset} has no validation text of characters"
+        )
         return f"temperature 1, not calibrated: {why}"
     return (
         f"temperature {calibration.temperature:.3f}, fitted on {calibration.places:,} characters of the validation "

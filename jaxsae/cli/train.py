@@ -21,7 +21,7 @@ from jaxsae.cli import arguments, inputs, process, terminal
 from jaxsae.cli.train_results import say_all, say_one
 from jaxsae.config import FILE_TAGS, LOGGERS, DataConfig, TrainConfig
 from jaxsae.errors import require
-from jaxsae.models.hooks import hook_names
+from jaxsae.models.hooks import hook_names, hook_of
 
 if TYPE_CHECKING:  # heavy: loaded by the functions that use them
     from convert.reference_process import ReferenceProcess
@@ -49,7 +49,9 @@ def main(args: argparse.Namespace) -> int:
     is_rows = inputs.is_rows(data.dataset)
     with contextlib.ExitStack() as stack:
         runtime.lean_memory()  # before there are threads
-        if args.verify and not is_rows:  # PyTorch takes as long to load as all that follows
+        if (
+            args.verify and not is_rows and not inputs.is_foreign(data)
+        ):  # PyTorch takes as long to load as all that follows
             from convert.reference_process import ReferenceProcess
 
             process = stack.enter_context(ReferenceProcess())
@@ -133,12 +135,14 @@ BESIDE = 8
 
 def text_source(args: argparse.Namespace, data: DataConfig, say: Say, process: ReferenceProcess | None) -> TextSource:
     """A model, and the text that it reads; PyTorch reads the samples to check in its process, if there is one."""
+    from convert.checkpoints import Checkpoint
     from jaxsae.train.sources import TextSource
 
     checkpoint, paths = inputs.checkpoint(data, say), inputs.paths_of(data.dataset)
     shape = checkpoint.config
     samples, datasets = inputs.text(data, shape), shape.datasets
     layers, hook = arguments.points_of(args, range(shape.n_layers))
+    checkpoint, hook = inputs.read_at(checkpoint, hook, layers)
     has_test = datasets.has_samples(paths[0], "test")
     held_out = datasets.load_several(paths[:1], "test", HELD_OUT_SAMPLES) if has_test else None
     asked = None if data.max_samples is None else data.max_samples * len(paths)
@@ -148,13 +152,16 @@ def text_source(args: argparse.Namespace, data: DataConfig, say: Say, process: R
     beside = samples[args.verify : args.verify + BESIDE] if data.padding == "drop" else None
 
     def check(build: Callable[[], ResidualModel]) -> ResidualModel:
-        if pytorch is not None and sum(tensor.nbytes for tensor in checkpoint.tensors.values()) > SMALL_MODEL:
+        stored = checkpoint.tensors.values() if isinstance(checkpoint, Checkpoint) else ()
+        if pytorch is not None and sum(tensor.nbytes for tensor in stored) > SMALL_MODEL:
             pytorch.result()  # first, so that the two do not hold memory at the same time
         model = build()
         say(f"model    {data.checkpoint}: {size}")
-        characters = f"{samples.mask.sum():,} characters"
+        characters = f"{samples.real.sum():,} {shape.tokenizer.unit}s"
         say(f"text     {data.dataset}, {data.split}: {len(samples):,} samples{fewer}, {characters}")
-        if pytorch is not None:
+        if not isinstance(checkpoint, Checkpoint):
+            say("check    none: PyTorch itself runs the model")
+        elif pytorch is not None:
             from convert.verify import cross_check, require_parity
 
             checks = cross_check(model, checkpoint, checked, layers, data.padding, asked=pytorch, beside=beside)
@@ -178,7 +185,9 @@ def text_source(args: argparse.Namespace, data: DataConfig, say: Say, process: R
         memory_limit=args.memory_limit,
     )
     # after what can be wrong with the text is found
-    pytorch = None if process is None else process.ask(checkpoint, checked, layers, data.padding)
+    pytorch = None
+    if process is not None and isinstance(checkpoint, Checkpoint):
+        pytorch = process.ask(checkpoint, checked, layers, data.padding, of=str(hook))
     return source
 
 
@@ -192,12 +201,16 @@ def rows_source(args: argparse.Namespace, data: DataConfig) -> StoreSource:
     # `all`, or a layer that is not there, is said after what there is
     every = getattr(args, "layer", "") == "all"
     found = inputs.open_stored_rows(args, data, 0 if every else arguments.points_of(args, [])[0][0])
+    if len(found.layers) == 1 and not hasattr(args, "layer") and not hasattr(args, "hook"):
+        args.layer = str(next(iter(found.layers)))
     layers, hook = arguments.points_of(args, sorted(found.layers))
     require(
         not hasattr(args, "hook") or found.hook_names(layers) == hook_names(hook, layers),
         f"--hook must be that of the stored rows, {', '.join(found.hook_names(layers).values())}; leave it out",
     )
     checkpoint = read_checkpoint(data.checkpoint) if hasattr(args, "checkpoint") else None
+    if checkpoint is not None:
+        checkpoint, _ = inputs.read_at(checkpoint, hook_of(found.hook_names(layers)), layers)
     if checkpoint is not None and checkpoint.config.d_model != found.d_in:
         width = checkpoint.config.d_model
         print(

@@ -1,12 +1,24 @@
 """Compare every layer's activations with PyTorch hooks: the difference, and each side's distance from float64."""
 
+from __future__ import annotations
+
 import argparse
+import contextlib
 import dataclasses
+from typing import TYPE_CHECKING
 
 from jaxsae import runtime
 from jaxsae.cli import arguments, inputs, terminal
 from jaxsae.config import DataConfig
 from jaxsae.errors import require
+
+if TYPE_CHECKING:  # heavy: loaded by the functions that use them
+    from collections.abc import Sequence
+
+    from convert.own_replica import OwnReplica
+    from convert.verify import LayerCheck
+    from jaxsae.models.hooks import Hook
+    from jaxsae.text.samples import Samples
 
 
 def main(args: argparse.Namespace) -> int:
@@ -17,20 +29,34 @@ def main(args: argparse.Namespace) -> int:
     require(args.samples >= 1, f"samples must be at least 1, got {args.samples}")
     config = inputs.data_config(args, max_samples=args.samples)
     runtime.select_device("cpu")  # PyTorch's side runs there too
+    from convert.checkpoints import Checkpoint
     from convert.reference_process import ReferenceProcess
-    from convert.verify import cross_check
 
-    with ReferenceProcess() as process:
+    with contextlib.ExitStack() as stack:
+        process = None if inputs.is_foreign(args) else stack.enter_context(ReferenceProcess())
         checkpoint = inputs.checkpoint(config)
-        layers = arguments.layers_of(args.layer, range(checkpoint.config.n_layers))
+        from convert.own_replica import OwnReplica  # with JAX, which PyTorch's process does not wait for
+        from convert.verify import cross_check
+
+        if not isinstance(checkpoint, Checkpoint | OwnReplica):
+            print(f"passed   {args.checkpoint} is run by PyTorch itself: there is nothing to compare")
+            if args.json:
+                write_json(args.json, {"layers": [], "passed": True, "samples": 0})
+            return 0
+        layers, hook = arguments.points_of(args, range(checkpoint.config.n_layers), usual="all")
         for layer in layers:
             checkpoint.config.check_layer(layer)
         samples = inputs.text(config, checkpoint.config)
         check_samples(samples, checkpoint.config.tokenizer, checkpoint.config.max_position)
         if args.reference:
             print(f"running your own code: {args.reference}")
-        asked = process.ask(checkpoint, samples, layers, config.padding, args.reference)
-        checks = cross_check(checkpoint.model(), checkpoint, samples, layers, config.padding, asked=asked)
+        if isinstance(checkpoint, OwnReplica):
+            checks = own_checks(args, checkpoint, samples, layers, config.padding, hook)
+        else:
+            assert process is not None
+            model = checkpoint.model(hook=hook)
+            asked = process.ask(checkpoint, samples, layers, config.padding, args.reference, str(hook))
+            checks = cross_check(model, checkpoint, samples, layers, config.padding, asked=asked)
 
     title = f"JAX and PyTorch over {checks[0].positions:,} real positions, padding {config.padding}"
     columns = ["layer", "verdict", "max |J-P|", "RMS J-P", "RMS J-f64", "RMS P-f64", "RMS ratio"]
@@ -55,14 +81,31 @@ def main(args: argparse.Namespace) -> int:
     return 0 if passed else 1
 
 
+def own_checks(
+    args: argparse.Namespace, ours: OwnReplica, samples: Samples, layers: Sequence[int], padding: str, hook: Hook
+) -> list[LayerCheck]:
+    """The user's own replica beside the PyTorch module that a function of theirs returns."""
+    from convert.hooked import HookedCheckpoint
+    from convert.own_replica import parity
+    from convert.stored import read_own
+
+    require(args.reference is not None, "a replica of your own must have a --reference FILE.py:FUNCTION, got none")
+    theirs = read_own(args.reference)
+    what = "--reference must be FILE.py:FUNCTION that returns a PyTorch module"
+    require(isinstance(theirs, HookedCheckpoint), f"{what}, got a {theirs.name} of {args.reference}")
+    assert isinstance(theirs, HookedCheckpoint)
+    return parity(ours, theirs, samples, layers, padding, hook)
+
+
 def add_flags(parser: arguments.Parser) -> None:
     """The command's flags."""
     parser.add_config(DataConfig, only=("checkpoint", "vocab", "dataset", "split", "padding"))
-    parser.add_argument("--layer", default="all", metavar="L[,L...]", help="`all`, or layers such as 2,8,14")
+    arguments.add_layers(parser, usual="all")
     parser.add_argument("--samples", type=int, default=4, help="the first N samples")
     parser.add_argument(
         "--reference",
         metavar="FILE.py",
-        help="your own RestorationConfig and RestorationModel, or AeneasConfig and AeneasForMLM; this RUNS the file",
+        help="your own RestorationConfig and RestorationModel, or AeneasConfig and AeneasForMLM; of your own replica in JAX, "
+        "FILE.py:FUNCTION with the PyTorch module; this RUNS the file",
     )
     parser.add_output("--json", "also write the table as JSON; - is standard output")

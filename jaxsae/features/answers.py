@@ -16,6 +16,7 @@ from jaxsae.features.discovery_answer import about_discoveries
 from jaxsae.features.inspection import Inspection
 from jaxsae.features.layers_answer import about_layers, about_one_layer
 from jaxsae.features.questions import Characters, Discoveries, Family, Layers, Question, Texts
+from jaxsae.text.pieces import of_tablets
 
 SPECIFIC, ELSEWHERE = 0.9, 0.1
 """A latent is specific to some texts if at least this share of its firings is there; to the others, if at most this."""
@@ -42,7 +43,7 @@ def is_asked(inspection: Inspection, question: Question) -> bool:
         of_question = any(inspection.scores_of(name) for name in question.concepts)
     else:
         return True
-    return of_question or (inspection.marks.text.of_characters and getattr(question, "about", "") != "dataset")
+    return of_question or (of_tablets(inspection.samples.tokenizer) and getattr(question, "about", "") != "dataset")
 
 
 def answer(inspections: Sequence[Inspection], question: Question) -> Answer:

@@ -26,6 +26,7 @@ import safetensors.numpy
 from jaxsae.files import atomic_path
 from jaxsae.runtime import cache_folder
 from jaxsae.sae.autoencoder import SAE, identity
+from jaxsae.text.pieces import of_tablets
 from jaxsae.text.samples import Samples
 
 T = TypeVar("T")
@@ -114,6 +115,11 @@ def kept_beside(path: str | Path, sae: SAE, layer: int, model: str, samples: Sam
         return nothing_kept()
     path = Path(path).absolute()
     text = [part for array in (samples.ids, samples.labels, samples.mask) for part in (str(array.shape), array)]
+    if not of_tablets(
+        samples.tokenizer
+    ):  # what ids stand for, and what is no text, is not known by the model's identity
+        ids = np.unique(samples.true_ids)
+        text += [repr(list(samples.tokenizer.pieces(ids))), np.packbits(samples.real), str(samples.causal)]
     key = digest_of(code, _machine(), identity(sae), str(layer), model, padding, *text)
     return Kept(path.parent / FOLDER / f"{path.name}.kept", key)
 

@@ -20,7 +20,7 @@ class Relations(NamedTuple):
 
 def direct_logits(
     model: ResidualModel | None, sae: SAE, ids: Int[np.ndarray, " ids"]
-) -> Float[np.ndarray, "d_sae ids"]:
+) -> Float[np.ndarray, "d_sae said"]:
     """What each latent's decoder row adds to the logits of the tokens `ids` by the direct way, next to their mean.
 
     That is past the later blocks, and up to the factor that the model's last norm divides by. Of no tokens where the

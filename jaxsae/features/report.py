@@ -17,7 +17,7 @@ from jaxsae.features.feature_summary import Context
 from jaxsae.features.inspection import Inspection
 from jaxsae.features.lookups import MatchedLatent
 from jaxsae.features.questions import load_questions
-from jaxsae.text.pieces import in_units
+from jaxsae.text.pieces import in_units, of_tablets
 
 PAGE = Path(__file__).with_name("page")
 SCRIPTS = ("d3.min.js", "plot.min.js", "page.js")
@@ -54,7 +54,7 @@ def page(inspections: Sequence[Inspection], names: Sequence[str], text: str, *, 
         "version": importlib.metadata.version("jaxsae"),
         "layers": layers,
         "answers": _in_units([one.as_json() for one in found], unit),
-        "language_tag": asked.language_tag if unit == "character" else "",
+        "language_tag": asked.language_tag if of_tablets(first.samples.tokenizer) else "",
         "live": live,
     }
     # a template library, so that whatever stands in the data is escaped
@@ -63,7 +63,7 @@ def page(inspections: Sequence[Inspection], names: Sequence[str], text: str, *, 
     return environment.get_template("page.html.j2").render(
         data=data,
         heading=f"{COUNTS[len(found)] if len(found) < len(COUNTS) else len(found)} answers",
-        notes=asked.notes if unit == "character" else asked.notes_of_others,
+        notes=asked.notes if of_tablets(first.samples.tokenizer) else asked.notes_of_others,
         styles=[_source(name) for name in ("page.css", *(("live.css",) if live else ()))],
         scripts=[Markup(script) for script in scripts(live=live)],
     )

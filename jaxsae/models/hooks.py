@@ -63,10 +63,15 @@ def file_stem(layer: int, hook: Hook) -> str:
 
 
 def numbered(names: Sequence[str]) -> dict[int, str]:
-    """Modules by number: the last number in the name of each where these differ, else their places in the list."""
-    numbers = [re.findall(r"\d+", name) for name in names]
-    found = [int(number[-1]) for number in numbers if number]
-    return dict(zip(found if len(set(found)) == len(names) else range(len(names)), names, strict=True))
+    """Modules by number: the first number of `blocks.8.mlp.0` in which all differ, else their places in the list.
+
+    Where none of their parts is a number, the last one within a part counts, as of `layer8`.
+    """
+    parts = [[int(part) for part in name.split(".") if part.isdecimal()] for name in names]
+    parts = [found or [int(n) for n in re.findall(r"\d+", name)[-1:]] for name, found in zip(names, parts, strict=True)]
+    columns = [[found[at] for found in parts] for at in range(min(map(len, parts)))]
+    found = next((column for column in columns if len(set(column)) == len(names)), range(len(names)))
+    return dict(zip(found, names, strict=True))
 
 
 def points_of(layers: Sequence[int], hook: str) -> tuple[list[int], str]:

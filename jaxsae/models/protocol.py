@@ -3,7 +3,7 @@
 The protocols can be checked at run time because the tests check the types of arguments.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
@@ -140,6 +140,14 @@ class PackingModel(Protocol):
 
 
 @runtime_checkable
+class ModelOfOnePass(Protocol):
+    """A model that gives what stands at several layers from one pass, and cannot stop in between."""
+
+    def activations_of(self, ids: Ids, mask: Mask | None = None, *, layers: Sequence[int]) -> dict[int, ResidualStream]:
+        """What stands at the hook point of each layer; what runs behind the last of them does not run."""
+
+
+@runtime_checkable
 class ModelWithNeurons(Protocol):
     """A model that shows its feed-forward neurons, with which latents are compared."""
 
@@ -154,9 +162,13 @@ class ModelWithNeurons(Protocol):
 class StoredModel(Protocol):
     """A model on disk, as `convert.read_checkpoint` reads it.
 
-    Another family of models implements this and `ResidualModel`, and is read by a branch of `read_checkpoint`; with a
-    PyTorch reference in `convert.reference`, `convert.verify` compares the two.
+    Another family is a row of the table in `convert.families`; with its PyTorch reference there, `convert.verify`
+    compares the two.
     """
+
+    @property
+    def name(self) -> str:
+        """What its class is called in PyTorch."""
 
     @property
     def config(self) -> ModelShape:

@@ -60,9 +60,9 @@ class RestorationBlock(Block):
         return self.attn.pattern(self.ln1(x), cos, sin, bias)
 
     @property
-    def feed_forward(self) -> FeedForward:
-        """The feed-forward network."""
-        return self.ff
+    def down(self) -> nnx.Linear:  # type: ignore[override]
+        """The second layer of the feed-forward network."""
+        return self.ff.down
 
 
 run_angles = jax.jit(

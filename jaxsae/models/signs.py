@@ -78,9 +78,9 @@ class SignBlock(Block):
         return self.attn.pattern(self.norm1(x), *self.attn.angles(position), bias)
 
     @property
-    def feed_forward(self) -> FeedForward:
-        """The feed-forward network."""
-        return self.mlp
+    def down(self) -> nnx.Linear:  # type: ignore[override]
+        """The second layer of the feed-forward network."""
+        return self.mlp.down
 
 
 class SignModel(Transformer):

@@ -38,6 +38,13 @@ def rotate(
     return x * cos + jnp.concatenate([-second, first], axis=-1) * sin
 
 
+def causal(x: Stream, bias: Bias) -> Float[Array, "batch 1 from to"]:
+    """The bias of attention in which a position attends to no later one, added to what else is hidden from it."""
+    n = x.shape[1]
+    later = jnp.where(jnp.tril(jnp.ones((n, n), bool)), 0, jnp.asarray(-1e9, x.dtype))[None, None]
+    return later if bias is None else later + bias
+
+
 def dot_general(x: Array, kernel: Array, *_: Any, **__: Any) -> Array:
     """`lax.dot_general` as a linear layer calls it: the last axis of x with the first of the kernel."""
     return matmul(x, kernel)
@@ -107,8 +114,11 @@ class FeedForward(nnx.Module):
 class Block(nnx.Module):
     """x + attn(norm(x)), then x + feed-forward(norm(x)).
 
-    A family says what the two add; the methods take the residual stream itself, and `around` besides.
+    A family says what attention adds, and what the neurons of the feed-forward network are, of which `down` makes what
+    it adds; the methods take the residual stream itself, and `around` besides.
     """
+
+    down: nnx.Linear
 
     def __call__(self, x: Stream, *around: Any) -> Stream:
         x = x + self.attn_out(x, *around)
@@ -120,7 +130,7 @@ class Block(nnx.Module):
 
     def mlp_out(self, x: Stream) -> Stream:
         """What the feed-forward network adds to the stream, behind attention."""
-        return self.feed_forward.down(self.hidden(x))
+        return self.down(self.hidden(x))
 
     def hidden(self, x: Stream) -> Float[Array, "batch position d_ff"]:
         """The neurons of the feed-forward network, the stream being as it is behind attention."""
@@ -128,11 +138,6 @@ class Block(nnx.Module):
 
     def pattern(self, x: Stream, *around: Any) -> Float[Array, "batch head to from"]:
         """How much each position attends to each other."""
-        raise NotImplementedError
-
-    @property
-    def feed_forward(self) -> FeedForward:
-        """The feed-forward network."""
         raise NotImplementedError
 
     def neurons(self, x: Stream, *around: Any) -> Float[Array, "batch position d_ff"]:
@@ -175,7 +180,8 @@ run_taken = jax.jit(lambda stream, places: stream.reshape(-1, stream.shape[-1])[
 class Transformer(nnx.Module):
     """x = embed[ids]; x = block_i(x) for every block; logits = head(norm(x)).
 
-    A family sets `config`, `embed` and `layers`, and has `around`, `norm_and_head` and `direct_logits`.
+    A family sets `config`, `embed` and `layers`, and has `norm_and_head`; `embedded` and `around` where its blocks need
+    more than the embedding, `direct_logits` where it can say it, see `jaxsae.models.protocol.ModelWithHead`.
 
     Args:
       config: the shape; `max_position` bounds the length of a text, any shorter one may be given.
@@ -193,14 +199,22 @@ class Transformer(nnx.Module):
     hook: str = "resid_post"
     """Of each block, the hook point whose activations are read and replaced, see `jaxsae.models.hooks`."""
 
+    def embedded(self, ids: Ids, position: Places | None) -> Stream:
+        """What the first block reads: the embedding, to which a family may add one of the positions.
+
+        Args:
+          position: the place of each position in its text, [batch, position]; None: they are counted from 0.
+        """
+        return run_embed(self.embed, ids)
+
     def around(self, x: Stream, position: Places | None) -> Around:
         """What the blocks are given beside the stream and the bias.
 
         Args:
           x: what the first block reads.
-          position: the place of each position in its text, [batch, position]; None: they are counted from 0.
+          position: as `embedded` is given it.
         """
-        raise NotImplementedError
+        return ()
 
     @property
     def norm_and_head(self) -> tuple[nnx.Module, nnx.Module]:
@@ -265,7 +279,7 @@ class Transformer(nnx.Module):
           text: which text of its row a position is of, by any number.
           position: the place in its text, from 0 (from `max_position` on: NaN).
         """
-        x = run_embed(self.embed, ids)
+        x = self.embedded(ids, position)
         around = *self.around(x, position), run_bias_packed(jnp.asarray(text), x.dtype)
         return self._run(x, range(self.n_layers), self.hook, *around)
 
@@ -275,7 +289,7 @@ class Transformer(nnx.Module):
             ids.shape[1] <= most,
             f"a text must have at most {most} {self.tokenizer.unit}s (max_position), got {ids.shape[1]}",
         )
-        return run_embed(self.embed, ids)
+        return self.embedded(ids, None)
 
     def _seen(self, x: Stream, hook: str, mask: Mask | None, blocks: range | None = None) -> Iterator[Stream]:
         return self._run(x, blocks or range(self.n_layers), hook, *self._around(x, mask))
@@ -332,7 +346,7 @@ class Transformer(nnx.Module):
     def neuron_directions(self, layer: int) -> Float[np.ndarray, "d_ff d_model"]:
         """The rows of block `layer`'s down projection."""
         self.check_layer(layer)
-        return np.asarray(self.layers[layer].feed_forward.down.kernel[...])
+        return np.asarray(self.layers[layer].down.kernel[...])
 
     def logits(
         self,
@@ -359,12 +373,6 @@ class Transformer(nnx.Module):
     def unembed(self, x: Stream) -> Float[Array, "batch position vocab"]:
         """Logits over token ids, from the last block's output."""
         return run_head(*self.norm_and_head, x)
-
-    def direct_logits(
-        self, directions: Float[np.ndarray, "n d_model"], ids: Int[np.ndarray, " ids"]
-    ) -> Float[np.ndarray, "n ids"]:
-        """What directions in the residual stream add to the logits of `ids` past all later blocks; see the protocol."""
-        raise NotImplementedError
 
     @classmethod
     @functools.lru_cache(maxsize=8)

@@ -9,8 +9,10 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Int
 
-from jaxsae.text.tokenizer import TokenIds, Tokenizer
+from jaxsae.text.tokenizer import CharacterTokenizer, TokenIds, Tokenizer
 
+UNKNOWN = "\ufffd"
+"""Stands for a token that should be a character, and is none."""
 Pieces = Sequence[str]
 """Of one text; a string where each token is a character."""
 
@@ -20,10 +22,17 @@ def of_characters(tokenizer: Tokenizer) -> bool:
     return tokenizer.unit == "character"
 
 
+def of_tablets(tokenizer: Tokenizer) -> bool:
+    """Whether texts are transliterations as the restoration model reads them: of these concepts are known."""
+    return isinstance(tokenizer, CharacterTokenizer)
+
+
 def pieces_of(tokenizer: Tokenizer, ids: TokenIds) -> Pieces:
     """The pieces that ids stand for."""
     pieces = tokenizer.pieces(ids)
-    return "".join(pieces) if of_characters(tokenizer) else pieces
+    if not of_characters(tokenizer):
+        return pieces
+    return "".join(piece if len(piece) == 1 else UNKNOWN for piece in pieces)
 
 
 def part(pieces: Pieces, start: int, end: int) -> Pieces:

@@ -178,7 +178,7 @@ class _Writer:
         command: Sequence[str],
     ) -> None:
         self.checkpoint_sha256 = source.checkpoint_sha256
-        self.hook_names = hook_names(source.hook, source.layers)
+        self.hook_names, self.model_name = hook_names(source.hook, source.layers), source.model_name
         self.members, self.files, self.settings = members, files, settings
         self.rows, self.save, self.keep, self.command = rows, save, keep, list(command)
         first = next(iter(members.values()))
@@ -203,6 +203,7 @@ class _Writer:
             "layer": report["layer"],
             "hook_name": self.hook_names[report["layer"]],
         }
+        extra |= {} if self.model_name is None else {"model_name": self.model_name}
         extra |= {key: report[key] for key in ("model_sha256", "checkpoint_sha256") if report[key] is not None}
         # all are written before the first takes its name, the SAE the last
         with (

@@ -47,6 +47,8 @@ class Source(Protocol):
     origin: dict[str, Any]
     """What identifies the rows, with the settings that made them."""
     checkpoint_sha256: str | None
+    model_name: str | None
+    """What the model's class is called in PyTorch, where it is known."""
 
     def load(self, folder: Path, cleanup: contextlib.ExitStack, say: Say, on_rows: OnRows) -> RunRows:
         """The rows, in memory or on disk.
@@ -103,6 +105,7 @@ class TextSource:
         self.hook = hook
         self.check, self.d_in = check, shape.d_model
         self.checkpoint_sha256: str | None = checkpoint.sha256
+        self.model_name: str | None = checkpoint.name
         self.limit = memory_of_machine() // 2 if memory_limit is None else memory_limit
         self.total = int(kept_positions(samples, padding).sum())
         self.size = 4 * self.total * self.d_in * len(self.layers)
@@ -170,6 +173,7 @@ class StoreSource:
             self.origin["max_samples"] = found.max_samples
         self.origin["model_sha256"] = store.model_of(found.about)
         self.checkpoint_sha256: str | None = found.about.get("checkpoint_sha256")
+        self.model_name: str | None = found.about.get("model_name")
         if checkpoint is not None:
             said = self.origin["model_sha256"]
             require(

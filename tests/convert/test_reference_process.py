@@ -32,7 +32,9 @@ def samples(tiny_dataset):
 def hooks(checkpoint, samples, padding):
     mask = samples.mask if padding == "drop" else None
     module = reference.build(checkpoint)
-    return [reference.resid_post(module, samples.ids, mask, LAYERS, dtype) for dtype in (torch.float32, torch.float64)]
+    return [
+        reference.hook_outputs(module, samples.ids, mask, LAYERS, dtype) for dtype in (torch.float32, torch.float64)
+    ]
 
 
 def same(found, expected):

@@ -52,6 +52,10 @@ def test_modules_are_numbered_by_their_names():
     }  # fmt: skip
     assert numbered(["enc.0.norm", "dec.0.norm"]) == {0: "enc.0.norm", 1: "dec.0.norm"}
     assert numbered(["proj"]) == {0: "proj"}
+    assert numbered(["blocks.2.mlp.0"]) == {2: "blocks.2.mlp.0"}
+    assert list(numbered(["blocks.2.mlp.0", "blocks.4.mlp.0"])) == [2, 4]
+    assert list(numbered(["blocks.2.mlp.0", "blocks.2.mlp.3"])) == [0, 3]
+    assert list(numbered(["stage3.norm1", "stage3.norm2"])) == [1, 2]
 
 
 def test_what_a_block_reads_is_what_the_one_before_gives():

@@ -48,7 +48,7 @@ def test_float64_parity_at_every_layer_and_the_logits(checkpoint, length, masked
     mask = (np.arange(length) < np.array([[length], [max(1, length - 3)]])).astype(np.int8) if masked else None
     layers = range(TINY.n_layers)
     module = reference.build(checkpoint)
-    expected = reference.resid_post(module, ids, mask, layers, torch.float64)
+    expected = reference.hook_outputs(module, ids, mask, layers, torch.float64)
     with torch.no_grad():
         torch_mask = None if mask is None else torch.from_numpy(mask)
         expected_logits = module(torch.from_numpy(ids).long(), torch_mask).numpy()
