@@ -37,6 +37,7 @@ _HOME = {
     "evaluate_all": "jaxsae.features.evaluation",
     "inspect": "jaxsae.features.inspection",
     "inspect_all": "jaxsae.features.inspection",
+    "compare": "jaxsae.features.comparison",
     "load_concepts": "jaxsae.features.concepts",
     "LayerSAE": "jaxsae.features.statistics",
     "read_damaged": "jaxsae.text.damaged_text",
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from jaxsae.config import TrainConfig as TrainConfig
     from jaxsae.errors import InputError as InputError
     from jaxsae.explain.explanation import explain_place as explain_place
+    from jaxsae.features.comparison import compare as compare
     from jaxsae.features.concepts import load_concepts as load_concepts
     from jaxsae.features.evaluation import evaluate as evaluate
     from jaxsae.features.evaluation import evaluate_all as evaluate_all

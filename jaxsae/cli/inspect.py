@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxsae import runtime
-from jaxsae.cli import arguments, inputs, inspect_tables, saes
+from jaxsae.cli import arguments, csv_tables, inputs, inspect_tables, saes
 from jaxsae.errors import require
 
 if TYPE_CHECKING:  # heavy: loaded by the functions that use them
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from convert.sae_files import SAEFile
     from convert.stored import AnyCheckpoint
@@ -29,6 +29,7 @@ def main(args: argparse.Namespace) -> None:
     data = inputs.data_config(args, max_samples=100)
     for flag in ("text", "pattern"):
         require(getattr(args, flag) != "", f"--{flag} must have at least one character, got none")
+    csv_tables.check_folder(args.csv)
     runtime.select_device(args.device)
     from jaxsae.files import atomic_path, write_json
     from jaxsae.models.protocol import LazyModel
@@ -74,7 +75,7 @@ def main(args: argparse.Namespace) -> None:
         pattern=args.pattern,
         rows=rows.layers if rows else None,
         other_seeds=[[other.sae for other in beside[path].values()] for path in files],
-        compare=args.concepts is not None or bool(args.html or args.pattern),
+        compare=args.concepts is not None or bool(args.html or args.pattern or args.csv),
     )
 
     what = f"{'/'.join(Path(data.dataset).parts[-2:])}, {data.split} split, padding {data.padding}"
@@ -91,6 +92,8 @@ def main(args: argparse.Namespace) -> None:
         with atomic_path(args.html) as unfinished:
             unfinished.write_text(page(inspections, list(files), what), encoding="utf-8")
         print(f"wrote    {args.html} ({Path(args.html).stat().st_size / 1e6:.1f} MB); open it in a browser")
+    if args.csv:
+        write_csv(args.csv, files, inspections)
     if args.json:
         write_json(args.json, reports[0] if len(reports) == 1 else reports, indent=1)
 
@@ -134,7 +137,7 @@ def print_requested(args: argparse.Namespace, inspection: Inspection, path: str)
         out["pattern"] = found.as_json()
     if args.concepts is not None:
         inspect_tables.show_concepts(inspection)
-    if args.concepts is not None or args.html:
+    if args.concepts is not None or args.html or args.csv:
         out["concepts_left_out"] = [one.as_json() for one in inspection.left_out]
         out["concepts"] = [one.as_json() for one in inspection.concept_scores]
         out["discoveries"] = [one.as_json() for one in inspection.discoveries]
@@ -155,6 +158,18 @@ def print_requested(args: argparse.Namespace, inspection: Inspection, path: str)
     if args.histogram:
         out["histogram"] = str(draw(inspection, path, args.feature))
     return out
+
+
+def write_csv(folder: str, paths: Iterable[str], inspections: Sequence[Inspection]) -> None:
+    """The tables of all SAEs: each row begins with the file and its layer."""
+    from jaxsae.features.tables import TABLES, tables_of
+
+    rows: dict[str, list[Sequence[Any]]] = {name: [] for name in TABLES}
+    for path, inspection in zip(paths, inspections, strict=True):
+        for name, found in tables_of(inspection).items():
+            rows[name] += [(path, inspection.layer, *row) for row in found]
+    tables = {name: csv_tables.Table(("sae", "layer", *TABLES[name]._fields), rows[name]) for name in TABLES}
+    csv_tables.write(folder, tables)
 
 
 def draw(inspection: Inspection, path: str, latents: Sequence[int]) -> Path:
@@ -184,5 +199,6 @@ def add_flags(parser: arguments.Parser) -> None:
     saes.add_settings(parser, "what is restored without a feature", "what is restored with it set")
     parser.add_output("--html", "all of this as one page to read")
     parser.add_output("--json", "also write the figures; - is standard output")
+    csv_tables.add_flag(parser, "features, concepts and discoveries")
     arguments.add_other_model(parser)
     arguments.add_device(parser)

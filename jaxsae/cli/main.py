@@ -15,6 +15,7 @@ COMMANDS = {
     "train": "train sparse autoencoders on a model's residual stream",
     "evaluate": "evaluate SAE files on held-out text",
     "inspect": "what an SAE's features mean: tables, pictures, a page",
+    "compare": "two models or SAEs side by side: features, concepts",
     "restore": "fill the gaps of damaged text",
     "explain": "why a damaged place is restored as it is: words and latents",
     "parallels": "passages of a corpus that share latents with a text",

@@ -36,6 +36,16 @@ class Firings:
     judged: Bool[np.ndarray, " n"]
     """The characters that are judged on: the entries of others were dropped."""
 
+    def within(self, judged: Bool[np.ndarray, " n"]) -> "Firings":
+        """Those on some of the judged characters, which are then all that are judged on."""
+        kept = judged[self.row]
+        return Firings(self.row[kept], self.column[kept], self.code[kept], self.columns, judged)
+
+    @property
+    def fired(self) -> Int[np.ndarray, " columns"]:
+        """On how many judged characters each latent fires."""
+        return np.bincount(self.column, minlength=self.columns)
+
 
 @dataclass
 class FiringLog:

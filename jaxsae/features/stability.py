@@ -3,7 +3,7 @@
 A latent that one seed alone has says as much about the seed as about the model.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -66,6 +66,33 @@ def same_firing(
     return jaccard, jaccard >= np.maximum(SAME_FIRING, chance + SAME_FIRING * (1 - chance))
 
 
+class Compared(NamedTuple):
+    """Some latents of an SAE beside all of another: see `same_firing`."""
+
+    some: slice
+    jaccard: Float[np.ndarray, "some other_columns"]
+    same: Bool[np.ndarray, "some other_columns"]
+
+
+def compared_firings(one: Firings, other: Firings, characters: int) -> Iterator[Compared]:
+    """Every latent of an SAE beside every latent of another, some at once.
+
+    Args:
+      characters: on which both were read.
+    """
+    from scipy.sparse import csr_array  # heavy, and for those alone who compare SAEs
+
+    mine, others = (
+        csr_array((np.ones(len(f.row), np.float32), (f.column.astype(np.int32), f.row)), (f.columns, len(f.judged)))
+        for f in (one, other)
+    )
+    fired, other_fired = one.fired, other.fired
+    for start in range(0, one.columns, AT_ONCE):
+        some = slice(start, min(start + AT_ONCE, one.columns))
+        both = (mine[some] @ others.T).toarray()
+        yield Compared(some, *same_firing(both, fired[some], other_fired, characters))
+
+
 def best_partners(
     one: Firings, other: Firings, characters: int
 ) -> tuple[Float[np.ndarray, " columns"], Bool[np.ndarray, " columns"]]:
@@ -74,17 +101,8 @@ def best_partners(
     Args:
       characters: on which both were read.
     """
-    from scipy.sparse import csr_array  # heavy, and for those alone who compare seeds
-
-    mine, others = (
-        csr_array((np.ones(len(f.row), np.float32), (f.column.astype(np.int32), f.row)), (f.columns, len(f.judged)))
-        for f in (one, other)
-    )
-    fired, other_fired = (np.bincount(f.column, minlength=f.columns) for f in (one, other))
     jaccard, same = np.zeros(one.columns), np.zeros(one.columns, bool)
-    for start in range(0, one.columns, AT_ONCE):
-        some = slice(start, start + AT_ONCE)
-        index, alike = same_firing((mine[some] @ others.T).toarray(), fired[some], other_fired, characters)
+    for some, index, alike in compared_firings(one, other, characters):
         jaccard[some], same[some] = index.max(axis=1), alike.any(axis=1)
     return jaccard, same
 
@@ -94,14 +112,9 @@ def stability_of(sae: SAE, others: Sequence[SAE], firings: Firings, of_others: S
     judged = firings.judged.copy()
     for one in of_others:
         judged &= one.judged
-
-    def within(one: Firings) -> Firings:
-        kept = judged[one.row]
-        return Firings(one.row[kept], one.column[kept], one.code[kept], one.columns, judged)
-
-    mine, directions = within(firings), directions_of(sae)
+    mine, directions = firings.within(judged), directions_of(sae)
     cosines = np.stack([(directions @ directions_of(other).T).max(axis=1) for other in others])
-    partners = [best_partners(mine, within(one), int(judged.sum())) for one in of_others]
+    partners = [best_partners(mine, one.within(judged), int(judged.sum())) for one in of_others]
     jaccard, same = (np.stack(part) for part in zip(*partners, strict=True))
     found = ((cosines >= SAME_DIRECTION) | same).mean(axis=0)
     return Stability(len(others), found, cosines.mean(axis=0), jaccard.mean(axis=0), pw_mcc([sae, *others]))

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool
 
-from jaxsae.errors import InputError, require
+from jaxsae.errors import InputError, listed, require
 from jaxsae.text import preparation
 from jaxsae.text.pieces import Pieces, pieces_of
 from jaxsae.text.tokenizer import UNICODE, Tokenizer
@@ -134,6 +134,26 @@ def check_samples(samples: Samples, tokenizer: Tokenizer, max_position: int) -> 
                 f"{what} must be in 0..{tokenizer.vocab_size - 1} (the model's vocabulary), got {numbers.min()}.."
                 f"{numbers.max()}: {number}{shown} at position {position} of sample {sample}, and {int(outside.sum()) - 1} more"
             )
+
+
+def check_shared(samples: Samples, own: Tokenizer, other: Tokenizer, max_position: int) -> None:
+    """Raise `InputError` unless a second model reads samples as the one does that they were made for.
+
+    Args:
+      own: tokenizer of the model that they were made for.
+      other: of the second model, and `max_position`, its longest text.
+    """
+    for what in ("unit", "frame", "damaged_id", "padding_id"):
+        one, another = getattr(own, what), getattr(other, what)
+        require(one == another, f"models must have the same {what} of tokens to read one text, got {one} and {another}")
+    check_samples(samples, other, max_position)
+    ids = np.unique(np.concatenate([samples.ids[samples.mask != 0], samples.labels[samples.scored]]))
+    pairs = zip(ids.tolist(), own.pieces(ids), other.pieces(ids), strict=True)
+    differ = [
+        f"{number} is {one.strip()!r} and {another.strip()!r}" for number, one, another in pairs if one != another
+    ]
+    what = f"models must have one vocabulary to read one text, got ids that differ: {listed(differ, 2)}"
+    require(not differ, f"{what}; give that of both (vocab=FILE)")
 
 
 def kept_positions(samples: Samples, padding: str) -> Bool[np.ndarray, "n position"]:
