@@ -20,7 +20,7 @@ from jaxsae.errors import InputError, require
 if TYPE_CHECKING:  # heavy: loaded by the functions that use them
     from collections.abc import Sequence
 
-    from convert.checkpoints import Checkpoint
+    from convert.stored import AnyCheckpoint
     from jaxsae.features.concepts import Concept
     from jaxsae.features.inspection import Inspection
     from jaxsae.features.statistics import LayerSAE
@@ -35,7 +35,7 @@ class Side(NamedTuple):
     at: LayerSAE
     hook: Hook
     model_path: str
-    checkpoint: Checkpoint
+    checkpoint: AnyCheckpoint
 
 
 def main(args: argparse.Namespace) -> None:
