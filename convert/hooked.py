@@ -258,7 +258,12 @@ class HookedCheckpoint:
         n = self.config.n_layers if n_layers is None else n_layers
         self.config.check_layer(n - 1)
         places = self._places(hook, range(n))
-        return HookedModel(replace(self.at(hook, [n - 1]).config, n_layers=n), self.runner, places, hook)
+        model = HookedModel(replace(self.at(hook, [n - 1]).config, n_layers=n), self.runner, places, hook)
+        from convert.hooked_head import HookedLanguageModel, is_position_wise  # which stands on this module
+
+        last = modules.block_place(self.blocks, self.config.n_layers - 1, HOOKS[0])
+        has_head = self.config.gives_logits and is_position_wise(model, last)
+        return HookedLanguageModel(model, last) if has_head else model
 
     def double(self) -> "HookedCheckpoint":
         """The same in float64: the module itself is changed."""

@@ -11,8 +11,10 @@ import torch
 from tiny_transformers import KINDS, LAYERS, TEXTS, WIDTH, save
 
 from convert import read_checkpoint
+from convert.torch_run import Put
 from jaxsae.errors import InputError
 from jaxsae.features import splice
+from jaxsae.models.protocol import ModelWithHead
 
 pytest.importorskip("transformers")
 
@@ -183,3 +185,32 @@ def test_a_model_without_a_head_has_rows(folders, texts, tmp_path):
     whole = read_checkpoint(folders["bert"]).model()
     ours = checkpoint.model().activations(samples.ids, samples.mask, layer=1)
     np.testing.assert_array_equal(ours, whole.activations(samples.ids, samples.mask, layer=1))
+
+
+@pytest.mark.parametrize("kind", ["bert", "gpt2", "gpt_neox", "modernbert"])
+def test_what_directions_add_to_the_logits(tmp_path, kind):
+    """Of a norm and a linear head, W @ (scale * (direction - its mean)) up to a factor; else what the head makes of it."""
+    checkpoint = read_checkpoint(save(kind, tmp_path / kind))
+    model = checkpoint.model()
+    assert isinstance(model, ModelWithHead)
+    directions = np.random.default_rng(0).standard_normal((70, model.d_model)).astype(np.float32)
+    ids = np.array([0, 5, 9, 12])
+    got = model.direct_logits(directions, ids)
+    assert got.shape == (70, 4)
+    if kind in ("gpt2", "gpt_neox"):
+        module = checkpoint.module
+        norm = module.transformer.ln_f if kind == "gpt2" else module.gpt_neox.final_layer_norm
+        head = module.get_output_embeddings()
+        centred = directions - directions.mean(axis=1, keepdims=True)
+        scaled = centred / centred.std(axis=1, keepdims=True) * norm.weight.detach().numpy()
+        expected = (scaled @ head.weight.detach().numpy().T)[:, ids]
+        np.testing.assert_allclose(got * 1e4, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
+    with torch.no_grad():
+        x = torch.from_numpy(directions[:1])[None] * 1e4
+        one, other = (module_logits(model, sign * x) for sign in (1, -1))
+    np.testing.assert_allclose(got[0] * 2e4, (one - other)[0, ids], rtol=1e-3, atol=1e-4)
+
+
+def module_logits(model, x):
+    """With `x` in place of the last block's output of a text of one token."""
+    return model.runner.logits(np.zeros((1, 1), int), None, Put(model.last, x))[0].numpy()
