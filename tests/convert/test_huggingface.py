@@ -189,7 +189,7 @@ def test_a_model_without_a_head_has_rows(folders, texts, tmp_path):
 
 @pytest.mark.parametrize("kind", ["bert", "gpt2", "gpt_neox", "modernbert"])
 def test_what_directions_add_to_the_logits(tmp_path, kind):
-    """Of a norm and a linear head, W @ (scale * (direction - its mean)) up to a factor; else what the head makes of it."""
+    """Of a norm and a linear head, W @ (scale * (direction - its mean)) up to a factor; else what the head makes."""
     checkpoint = read_checkpoint(save(kind, tmp_path / kind))
     model = checkpoint.model()
     assert isinstance(model, ModelWithHead)
