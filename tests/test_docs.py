@@ -43,7 +43,9 @@ def commands(page):
 def folder(tmp_path_factory):
     """A user's folder: a checkpoint with 16 layers, raw and prepared text, their own model file."""
     folder = tmp_path_factory.mktemp("readme")
-    torch.save(checkpoint_content(dataclasses.replace(TINY, n_layers=16, max_position=768)), folder / "best_model.pt")
+    full = dataclasses.replace(TINY, n_layers=16, max_position=768)
+    for seed, name in enumerate(("best_model.pt", "after.pt")):
+        torch.save(checkpoint_content(full, seed), folder / name)
     fragments = [{"_id": str(n), "atf": f"{n}. a-na be-lí-ia qí-bí-ma " * 4} for n in range(1, 61)]
     (folder / "fragments.json").write_text(json.dumps(fragments))
     renamed = [{"transliteration": fragment["atf"]} for fragment in fragments]

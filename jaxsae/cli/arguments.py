@@ -103,12 +103,13 @@ class Parser(argparse.ArgumentParser):
         only: tuple[str, ...] = (),
         names: dict[str, tuple[str, ...]] | None = None,
         lists: tuple[str, ...] = (),
+        several: tuple[str, ...] = (),
         **defaults: Any,
     ) -> None:
         """Add a flag for each field of a config dataclass, or for those in `only`; `defaults` differ from the field's.
 
         `names` gives a field other flags than its own name; the fields in `lists` take several values, parted by
-        commas, and become lists of (as typed, value).
+        commas, and become lists of (as typed, value); those in `several` take several words, and become lists of them.
 
         A flag that is not given leaves no attribute: the dataclass knows its default.
         """
@@ -134,6 +135,8 @@ class Parser(argparse.ArgumentParser):
             how = {"action": "store_true"} if kind is bool else {"type": kind}
             if field.name in lists:
                 how, options["metavar"] = {"type": _several(kind)}, "N[,N...]"
+            if field.name in several:
+                how["nargs"] = "+"
             flags = (names or {}).get(field.name, (f"--{field.name.replace('_', '-')}",))
             self.add_argument(*flags, *also, **{**how, "dest": field.name, "default": SUPPRESS, **options})
 

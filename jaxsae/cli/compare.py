@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from jaxsae import runtime
 from jaxsae.cli import arguments, compare_tables, csv_tables, inputs, saes
-from jaxsae.config import DataConfig
 from jaxsae.errors import InputError, require
 
 if TYPE_CHECKING:  # heavy: loaded by the functions that use them
     from collections.abc import Sequence
 
-    from convert.checkpoints import Checkpoint
+    from convert.stored import AnyCheckpoint
+    from jaxsae.config import DataConfig
     from jaxsae.features.concepts import Concept
     from jaxsae.features.inspection import Inspection
     from jaxsae.features.statistics import LayerSAE
@@ -35,7 +35,7 @@ class Side(NamedTuple):
     at: LayerSAE
     hook: Hook
     model_path: str
-    checkpoint: Checkpoint
+    checkpoint: AnyCheckpoint
 
 
 def main(args: argparse.Namespace) -> None:
@@ -84,12 +84,13 @@ def sides_of(args: argparse.Namespace, data: DataConfig, named: Sequence[str]) -
     out = []
     for number in range(2):
         path, at = args.sae[min(number, len(args.sae) - 1)], min(number, len(models) - 1)
-        file, layer = {path: files[path]}, {path: read[path]}
+        file = {path: files[path]}
         # one SAE on two models is of the first of them
         other_model = args.other_model or (number == 1 and len(files) == 1)
-        saes.check_files(file, layer, checkpoints[at], other_model=other_model)
-        hook = saes.hook_of(file, {path: read[path].layer})
-        out.append(Side(path, read[path], hook, models[at], checkpoints[at]))
+        saes.check_files(file, {path: read[path]}, checkpoints[at], other_model=other_model)
+        layer = read[path].layer
+        checkpoint, hook = inputs.read_at(checkpoints[at], saes.hook_of(file, {path: layer}), [layer])
+        out.append(Side(path, read[path], hook, models[at], checkpoint))
     return out
 
 
@@ -126,25 +127,12 @@ def add_flags(parser: arguments.Parser) -> None:
     parser.add_argument(
         "--sae", nargs="+", required=True, metavar="FILE", help="the first SAE and the second, or one for both models"
     )
-    parser.add_argument(
-        "--checkpoint",
-        "--model",
-        nargs="+",
-        default=arguments.SUPPRESS,
-        metavar="FILE",
-        help="the first model and the second, or one for both SAEs (default: the demo's)",
-    )
+    saes.add_corpus(parser, several=("checkpoint",))
     parser.add_argument(
         "--layer",
         default=arguments.SUPPRESS,
         metavar="L[,L]",
         help="where files do not say their layers themselves: one for both, or one for each",
-    )
-    parser.add_config(
-        DataConfig,
-        only=("vocab", "dataset", "split", "max_samples", "padding"),
-        names={"max_samples": ("--num-samples", "--max-samples")},
-        max_samples=100,
     )
     parser.add_argument("--concepts", metavar="FILE", help="concepts of your own, in place of the built-in ones")
     parser.add_output("--json", "also write all of it, not only the first rows; - is standard output")

@@ -37,12 +37,13 @@ def add_files(parser: arguments.Parser) -> None:
     )
 
 
-def add_corpus(parser: arguments.Parser) -> None:
-    """Add the flags that say which model and text latents are read on."""
+def add_corpus(parser: arguments.Parser, several: tuple[str, ...] = ()) -> None:
+    """Add the flags that say which model and text latents are read on; `several`: see `add_config`."""
     parser.add_config(
         DataConfig,
         only=("checkpoint", "vocab", "dataset", "split", "max_samples", "padding"),
         names={"checkpoint": ("--checkpoint", "--model"), "max_samples": ("--num-samples", "--max-samples")},
+        several=several,
         max_samples=100,
     )
 
