@@ -321,7 +321,7 @@ class HookedCheckpoint:
             vocab,
             given.padding_id,
             given.mask_id if has_head else None,
-            given.frame,
+            (before, behind),
         )
         return HookedShape(n, width, given.max_position, tokenizer, given.causal, has_head)
 

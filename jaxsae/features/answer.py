@@ -80,3 +80,8 @@ def best_detector_sentence(inspection: Inspection, scores: ConceptScores, charac
     if not scores.clear:
         return f"No clear feature. {sentence} {TRY_NEXT}"
     return sentence if best.run > scores.beside else f"{sentence} What is no feature finds them as well or better."
+
+
+def shortened(text: str, most: int = 28) -> str:
+    """A name as it fits beside a chart."""
+    return text if len(text) <= most else text[: most - 1] + "…"

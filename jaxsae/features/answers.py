@@ -9,7 +9,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int
 
-from jaxsae.features.answer import FEW, NAMED, Answer, Feature, best_detector_sentence, score_of, without_features
+from jaxsae.features.answer import (
+    FEW,
+    NAMED,
+    Answer,
+    Feature,
+    best_detector_sentence,
+    score_of,
+    shortened,
+    without_features,
+)
 from jaxsae.features.causal import CausalEffect
 from jaxsae.features.concept_scores import ENOUGH, ConceptScores
 from jaxsae.features.discovery_answer import about_discoveries
@@ -237,16 +246,19 @@ def about_family(inspections: Sequence[Inspection], question: Family) -> Answer:
     return Answer(
         question.title,
         sentences,
-        [
-            feature
-            for inspection, scores in clear[:NAMED] or ranked[:1]
-            for feature in _best_features(inspection.layer, scores, 1)
-        ],
+        list(
+            dict.fromkeys(
+                feature
+                for inspection, scores in clear[:NAMED] or ranked[:1]
+                for feature in _best_features(inspection.layer, scores, 1)
+            )
+        ),
         caption=f"Run score of the best feature for each {question.member}, beside the best random direction.",
         chart={
             "kind": "dumbbell",
             "rows": [
-                [scores.name, round(scores.best[0].run, 3), round(scores.random or 0.0, 3)] for _, scores in ranked[:16]
+                [shortened(scores.name), round(scores.best[0].run, 3), round(scores.random or 0.0, 3)]
+                for _, scores in ranked[:16]
             ],
         },
     )

@@ -12,9 +12,12 @@ from jaxsae.features.judged_text import JudgedText, MarkedRows
 from jaxsae.features.statistics import as_half
 from jaxsae.models.protocol import ModelWithNeurons, ResidualModel
 from jaxsae.text.batching import plan_batches
+from jaxsae.text.tokenizer import Tokenizer
 
 WINDOWS = 2048
 """The commonest windows of three characters, as the model sees them."""
+ALONE = (1 << 21) - 1
+"""Of a window's key, where nothing stands beside the token."""
 
 
 class Baseline(NamedTuple):
@@ -95,23 +98,41 @@ def own_direction(
 def windows_of_text(
     text: JudgedText, marked: tuple[MarkedRows, MarkedRows], used: Bool[np.ndarray, " n"]
 ) -> tuple[Baseline, list[str]]:
-    """(the best window of three characters, what the windows are): a character with the one before and behind it."""
+    """(the best window of three characters, what the windows are): a character with the one before and behind it.
+
+    Where a token is more than a character, also the token alone.
+    """
     samples = text.samples
     padding_id = samples.tokenizer.padding_id
     seen = np.where(samples.real, samples.ids, padding_id).astype(np.int64)
     around = [np.roll(seen, shift, axis=1) for shift in (1, 0, -1)]
     around[0][:, 0] = around[2][:, -1] = padding_id
     before, here, after = (ids[text.sample, text.position] for ids in around)
-    key = before << 42 | here << 21 | after
-    keys, counts = np.unique(key[used & (text.half == 0)], return_counts=True)
-    common = np.sort(keys[np.argsort(-counts, kind="stable")[:WINDOWS]])
-    at = np.minimum(np.searchsorted(common, key), len(common) - 1)
-    (row,) = np.nonzero(common[at] == key)
-    firings = Firings(row, at[row], np.ones(len(row), np.uint16), len(common), used)
+    keys = [before << 42 | here << 21 | after]
+    if not text.of_characters:
+        keys.append(here << 21 | ALONE)
+    rows: list[np.ndarray] = []
+    columns: list[np.ndarray] = []
+    texts: list[str] = []
+    for key in keys:
+        found, counts = np.unique(key[used & (text.half == 0)], return_counts=True)
+        common = np.sort(found[np.argsort(-counts, kind="stable")[:WINDOWS]])
+        at = np.minimum(np.searchsorted(common, key), len(common) - 1)
+        (row,) = np.nonzero(common[at] == key)
+        rows.append(row)
+        columns.append(at[row] + len(texts))
+        texts += [_window(samples.tokenizer, window) for window in common.tolist()]
+    row, column = np.concatenate(rows), np.concatenate(columns)
+    order = np.lexsort((row, column))
+    firings = Firings(row[order], column[order], np.ones(len(row), np.uint16), len(texts), used)
     choose, score, _ = sparse_halves(firings, text, marked, used)
-    parts = [(common >> (21 * (2 - i))) & ((1 << 21) - 1) for i in range(3)]
-    texts = ["".join(samples.tokenizer.pieces(ids)) for ids in zip(*(part.tolist() for part in parts), strict=True)]
     return _baseline([best_column(choose, score, marked, p) for p in range(len(marked[0].has))]), texts
+
+
+def _window(tokenizer: Tokenizer, key: int) -> str:
+    """The text of a window by its key."""
+    before, here, after = (key >> 42, key >> 21 & ALONE, key & ALONE)
+    return "".join(tokenizer.pieces([here] if after == ALONE else [before, here, after]))
 
 
 def neurons(

@@ -169,24 +169,34 @@ def concepts_from_truth(
 
 MOST_VALUES = 12
 """Values of a column that concepts are made of, the commonest first."""
+NONE = ("", "nan", "None", "null", "[]", "{}")
+MOST_OF_TEXT = 0.9
+"""Share of the tokens that may have a value."""
 
 
 def column_concepts(samples: Samples) -> list[Concept]:
     """Concepts of the dataset's own columns: the commonest values of each, if it has several.
 
-    A value of texts is a property of all their tokens. A column in which nearly every text has a value of its own, such
-    as a number or a title, tells nothing.
+    A value of texts is a property of all their tokens. What tells nothing is left out: a column in which nearly every
+    text has a value of its own, such as a number or a title; a value that stands for none, or that nearly all of the
+    text has; and one that is just where another one is.
     """
-    out = []
+    out, seen = [], set()
     sample, position = np.nonzero(samples.real)
     for name, column in samples.columns.items():
         of_token = column[sample, position] if column.ndim == 2 else column[sample]
         values, counts = np.unique(of_token, return_counts=True)
         order = np.argsort(-counts, kind="stable")
-        telling = [str(values[i]) for i in order if str(values[i]) and counts[i] < len(of_token)]
+        telling = [
+            str(values[i]) for i in order if str(values[i]) not in NONE and counts[i] <= MOST_OF_TEXT * len(of_token)
+        ]
         if len(telling) > max(2, len(samples) // 2):
             continue
         for value in telling[:MOST_VALUES]:
+            where = np.packbits(of_token == value).tobytes()
+            if where in seen:
+                continue
+            seen.add(where)
             title = f"{'text' if column.ndim == 1 else samples.tokenizer.unit} with {name} {value}"
             out.append(Concept(f"{name}={value}", "dataset", title, truth=of_token == value, column=name))
     return out

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from jaxsae.features.answer import TRY_NEXT, Answer, Feature, score_of
+from jaxsae.features.answer import TRY_NEXT, Answer, Feature, score_of, shortened
 from jaxsae.features.captions import CLEAR
 from jaxsae.features.concept_scores import ConceptScores
 from jaxsae.features.inspection import Inspection
@@ -37,12 +37,8 @@ def about_discoveries(inspections: Sequence[Inspection], question: Discoveries) 
 def _row(inspection: Inspection, scores: ConceptScores, several: bool) -> list[str | float]:
     """Label, run score, the best beside it, and the interval."""
     best = scores.best[0]
-    label = f"{f'{inspection.layer}/' if several else ''}{best.latent}, {_short(scores.name)}"
+    label = f"{f'{inspection.layer}/' if several else ''}{best.latent}, {shortened(scores.name)}"
     return [label, *(round(value, 3) for value in (best.run, scores.beside, best.low, best.high))]
-
-
-def _short(text: str, most: int = 28) -> str:
-    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def _summary_sentence(inspection: Inspection) -> str:

@@ -59,6 +59,7 @@ def page(inspections: Sequence[Inspection], names: Sequence[str], text: str, *, 
     }
     # a template library, so that whatever stands in the data is escaped
     environment = Environment(loader=FileSystemLoader(PAGE), autoescape=True, undefined=StrictUndefined)
+    environment.filters["in_units"] = in_units
     environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "separators": (",", ":"), "allow_nan": False}
     return environment.get_template("page.html.j2").render(
         data=data,

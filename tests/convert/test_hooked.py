@@ -244,11 +244,12 @@ def test_a_tuple_will_do(folder):
 
 BAD = {
     "def other(): pass": r"must define load\(\), got other",
-    "def load(): return 1": r"load\(\) must return a TorchModel, or \(module, encode, pieces\), got int",
+    "def load(): return 1": r"load\(\) must return a TorchModel, \(module, encode, pieces\), or .*, got int",
     "def load(): raise KeyError('x')": r"load\(\) must return the model, got KeyError: 'x'",
     "import nothing_such": r"load\(\) must return the model, got ModuleNotFoundError: No module",
     "from jaxsae import TorchModel\ndef load(): return TorchModel(1, list, list)": r"must be a torch\.nn\.Module, got int",
     "from torch import nn\ndef load(): return nn.Identity(), list, list": r"vocab_size must be given",
+    CAUSAL + "\ndef load(): return TorchModel(Model(), list, list, mask_id=40)": r"mask_id must be in 0\.\.39",
     CAUSAL + "\ndef load(): return Block(6, 2), list, list": r"the module must run on ids \[1, 6\], got",
 }
 
