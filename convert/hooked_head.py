@@ -5,6 +5,8 @@ its logits and those of its opposite differ by is what the direction adds: of a 
 the factor that the norm divides by.
 """
 
+import functools
+
 import numpy as np
 import torch
 from jaxtyping import Float, Int
@@ -31,8 +33,20 @@ class HookedLanguageModel(HookedModel):
     def direct_logits(
         self, directions: Float[np.ndarray, "n d_model"], ids: Int[np.ndarray, " ids"]
     ) -> Float[np.ndarray, "n ids"]:
-        """What directions add to the logits of `ids`; see the module's head."""
-        return odd_logits(self, self.last, directions)[:, ids]
+        """What directions add to the logits of `ids`; see the module's head.
+
+        Where a norm takes the length away, as if what stands there had a root mean square of 1.
+        """
+        odd = odd_logits(self, self.last, directions)[:, ids]
+        size = np.sqrt(np.square(directions).mean(axis=1, keepdims=True))
+        return odd * size if self._takes_length else odd / LENGTH
+
+    @functools.cached_property
+    def _takes_length(self) -> bool:
+        """Whether a norm before the head makes all lengths one."""
+        direction = np.random.default_rng(0).standard_normal((1, self.d_model)).astype(np.float32)
+        short, long = (np.abs(odd_logits(self, self.last, f * direction, at_once=8)).sum() for f in (0.5, 1))
+        return bool(long < 1.5 * short)
 
 
 def odd_logits(
@@ -50,7 +64,7 @@ def odd_logits(
         puts = [Put(last, torch.from_numpy(sign * x.reshape(texts, width, -1))) for sign in (1, -1)]
         with torch.no_grad():
             one, other = (model.runner.logits(ids, None, put).reshape(size, -1)[: len(some)] for put in puts)
-        out.append(((one - other) / (2 * LENGTH)).float().numpy())
+        out.append(((one - other) / 2).float().numpy())
     return np.concatenate(out)
 
 

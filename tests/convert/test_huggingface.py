@@ -204,11 +204,13 @@ def test_what_directions_add_to_the_logits(tmp_path, kind):
         centred = directions - directions.mean(axis=1, keepdims=True)
         scaled = centred / centred.std(axis=1, keepdims=True) * norm.weight.detach().numpy()
         expected = (scaled @ head.weight.detach().numpy().T)[:, ids]
-        np.testing.assert_allclose(got * 1e4, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
+        expected *= np.sqrt(np.square(directions).mean(axis=1, keepdims=True))
+        np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
     with torch.no_grad():
         x = torch.from_numpy(directions[:1])[None] * 1e4
         one, other = (module_logits(model, sign * x) for sign in (1, -1))
-    np.testing.assert_allclose(got[0] * 2e4, (one - other)[0, ids], rtol=1e-3, atol=1e-4)
+    size = np.sqrt(np.square(directions[0]).mean())
+    np.testing.assert_allclose(got[0] * 2 / size, (one - other)[0, ids], rtol=1e-3, atol=1e-4)
 
 
 def module_logits(model, x):
