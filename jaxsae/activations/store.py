@@ -23,7 +23,7 @@ import numpy as np
 from jaxsae.activations.extraction import extract_to
 from jaxsae.activations.rows import RowsOnDisk
 from jaxsae.activations.stored_text import widened, with_text, write_text
-from jaxsae.errors import InputError, require
+from jaxsae.errors import InputError, listed, require
 from jaxsae.files import atomic_path, read_json, sha256, sha256_of
 from jaxsae.models.hooks import hook_name, hook_names
 from jaxsae.models.protocol import ResidualModel
@@ -187,6 +187,12 @@ def open_stores(paths: Sequence[str], layer: int, max_samples: int | None = None
         )
         same = store.d_in == first.d_in
         require(same, f"stores must have one width, got {first.d_in} and {store.d_in} ({path})")
+        places = first.hook_names(), store.hook_names()
+        require(
+            places[0] == places[1],
+            f"stores must be of the same places of the model, got {listed(places[0].values())} in {paths[0]} and "
+            f"{listed(places[1].values())} in {path}",
+        )
         models = [model_of(s.about) for s in (first, store)]
         require(
             models[0] == models[1] or None in models,

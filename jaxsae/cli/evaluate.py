@@ -55,8 +55,8 @@ def main(args: argparse.Namespace) -> None:
     if source.checkpoint:
         for path, file in files.items():
             check_model(path, file, source.checkpoint.identity, source.checkpoint.sha256, args.other_model)
-    if source.model and not (source.samples is not None and source.samples.damaged.any()):
-        note(f"{data.dataset} has no damaged characters: what is restored with an SAE is left out")
+    if source.model and not (source.samples is not None and source.samples.scored.any()):
+        note(f"{data.dataset} has nothing that is hidden: what is restored with an SAE is left out")
     read = [LayerSAE(layers[path], file.sae) for path, file in files.items()]
     found = evaluate_all(source.model, source.samples, read, rows=source.rows)
     show(source, args.sae, found)
@@ -66,15 +66,17 @@ def main(args: argparse.Namespace) -> None:
 
 def show(source: Source, paths: list[str], found: Sequence[Evaluation]) -> None:
     """What was read, and a table with one row for each file."""
-    first = found[0]
+    first, title = found[0], None
     print(
         f"text     {source.what}, {first.score.rows:,} {f'{source.samples.tokenizer.unit}s' if source.samples else 'rows'}"
     )
     if first.restoration:
         model = first.restoration
-        print(f"model    {model.positions:,} of them damaged: cross-entropy {model.ce_clean:.4f}, ", end="")
-        print(f"restored right {model.top1_clean:.1%} at the first guess, {model.top5_clean:.1%} within five")
-    title = "With the SAE in place of the layer's residual stream, at damaged positions" if first.restoration else None
+        causal = source.samples is not None and source.samples.causal
+        what, done = ("followed by one", "predicted") if causal else ("damaged", "restored")
+        print(f"model    {model.positions:,} of them {what}: cross-entropy {model.ce_clean:.4f}, ", end="")
+        print(f"{done} right {model.top1_clean:.1%} at the first guess, {model.top5_clean:.1%} within five")
+        title = f"With the SAE in place of what it reads, at {'all' if causal else 'damaged'} positions"
     figures = [one.as_json() for one in found]
     columns = {name: (key, style) for name, (key, style) in COLUMNS.items() if key in figures[0]}
     rows = [

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import math
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -107,13 +108,10 @@ def place_of_sample(args: argparse.Namespace, samples: Samples) -> Place:
     require(0 <= args.sample < n, f"--sample must be in 0..{n - 1}, got {args.sample}")
     real = samples.real[args.sample]
     ids, damaged = samples.ids[args.sample][real], samples.damaged[args.sample][real]
-    hidden = samples.tokenizer.damaged_id
     text = samples.text_of(args.sample)
-    if hidden is None:
-        at = len(ids) - 1 if args.position is None else args.position
-        require(0 <= at < len(ids), f"--position must be in 0..{len(ids) - 1}, got {at}")
-        return Place(ids, at, text)
-    return _place(ids, args.position, damaged.nonzero()[0].tolist(), text, hidden)
+    if samples.causal:
+        return _place_of_next(args, ids, text)
+    return _place(ids, args.position, damaged.nonzero()[0].tolist(), text, samples.tokenizer.damaged_id)
 
 
 def place_of_text(args: argparse.Namespace, model: ResidualModel, temperature: float) -> Place:
@@ -142,30 +140,45 @@ def place_of_text(args: argparse.Namespace, model: ResidualModel, temperature: f
 
 
 def place_of_tokens(args: argparse.Namespace, model: ResidualModel) -> Place:
-    """The place in a text of tokens; `#` between spaces is a hidden one."""
+    """The place in a text of tokens; hidden is `#` between spaces, or the token that hides others as it is shown."""
     import numpy as np
 
+    from jaxsae.models.protocol import predicts_next
+
     tokenizer = model.tokenizer
-    words, parts = args.text.split(" "), []
-    hidden = tokenizer.damaged_id
-    for number, word in enumerate(words):
-        of_word = tokenizer.encode(" " + word if number else word) if word != "#" or hidden is None else [hidden]
-        parts.append(np.asarray(of_word, np.int32))
-    # a text without hidden tokens is encoded whole: words may be joined in it
-    ids = np.concatenate(parts) if "#" in words and hidden is not None else tokenizer.encode(args.text)
-    damaged = np.flatnonzero(ids == hidden).tolist()
+    hidden = None if predicts_next(model) else tokenizer.damaged_id
+    if hidden is None:
+        ids = tokenizer.encode(args.text)
+        require(len(ids) > 0, f"--text must have at least one {tokenizer.unit}, got none")
+        return _place_of_next(args, ids, args.text)
+    sign = tokenizer.pieces([hidden])[0].strip()
+    parts = re.split(rf"(?:(?<!\S)#(?!\S){f'|{re.escape(sign)}' if sign else ''})", args.text)
+    pieces = [tokenizer.encode(part.rstrip()) if part.strip() else np.zeros(0, np.int32) for part in parts]
+    between = np.array([hidden], np.int32)
+    ids = np.concatenate([pieces[0], *(x for part in pieces[1:] for x in (between, part))]).astype(np.int32)
     require(len(ids) > 0, f"--text must have at least one {tokenizer.unit}, got none")
-    if hidden is None:  # what comes next is asked, at the end if nothing else is said
-        at = len(ids) - 1 if args.position is None else args.position
-        require(0 <= at < len(ids), f"--position must be in 0..{len(ids) - 1}, got {at}")
-        return Place(ids, at, args.text)
-    return _place(ids, args.position, damaged, args.text, hidden)
+    what = f"# between spaces{f' or {sign}' if sign else ''}"
+    return _place(ids, args.position, np.flatnonzero(ids == hidden).tolist(), args.text, hidden, what)
 
 
-def _place(ids: np.ndarray, position: int | None, damaged: list[int], text: str, hidden: int | None) -> Place:
+def _place_of_next(args: argparse.Namespace, ids: np.ndarray, text: str) -> Place:
+    """A place whose token is predicted from what stands before it; by default the last one."""
+    at = len(ids) - 1 if args.position is None else args.position
+    require(0 <= at < len(ids), f"--position must be in 0..{len(ids) - 1}, got {at}")
+    return Place(ids, at, text)
+
+
+def _place(
+    ids: np.ndarray,
+    position: int | None,
+    damaged: list[int],
+    text: str,
+    hidden: int | None,
+    what: str = "# or [...]",
+) -> Place:
     require(
         position is not None or bool(damaged),
-        "the text must have a damaged place such as # or [...], got none; or name one by --position",
+        f"the text must have a damaged place such as {what}, got none; or name one by --position",
     )
     at = damaged[0] if position is None else position
     require(0 <= at < len(ids), f"--position must be in 0..{len(ids) - 1}, got {at}")

@@ -109,10 +109,10 @@ def checkpoint(data: DataConfig | ModelAndText, say: Callable[[str], None] = pri
     from convert.user_file import names_function
 
     if names_function(data.checkpoint):
-        say(f"code     running your own code: {data.checkpoint}")
+        print(f"code     running your own code: {data.checkpoint}", flush=True)  # however quiet
     found = read_checkpoint(data.checkpoint, data.vocab)
     if not isinstance(found, Checkpoint):
-        say(f"hooks    {found.about}")
+        say(f"own      {found.about}")
         return found
     name = found.family.vocabulary
     if name is None:
@@ -124,6 +124,17 @@ def checkpoint(data: DataConfig | ModelAndText, say: Callable[[str], None] = pri
     missing = f"none found beside {data.checkpoint} or the dataset: signs are shown by their numbers (--vocab {name})"
     say(f"vocab    {found.vocabulary or missing}")
     return found
+
+
+def require_tablets(found: AnyCheckpoint, command: str) -> None:
+    """Raise `InputError` unless a model reads transliterations, character by character."""
+    from jaxsae.text.pieces import of_tablets
+
+    unit = found.config.tokenizer.unit
+    require(
+        of_tablets(found.config.tokenizer),
+        f"{command} must have the restoration model, got one of {unit}s; see docs/models.md",
+    )
 
 
 def is_foreign(given: argparse.Namespace | DataConfig) -> bool:

@@ -38,6 +38,7 @@ def main(args: argparse.Namespace) -> None:
     file = load_sae(args.sae)
     layer = layer_of(args.sae, file, args.layer)
     checkpoint = inputs.checkpoint(data)
+    inputs.require_tablets(checkpoint, "parallels")
     checkpoint.config.check_layer(layer)
     check_model(args.sae, file, checkpoint.identity, checkpoint.sha256, args.other_model)
     written = None if args.text is None else read_damaged(args.text)

@@ -37,6 +37,7 @@ def main(args: argparse.Namespace) -> None:
     from jaxsae.restore.places import encoded
 
     checkpoint = inputs.checkpoint(data)
+    inputs.require_tablets(checkpoint, "restore")
     change, hook = change_of(args, checkpoint)
     model = checkpoint.model(hook=hook)
     for one in texts:  # before the first is restored

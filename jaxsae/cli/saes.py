@@ -66,7 +66,28 @@ def read(args: argparse.Namespace) -> tuple[dict[str, SAEFile], dict[str, LayerS
 
     given = find_files(args)
     files = {path: load_sae(path) for path in given}
-    return files, {path: LayerSAE(layer_of(path, file, given[path]), file.sae) for path, file in files.items()}
+    read = {path: LayerSAE(layer_of(path, file, given[path]), file.sae) for path, file in files.items()}
+    if hasattr(args, "hook"):
+        check_hook(args.hook, files, read)
+    return files, read
+
+
+def check_hook(hook: str, files: Mapping[str, SAEFile], saes: Mapping[str, LayerSAE]) -> None:
+    """Raise `InputError` where an SAE is of another place of its block than `--hook` asks for."""
+    from convert import hook_name_of
+
+    for path, file in files.items():
+        layer = saes[path].layer
+        name = hook_name_of(file, layer)
+        usual = hook in (*HOOKS, "hidden_states")
+        point = hooks.hook_point(name)
+        before = point is not None and point.hook == HOOKS[0] and hook in ("resid_pre", "hidden_states")
+        if usual:
+            same = before or (point is not None and point.hook == hook)
+        else:  # a block is called by its place, whatever its module is called
+            names = hooks.numbered(hook.split(","))
+            same = name in names.values() or (point is not None and layer in names)
+        require(same, f"--hook must be the place that {path} is of, {name}, got {hook}; leave it out")
 
 
 def hook_of(files: dict[str, SAEFile], layers: Mapping[str, int]) -> Hook:
@@ -165,21 +186,21 @@ def check_latents(latents: Sequence[int], path: str, at: LayerSAE) -> None:
 
 
 def concepts_of(file: str | None, data: DataConfig, samples: Samples) -> Sequence[Concept]:
-    """The concepts that latents are compared with: those of a file, and what is known of the demo's characters.
+    """The concepts that latents are compared with: those of a file, or the built-in ones and those of the dataset's own
+    columns; and what is known of the demo's characters.
 
     Args:
-      file: of the user's own concepts; empty or None: the built-in ones.
+      file: of the user's own concepts; empty or None: none.
     """
     from jaxsae.demo import dataset
     from jaxsae.features import concepts
     from jaxsae.text.pieces import of_tablets
 
-    chosen = concepts.load_concepts(file or concepts.BUILT_IN)
+    chosen: list[Concept] = []
+    if file or of_tablets(samples.tokenizer):  # the built-in spellings are those of transliterations
+        chosen += concepts.load_concepts(file or concepts.BUILT_IN)
     if not file:
-        if of_tablets(samples.tokenizer):
-            chosen += concepts.sign_concepts(samples)
-        else:  # the built-in spellings are those of transliterations
-            chosen = [one for one in chosen if one.labels is not None and samples.damaged.any()]
+        chosen += concepts.sign_concepts(samples) if of_tablets(samples.tokenizer) else ()
         chosen += concepts.column_concepts(samples)
     if inputs.is_demo(data.dataset, "dataset"):
         properties = dataset.load_truth(DEMO_TEXT, data.split).properties()

@@ -36,6 +36,7 @@ def main(args: argparse.Namespace) -> None:
     differ = len(set(layers)) == len(layers)
     require(differ, f"--sae must name one SAE of each layer, got layers {', '.join(map(str, layers))}")
     checkpoint = inputs.checkpoint(data)
+    inputs.require_tablets(checkpoint, "serve")
     saes.check_files(files, read, checkpoint, other_model=args.other_model)
     beside = [saes.alike(path, file, checkpoint, args.other_model) for path, file in files.items()]
     samples = inputs.text(data, checkpoint.config)

@@ -45,7 +45,7 @@ def describe(calibration: Calibration | None, dataset: str | None) -> str:
         why = (
             "no dataset of this model's own was given"
             if dataset is None
-            else f"{dataset} has no validation text of characters"
+            else f"{dataset} has no validation split of the model's kind of text"
         )
         return f"temperature 1, not calibrated: {why}"
     return (

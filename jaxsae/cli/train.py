@@ -21,7 +21,7 @@ from jaxsae.cli import arguments, inputs, process, terminal
 from jaxsae.cli.train_results import say_all, say_one
 from jaxsae.config import FILE_TAGS, LOGGERS, DataConfig, TrainConfig
 from jaxsae.errors import require
-from jaxsae.models.hooks import hook_names, hook_of
+from jaxsae.models.hooks import hook_names, hook_of, hook_point
 
 if TYPE_CHECKING:  # heavy: loaded by the functions that use them
     from convert.reference_process import ReferenceProcess
@@ -136,6 +136,7 @@ BESIDE = 8
 def text_source(args: argparse.Namespace, data: DataConfig, say: Say, process: ReferenceProcess | None) -> TextSource:
     """A model, and the text that it reads; PyTorch reads the samples to check in its process, if there is one."""
     from convert.checkpoints import Checkpoint
+    from convert.own_replica import OwnReplica
     from jaxsae.train.sources import TextSource
 
     checkpoint, paths = inputs.checkpoint(data, say), inputs.paths_of(data.dataset)
@@ -148,7 +149,7 @@ def text_source(args: argparse.Namespace, data: DataConfig, say: Say, process: R
     asked = None if data.max_samples is None else data.max_samples * len(paths)
     fewer = "" if asked in (None, len(samples)) else f" (all there are; {asked} asked for)"
     size = f"{shape.n_layers} layers, d_model {shape.d_model}, vocabulary {shape.tokenizer.vocab_size:,}"
-    checked = samples[: args.verify]
+    checked, is_own = samples[: args.verify], isinstance(checkpoint, OwnReplica)
     beside = samples[args.verify : args.verify + BESIDE] if data.padding == "drop" else None
 
     def check(build: Callable[[], ResidualModel]) -> ResidualModel:
@@ -160,7 +161,10 @@ def text_source(args: argparse.Namespace, data: DataConfig, say: Say, process: R
         characters = f"{samples.real.sum():,} {shape.tokenizer.unit}s"
         say(f"text     {data.dataset}, {data.split}: {len(samples):,} samples{fewer}, {characters}")
         if not isinstance(checkpoint, Checkpoint):
-            say("check    none: PyTorch itself runs the model")
+            how = (
+                "your own replica; jaxsae verify --reference compares it" if is_own else "PyTorch itself runs the model"
+            )
+            say(f"check    none: {how}")
         elif pytorch is not None:
             from convert.verify import cross_check, require_parity
 
@@ -193,7 +197,6 @@ def text_source(args: argparse.Namespace, data: DataConfig, say: Say, process: R
 
 def rows_source(args: argparse.Namespace, data: DataConfig) -> StoreSource:
     """Rows that were extracted before, or come from elsewhere."""
-    from convert import read_checkpoint
     from jaxsae.activations.store import fingerprint
     from jaxsae.train.sources import StoreSource
 
@@ -204,11 +207,12 @@ def rows_source(args: argparse.Namespace, data: DataConfig) -> StoreSource:
     if len(found.layers) == 1 and not hasattr(args, "layer") and not hasattr(args, "hook"):
         args.layer = str(next(iter(found.layers)))
     layers, hook = arguments.points_of(args, sorted(found.layers))
+    asked = hasattr(args, "hook") or any(hook_point(part.strip()) for part in getattr(args, "layer", "").split(","))
     require(
-        not hasattr(args, "hook") or found.hook_names(layers) == hook_names(hook, layers),
+        not asked or found.hook_names(layers) == hook_names(hook, layers),
         f"--hook must be that of the stored rows, {', '.join(found.hook_names(layers).values())}; leave it out",
     )
-    checkpoint = read_checkpoint(data.checkpoint) if hasattr(args, "checkpoint") else None
+    checkpoint = inputs.checkpoint(data) if hasattr(args, "checkpoint") else None
     if checkpoint is not None:
         checkpoint, _ = inputs.read_at(checkpoint, hook_of(found.hook_names(layers)), layers)
     if checkpoint is not None and checkpoint.config.d_model != found.d_in:

@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxsae.errors import require
 from jaxsae.models.changes import LayerChange, changed_logits
-from jaxsae.models.protocol import ModelWithNeurons, ResidualModel
+from jaxsae.models.protocol import ModelWithNeurons, ResidualModel, predicts_next
 from jaxsae.text.batching import padded_length
 from jaxsae.text.pieces import framed
 
@@ -68,8 +68,12 @@ class Readout:
         require(0 < n <= most, f"a text must have 1..{most} {unit}s, got {n}")
         require(0 <= position < n, f"position must be in 0..{n - 1}, got {position}")
         self.model, self.ids, self.position, self.change = model, np.asarray(ids, np.int32), position, change
-        self.hides = tokenizer.damaged_id is not None
+        self.hides = not predicts_next(model)
         """Whether the model predicts a hidden token, rather than the next."""
+        hidden = tokenizer.damaged_id is not None
+        require(
+            hidden or not self.hides, "the model must hide tokens or predict the next one to be explained, does neither"
+        )
         self.at = self.inside.start + position - (not self.hides)
         """The place at which the model predicts it."""
         require(self.at >= 0, "position must be at least 1, as nothing stands before the first, got 0")
@@ -105,7 +109,7 @@ class Readout:
     def without(self, variants: Iterable[Bool[np.ndarray, " n"]]) -> Contrast:
         """What stands at the place in texts without some tokens: hidden, or no position attends to them."""
         damaged_id = self.model.tokenizer.damaged_id
-        if damaged_id is not None:
+        if self.hides and damaged_id is not None:
             return self.of_texts(np.where(one, damaged_id, self.ids) for one in variants)
         return self._batched((self._filled(self.mask[0], ~one) for one in variants), self._logits_of_masks)
 
@@ -181,15 +185,21 @@ class Readout:
 
     def _logits_of_texts(self, ids: np.ndarray) -> Float[Array, "batch vocab"]:
         mask, places = np.repeat(self.mask, len(ids), axis=0), self._places(len(ids))
-        return changed_logits(self.model, ids, mask, places, self.change)
+        return changed_logits(self.model, ids, mask, places, self.change, self._text(len(ids)))
 
     def _logits_of_masks(self, mask: np.ndarray) -> Float[Array, "batch vocab"]:
         ids = np.repeat(self.padded_ids[None], len(mask), axis=0)
-        return changed_logits(self.model, ids, mask, self._places(len(ids)), self.change)
+        return changed_logits(self.model, ids, mask, self._places(len(ids)), self.change, self._text(len(ids)))
 
     def _logits_of_streams(self, x: Array | np.ndarray, layer: int) -> Float[Array, "batch vocab"]:
         ids, mask = (np.repeat(of_text, len(x), axis=0) for of_text in (self.padded_ids[None], self.mask))
         return self.model.logits(ids, mask, places=self._places(len(x)), layer=layer, x=jnp.asarray(x))
+
+    def _text(self, variants: int) -> Bool[np.ndarray, "variants room"]:
+        """Where the text stands, of which a change is made."""
+        out = np.zeros((variants, self.room), bool)
+        out[:, self.inside] = True
+        return out
 
     def _places(self, variants: int) -> Int[np.ndarray, " variants"]:
         return np.arange(variants) * self.room + self.at

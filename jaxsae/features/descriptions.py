@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from jaxsae.features.judged_text import JudgedText
-from jaxsae.text.pieces import Pieces, part, shown
+from jaxsae.text.pieces import Pieces, damaged_word, part, shown
 
 MOST_VALUES = 2048
 """The commonest values of a family; characters with a rarer one have none."""
@@ -124,8 +124,10 @@ def families(text: JudgedText) -> Iterator[Family]:
     yield _family("class", [s if s == DAMAGED else classes[s] for s in seen], one("{}"), 0, half)
     yield _family("character", seen, one("{}"), 0, half)
     hidden = [letter if d else None for d, letter in zip(damaged, letters, strict=True)]
-    yield _family("damaged class", [h and classes[h] for h in hidden], one("damaged {}"), 1, half)
-    yield _family("damaged character", hidden, one("damaged {}"), 1, half)
+    yield _family(
+        "damaged class", [h and classes[h] for h in hidden], one(f"{damaged_word(tokenizer.unit)} {{}}"), 1, half
+    )
+    yield _family("damaged character", hidden, one(f"{damaged_word(tokenizer.unit)} {{}}"), 1, half)
 
     units = _Units.of(text.pieces, text.begins_word)
     if len(units.start) < n:  # else each token is a word
@@ -148,7 +150,7 @@ class _Words(NamedTuple):
 
     def quoted(self, key: str) -> str:
         """A token, or what it is called."""
-        return {DAMAGED: f"damaged {self.unit}s", " ": "spaces", "-": "hyphens"}.get(key, key)
+        return {DAMAGED: f"{damaged_word(self.unit)} {self.unit}s", " ": "spaces", "-": "hyphens"}.get(key, key)
 
     def one(self, form: str) -> Callable[[str], Label]:
         """Labels of one token."""

@@ -170,7 +170,7 @@ def _context(samples: Samples, contexts: Contexts, slot: int, latent: int, level
     values = contexts.values[slot, latent, BEFORE - (at - start) : BEFORE + end - at].astype(float)
     return Context(
         sample=sample,
-        position=position,
+        position=at,
         text=part(letters, start, end),
         at=at - start,
         damaged=np.flatnonzero(damaged[start:end]).tolist(),

@@ -34,7 +34,7 @@ from jaxsae.features.statistics import (
 )
 from jaxsae.models.protocol import LazyModel, ModelShape, ResidualModel
 from jaxsae.sae.autoencoder import SAE, identity
-from jaxsae.text.pieces import framed, of_characters, shown
+from jaxsae.text.pieces import damaged_word, framed, of_characters, shown
 from jaxsae.text.samples import Samples
 from jaxsae.train.densities import DECADES, density_counts
 
@@ -102,7 +102,8 @@ class Inspection:
         """What each row of `statistics.by_character` counts."""
         ids = self.statistics.character_ids
         names = self._shown(np.where(ids == DAMAGED, 0, ids))
-        return ["damaged" if one == DAMAGED else name for one, name in zip(ids, names, strict=True)]
+        hidden = damaged_word(self.samples.tokenizer.unit)
+        return [hidden if one == DAMAGED else name for one, name in zip(ids, names, strict=True)]
 
     @cached_property
     def output_ids(self) -> Int[np.ndarray, " characters"]:

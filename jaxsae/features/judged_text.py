@@ -70,7 +70,11 @@ class JudgedText:
     @cached_property
     def pieces(self) -> Pieces:
         """What each token is shown as, before the damage."""
-        return pieces_of(self.samples.tokenizer, self.true_ids)
+        if self.of_characters:
+            return pieces_of(self.samples.tokenizer, self.true_ids)
+        starts = np.flatnonzero(np.diff(self.sample, prepend=-1))
+        # text by text: what a token is shown as may depend on the one before
+        return [piece for text in np.split(self.true_ids, starts[1:]) for piece in self.samples.tokenizer.pieces(text)]
 
     @cached_property
     def is_space(self) -> Bool[np.ndarray, " n"]:

@@ -81,7 +81,8 @@ def restorations(
     """What the model predicts with each change made to its residual stream after block `layer`, and `clean` without.
 
     Args:
-      changes: name -> function of the stream [batch, position, d_model]; what it gives at padding is not used.
+      changes: name -> function of the stream [batch, position, d_model]; what it gives at padding, and at tokens that
+        are no text, is not used: SAEs have not seen these.
       observe: what else to take from the unchanged stream; its values at the damaged positions are the second result.
     """
     model.check_layer(layer)
@@ -107,12 +108,14 @@ def restorations(
         at = jnp.asarray(np.resize(where, room))
         true_ids = jnp.asarray(samples.labels[rows, :length].reshape(-1)[np.resize(where, room)])
 
+        text = jnp.asarray(samples.real[rows, :length])
+
         def restore(x: Array, ids: Array = ids, mask: Array = mask, at: Array = at) -> Array:
             return model.logits(ids, mask, places=at, layer=layer, x=x)
 
         clean = restore(x)
         for name, columns in found.items():
-            logits = clean if name == "clean" else restore(where_real(mask != 0, changes[name](x), x))
+            logits = clean if name == "clean" else restore(where_real(text, changes[name](x), x))
             for column, values in zip(columns, _per_position(clean, logits, true_ids), strict=True):
                 column[here] = np.asarray(values)[: len(where)]
     out = {

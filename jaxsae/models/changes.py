@@ -15,14 +15,29 @@ LayerChange = tuple[int, Change]
 
 
 def changed_logits(
-    model: ResidualModel, ids: Ids, mask: Mask, places: Int[Array | np.ndarray, " n"], change: LayerChange | None
+    model: ResidualModel,
+    ids: Ids,
+    mask: Mask,
+    places: Int[Array | np.ndarray, " n"],
+    change: LayerChange | None,
+    text: Bool[np.ndarray, "batch position"] | None = None,
 ) -> Float[Array, "n vocab"]:
-    """The logits at some places, what stands at a layer being changed; None: it is as it is."""
+    """The logits at some places, what stands at a layer being changed; None: it is as it is.
+
+    Args:
+      text: where it is changed, if not wherever the mask is 1: tokens that are no text stay as they are.
+    """
     if change is None:
         return model.logits(ids, mask, places=places)
     layer, function = change
     x = model.activations(ids, mask, layer=layer)
-    return model.logits(ids, mask, places=places, layer=layer, x=where_real(jnp.asarray(mask) != 0, function(x), x))
+    return model.logits(
+        ids,
+        mask,
+        places=places,
+        layer=layer,
+        x=where_real(jnp.asarray(mask) != 0 if text is None else jnp.asarray(text), function(x), x),
+    )
 
 
 @jax.jit

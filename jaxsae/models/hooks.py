@@ -58,8 +58,13 @@ def hook_of(names: Mapping[int, str]) -> Hook:
 
 def file_stem(layer: int, hook: Hook) -> str:
     """What an SAE file is called, without its ending."""
-    kind = "" if not isinstance(hook, str) or hook == HOOKS[0] else f"_{hook}"
-    return f"sae_layer{layer}{kind}_optimized"
+    name = hook if isinstance(hook, str) else hook_names(hook, [layer])[layer]
+    return f"sae_layer{layer}{'' if name == HOOKS[0] else f'_{_slug(name)}'}_optimized"
+
+
+def _slug(name: str) -> str:
+    """A name as a part of a file's name."""
+    return re.sub(r"[^\w.-]", "_", name)[:80]
 
 
 def numbered(names: Sequence[str]) -> dict[int, str]:

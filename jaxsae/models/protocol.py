@@ -96,6 +96,11 @@ class ModelWithHead(Protocol):
         """
 
 
+def predicts_next(model: ModelShape) -> bool:
+    """Whether a model predicts the next token at each position, rather than one that is hidden there."""
+    return bool(getattr(getattr(model, "shape", model), "causal", False))
+
+
 class LazyModel:
     """A model of which the shape is known; its weights are laid out for the device when they are first asked for.
 

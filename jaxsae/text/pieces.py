@@ -42,9 +42,9 @@ def part(pieces: Pieces, start: int, end: int) -> Pieces:
 
 
 def shown(piece: str, tokenizer: Tokenizer) -> str:
-    """A token by itself: a piece that goes on with a word is marked by `##`, as BERT does."""
-    if of_characters(tokenizer) or not piece.strip():
-        return piece
+    """A token by itself: a piece with letters that goes on with a word is marked by `##`, as BERT does."""
+    if of_characters(tokenizer) or not any(map(str.isalnum, piece)):
+        return piece if of_characters(tokenizer) else piece.strip() or piece
     return piece[1:] if piece[0] == " " else f"##{piece}"
 
 
@@ -77,4 +77,16 @@ def token_of(pieces: Pieces) -> Int[np.ndarray, " characters"]:
 
 def in_units(text: str, unit: str) -> str:
     """A text that speaks of characters, speaking of the tokens that a model has instead."""
-    return text if unit == "character" else text.replace("character", unit).replace("Character", unit.capitalize())
+    if unit == "character":
+        return text
+    text = text.replace("character", unit).replace("Character", unit.capitalize())
+    return text if unit == "sign" else text.replace("damaged", HIDDEN).replace("restored", "predicted")
+
+
+HIDDEN = "hidden"
+"""What damaged tokens are called where nothing is damaged: in texts of other models than those of tablets."""
+
+
+def damaged_word(unit: str) -> str:
+    """What a token is called that the model does not see."""
+    return "damaged" if unit in ("character", "sign") else HIDDEN

@@ -43,7 +43,7 @@ def test_names_say_where_a_model_is_read():
 def test_files_of_the_usual_place_keep_their_name():
     assert file_stem(8, "resid_post") == "sae_layer8_optimized"
     assert file_stem(8, "attn_out") == "sae_layer8_attn_out_optimized"
-    assert file_stem(3, {3: "encoder.mixer.3"}) == "sae_layer3_optimized"
+    assert file_stem(3, {3: "encoder.mixer.3/x"}) == "sae_layer3_encoder.mixer.3_x_optimized"
 
 
 def test_modules_are_numbered_by_their_names():

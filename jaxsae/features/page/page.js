@@ -15,7 +15,12 @@ function make(tag, attributes = {}, ...children) {
 }
 
 // what is said of characters, said of the tokens that a model has instead
-const said = (text) => (data.unit === "character" ? text : text.replaceAll("character", data.unit).replaceAll("Character", data.unit[0].toUpperCase() + data.unit.slice(1)));
+const said = (text) => {
+  if (data.unit === "character") return text;
+  const of = text.replaceAll("character", data.unit).replaceAll("Character", data.unit[0].toUpperCase() + data.unit.slice(1));
+  return data.unit === "sign" ? of : of.replaceAll("damaged", "hidden").replaceAll("restored", "predicted");
+};
+const shownBefore = data.unit === "character" ? 18 : 5, shownBehind = data.unit === "character" ? 9 : 4;
 const visible = (character) => (character === " " ? "␣" : character);
 const href = (layer, feature) => `#/feature/${data.layers[layer].layer}/${feature}`;
 const link = (layer, feature) => make("a", { href: href(layer, feature) }, String(feature));
@@ -42,7 +47,7 @@ function contextText([, , text, at, cut, damaged, digits], from = 0, to = Infini
     if (!level && !holes.has(i)) { run += character; return; }
     flush();
     const classes = [i === at && level ? "peak" : "", holes.has(i) ? "damaged" : ""].filter(Boolean).join(" ");
-    const attributes = { class: classes || null, title: holes.has(i) ? "damaged: the model does not see it" : null };
+    const attributes = { class: classes || null, title: holes.has(i) ? said("damaged: the model does not see it") : null };
     if (level) attributes.style = `--level: ${level / 11}`;
     node.append(make(level ? "mark" : "span", attributes, character));
   });
@@ -111,7 +116,7 @@ function showTable() {
       if (kind === "number") return make("td", { class: "number" }, how(value(l, i)));
       if (name === "strongest context" && l.features[i].contexts.length) {
         const context = l.features[i].contexts[0];
-        return make("td", {}, contextText(context, Math.max(0, context[3] - 18), context[3] + 9));
+        return make("td", {}, contextText(context, Math.max(0, context[3] - shownBefore), context[3] + shownBehind));
       }
       return make("td", { class: name === "caption" ? "caption" : null }, value(l, i));
     }))));
