@@ -60,7 +60,7 @@ def stream(
         model.check_layer(layer)
     check_samples(samples, model.tokenizer, model.max_position)
     kept = kept_positions(samples, padding)
-    require(bool(kept.any()), "samples must have characters, got only padding")
+    require(bool(kept.any()), "samples must have text, got only padding")
     given = samples.mask != 0 if padding == "drop" else kept
     for sample, position in _batches(samples, padding, isinstance(model, PackingModel)):
         there, of_rows = ((sample >= 0) & which[sample, position] for which in (given, kept))

@@ -82,7 +82,8 @@ def show_concepts(inspection: Inspection) -> None:
     terminal.print_table("Chosen on texts of even number, scored on those of odd number", columns, rows)
     for concept, reason in inspection.left_out:
         if concept.about != "spelling":
-            terminal.print_wrapped(f"left out  {concept.name}: {reason}", indent=10)
+            unit = inspection.samples.tokenizer.unit
+            terminal.print_wrapped(f"left out  {concept.name}: {in_units(reason, unit)}", indent=10)
     what = "run: F1 of the precision of characters and the recall of instances, of which there are n. random, windows, "
     what += (
         "neurons: the best of as many random directions as features, of windows of three characters, of feed-forward "

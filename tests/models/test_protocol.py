@@ -130,7 +130,7 @@ def test_an_sae_is_trained_spliced_in_and_read(model, samples, sae):
     of = inspect(model, samples, sae, 1)
     assert of.statistics.rows == samples.real.sum()
     assert 0 < of.statistics.l0 <= 2
-    assert of.character_names == ["damaged", *WORDS[2:]]
+    assert of.character_names == ["hidden", *WORDS[2:]]
     assert model.tokenizer.pieces(of.output_ids) == [f" {word}" for word in WORDS[2:]]
     assert [row.character for row in of.on_text("ana bēl šarri")] == ["ana", "bēl", "šarri"]
     (strongest,) = of.strongest_latents(1)
