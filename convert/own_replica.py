@@ -2,8 +2,9 @@
 
 import functools
 import hashlib
+import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -139,17 +140,17 @@ def check_same_texts(ours: Samples, theirs: Samples) -> None:
       ours: the texts as the replica reads them.
       theirs: the same as the PyTorch module does.
     """
-    for sample in range(max(len(ours), len(theirs))):
+    for text in range(max(len(ours), len(theirs))):
         one, other = (
-            some.true_ids[sample][some.mask[sample] != 0] if sample < len(some) else [] for some in (ours, theirs)
+            some.true_ids[text][some.mask[text] != 0].tolist() if text < len(some) else [] for some in (ours, theirs)
         )
-        if not np.array_equal(one, other):
-            both = f"{listed(one, 8)} of the replica and {listed(other, 8)} of the PyTorch module"
-            raise InputError(f"encode must give the same ids for both, got {both} for text {sample}")
+        for at, (a, b) in enumerate(itertools.zip_longest(one, other, fillvalue="nothing")):
+            both = f"{a} of the replica and {b} of the PyTorch module"
+            require(a == b, f"encode must give the same ids in both, got {both} at token {at} of text {text}")
     ids = np.unique(ours.true_ids[ours.real])
     for number, one, other in zip(ids, ours.tokenizer.pieces(ids), theirs.tokenizer.pieces(ids), strict=True):
         both = f"{one!r} of the replica and {other!r} of the PyTorch module"
-        require(one == other, f"pieces must be the same for both, got {both} for id {number}")
+        require(one == other, f"pieces must be the same in both, got {both} for id {number}")
 
 
 class Parity(NamedTuple):
@@ -214,6 +215,14 @@ def _together(checks: Sequence[LayerCheck]) -> LayerCheck:
     def rms(name: str) -> float:
         return float(np.sqrt(np.average(np.square([getattr(check, name) for check in checks]), weights=n)))
 
-    mean = {name: rms(name) for name in ("rms", "ours_to_float64", "torch_to_float64", "layer_rms")}
-    largest = {name: most(name) for name in ("max_abs", "ours_to_float64_max", "torch_to_float64_max")}
-    return replace(checks[0], **mean, **largest, positions=sum(n))
+    return LayerCheck(
+        layer=checks[0].layer,
+        max_abs=most("max_abs"),
+        rms=rms("rms"),
+        ours_to_float64=rms("ours_to_float64"),
+        torch_to_float64=rms("torch_to_float64"),
+        ours_to_float64_max=most("ours_to_float64_max"),
+        torch_to_float64_max=most("torch_to_float64_max"),
+        layer_rms=rms("layer_rms"),
+        positions=sum(n),
+    )

@@ -38,14 +38,15 @@ def write(tmp_path, monkeypatch):
                 code = code.replace(old, new)
             (tmp_path / file).write_text(code)
         (tmp_path / "reference.py").write_text(FILES["hooked.py"])
-        (tmp_path / "texts.txt").write_text(TEXTS)
+        (tmp_path / "texts").mkdir(exist_ok=True)
+        (tmp_path / "texts" / "validation.txt").write_text(TEXTS)
         return "replica.py:load"
 
     return write
 
 
 def verify(script, *more):
-    flags = ("--checkpoint", "replica.py:load", "--reference", "reference.py:load", "--texts", "texts.txt")
+    flags = ("--checkpoint", "replica.py:load", "--reference", "reference.py:load", "--texts", "texts")
     return script("verify", *flags, *more)
 
 
@@ -82,10 +83,14 @@ def test_a_wrong_head_fails(write, script, tmp_path, change, quick_compiles):
         (("causal=True", "causal=True, frame=((1,), ())"), ("frame", "got ((1,), ()) of", "and ((), ()) of")),
         (("causal=True", "causal=True, padding_id=3"), ("padding_id", "got 3 of", "and 0 of")),
         (("causal=True", "causal=False"), ("causal", "got False of", "and True of")),
-        (('text.encode("ascii"', 'text.upper().encode("ascii"'), ("encode", "got 84, 72, 69", "and 116, 104, 101")),
+        (
+            ('text.encode("ascii"', 'text.upper().encode("ascii"'),
+            ("encode", "got 84 of", "and 116 of", "at token 0 of text 0"),
+        ),
+        (('"ignore"))', '"ignore"))[:20]'), ("encode", "got nothing of", "and 32 of", "at token 20 of text 0")),
         (("[chr(i) for", "[chr(i).upper() for"), ("pieces", "got 'A' of", "and 'a' of", "for id 97")),
     ],
-    ids=["mask", "frame", "padding", "causal", "encode", "pieces"],
+    ids=["mask", "frame", "padding", "causal", "encode", "length", "pieces"],
 )
 def test_texts_that_are_read_otherwise_are_refused(write, script, change, parts, quick_compiles):
     write("hooked.py", change)
@@ -123,9 +128,8 @@ def test_sizes_that_differ_are_refused(write, quick_compiles):
             ("def hidden(self", "def mlp_out(self, x):\n        return x\n\n    def other(self"),
             "neurons must run .* NotImpl",
         ),
-        (("range(config.n_layers)", "range(2)"), r"layers must be 3 blocks \(config.n_layers\), got 2"),
     ],
-    ids=["function", "one", "attribute", "width", "order", "block", "neurons", "layers"],
+    ids=["function", "one", "attribute", "width", "order", "block", "neurons"],
 )
 def test_what_does_not_run_is_said_when_it_is_opened(write, change, said, quick_compiles):
     path = write("replica.py", change)
@@ -172,7 +176,7 @@ def test_the_shape_is_what_is_said_of_the_texts():
     assert (read.vocab_size, read.damaged_id, read.frame, read.padding_id) == (9, 3, ((1,), (2,)), 4)
     assert read.encode("abc").tolist() == [5, 5, 5]
     assert Shape.of(given, n_layers=2, d_model=6, vocab_size=11).tokenizer.vocab_size == 11
-    with pytest.raises(InputError, match="Shape.of must know vocab_size.*got None; give vocab_size="):
+    with pytest.raises(InputError, match=r"Shape.of must know vocab_size.*got None; give vocab_size="):
         Shape.of(dataclasses.replace(given, module=torch.nn.Linear(2, 2)), n_layers=2, d_model=6)
 
 
@@ -184,9 +188,9 @@ def test_a_table_that_is_not_the_replicas_is_an_error_of_the_user():
     assert to_flax_names(tensors, rows, shapes, "mine")[long].shape == (2, 3)
     with pytest.raises(InputError, match=f"mine: the table must name each parameter .* once, got no row for {long}$"):
         to_flax_names(tensors, rows[:1], shapes, "mine")
-    with pytest.raises(InputError, match="got other is not there$"):
+    with pytest.raises(InputError, match=r"got other is not there$"):
         to_flax_names(tensors, [*rows, Entry("x", "other", "same")], shapes, "mine")
-    with pytest.raises(InputError, match="got embed twice$"):
+    with pytest.raises(InputError, match=r"got embed twice$"):
         to_flax_names(tensors, [*rows, rows[0]], shapes, "mine")
     with pytest.raises(InputError, match=r"tokens is \[2, 4\] instead of \[4, 2\] \(transposed\?\)$"):
         to_flax_names(tensors | {"tokens": np.zeros((2, 4))}, rows, shapes, "mine")
