@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from jaxsae.errors import InputError, listed
+from jaxsae.errors import InputError, require
 
 
 class Entry(NamedTuple):
@@ -63,22 +63,41 @@ def to_flax_names(
       source: names the file in errors.
 
     Raises:
-      InputError: naming every missing, unused and mis-shaped tensor.
+      InputError: the table is not of these paths; or naming missing, unused and mis-shaped tensors.
     """
-    assert sorted(e.path for e in rows) == sorted(shapes), set(shapes) ^ {e.path for e in rows}
+    named = [e.path for e in rows]
+    odd = [f"no row for {path}" for path in shapes if path not in named]
+    odd += [f"{path} is not there" for path in named if path not in shapes]
+    odd += [f"{path} twice" for path in dict.fromkeys(named) if named.count(path) > 1]
+    require(not odd, f"{source}: the table must name each parameter of the replica once, got {_whole(odd)}")
     expected = torch_shapes(rows, shapes)
     wrong = [f"missing {name}" for name in expected if name not in tensors]
     wrong += [f"unknown {name}" for name in tensors if name not in expected]
     wrong += [
-        f"{name} is {list(tensors[name].shape)} instead of {list(shape)}"
+        f"{name} is {list(tensors[name].shape)} instead of {list(shape)}{_reversed(tensors[name].shape, shape)}"
         for name, shape in expected.items()
         if name in tensors and tensors[name].shape != shape
     ]
     if wrong:
         raise InputError(
-            f"{source}: tensors must be those of its config, got {len(wrong)} differences: {listed(wrong, 3, '; ')}"
+            f"{source}: tensors must be those of its config, got {len(wrong)} differences: {_whole(wrong)}"
         )
     return {e.path: apply_layout(tensors[e.torch_name], e.layout) for e in rows}
+
+
+def _reversed(got: tuple[int, ...], wanted: tuple[int, ...]) -> str:
+    return " (transposed?)" if len(got) > 1 and got == wanted[::-1] else ""
+
+
+def _whole(words: Sequence[str], most: int = 3, room: int = 200) -> str:
+    """The first few, none of them cut, in so many characters where one is not longer; and how many more there are."""
+    shown = list(words[:1])
+    for word in words[1:most]:
+        if len("; ".join([*shown, word])) > room:
+            break
+        shown.append(word)
+    more = f" and {len(words) - len(shown)} more" if len(words) > len(shown) else ""
+    return "; ".join(shown) + more
 
 
 def to_torch_names(params: Mapping[str, np.ndarray], rows: Sequence[Entry]) -> dict[str, np.ndarray]:

@@ -21,6 +21,7 @@ import torch
 from conftest import ROOT, TINY, checkpoint_content
 from helpers import USER_FILE
 
+from convert import read_checkpoint
 from jaxsae.features.concepts import load_concepts
 from jaxsae.text import arrow, loading
 from jaxsae.text.fragments import read_fragments
@@ -90,7 +91,7 @@ def run_block(kind, text, script, ran):
         if words[:2] == ["python", "scripts/serve.py"]:
             serves(words[2:])
             ran.append(line)
-        elif words[0] == "python" and line not in ran:
+        elif words[0] in ("python", "jaxsae") and line not in ran:
             words = words[2:] if words[1:3] == ["-m", "jaxsae"] else words
             result = script(words[1].removeprefix("scripts/").removesuffix(".py"), *words[2:])
             assert result.status == 0, (line, result)
@@ -132,12 +133,12 @@ def test_another_model_is_brought_as_its_page_says(script, tmp_path, monkeypatch
     for kind, text in blocks(OWN_MODEL):
         if kind == "sh":
             run_block(kind, text, script, ran)
-    assert len(ran) == 7
+    assert len(ran) == 8
     done = subprocess.run(
         [sys.executable, "parity.py"], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("in float64") == 3
+    assert done.stdout.count("in float64") == 4
 
 
 def test_any_module_is_read_as_its_page_says(script, tmp_path, monkeypatch):
@@ -155,6 +156,9 @@ def test_any_module_is_read_as_its_page_says(script, tmp_path, monkeypatch):
         else:
             run_block(kind, text, script, ran)
     assert len(ran) == 9
+    masked = read_checkpoint("my_masked.py:load").config
+    assert (masked.tokenizer.damaged_id, masked.tokenizer.frame) == (33, ((31,), (32,)))
+    assert masked.datasets.load_several(["texts.txt"], "test").damaged.any()
 
 
 def test_the_notebook(monkeypatch, capsys):

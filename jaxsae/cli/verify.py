@@ -1,21 +1,25 @@
-"""Compare every layer's activations with PyTorch hooks: the difference, and each side's distance from float64."""
+"""Compare every layer's activations with PyTorch hooks: the difference, and each side's distance from float64.
+
+Of a replica of your own, the logits too.
+"""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
 import dataclasses
+import warnings
 from typing import TYPE_CHECKING
 
 from jaxsae import runtime
 from jaxsae.cli import arguments, inputs, terminal
 from jaxsae.config import DataConfig
-from jaxsae.errors import require
+from jaxsae.errors import InputNote, require
 
 if TYPE_CHECKING:  # heavy: loaded by the functions that use them
     from collections.abc import Sequence
 
-    from convert.own_replica import OwnReplica
+    from convert.own_replica import OwnReplica, Parity
     from convert.verify import LayerCheck
     from jaxsae.models.hooks import Hook
     from jaxsae.text.samples import Samples
@@ -51,10 +55,10 @@ def main(args: argparse.Namespace) -> int:
         if args.reference:
             print(f"running your own code: {args.reference}")
         if isinstance(checkpoint, OwnReplica):
-            checks = own_checks(args, checkpoint, samples, layers, config.padding, hook)
+            checks, logits = own_checks(args, config, checkpoint, samples, layers, hook)
         else:
             assert process is not None
-            model = checkpoint.model(hook=hook)
+            model, logits = checkpoint.model(hook=hook), None
             asked = process.ask(checkpoint, samples, layers, config.padding, args.reference, str(hook))
             checks = cross_check(model, checkpoint, samples, layers, config.padding, asked=asked)
 
@@ -62,7 +66,9 @@ def main(args: argparse.Namespace) -> int:
     columns = ["layer", "verdict", "max |J-P|", "RMS J-P", "RMS J-f64", "RMS P-f64", "RMS ratio"]
     columns += ["max J-f64", "max P-f64", "max ratio"]
     rows = []
-    for check in checks:
+    named: list[tuple[int | str, LayerCheck]] = [(check.layer, check) for check in checks]
+    named += [] if logits is None else [("logits", logits)]
+    for name, check in named:
         pairs = [
             (check.ours_to_float64, check.torch_to_float64),
             (check.ours_to_float64_max, check.torch_to_float64_max),
@@ -70,23 +76,23 @@ def main(args: argparse.Namespace) -> int:
         cells = [f"{x:.2e}" for x in (check.max_abs, check.rms)]
         for ours, theirs in pairs:
             cells += [f"{ours:.2e}", f"{theirs:.2e}", f"{ours / theirs:.2f}" if theirs else "-"]
-        rows.append([check.layer, "ok" if check.passed else "FAILED", *cells])
+        rows.append([name, "ok" if check.passed else "FAILED", *cells])
     terminal.print_table(title, columns, rows, key=2)
-    passed = all(check.passed for check in checks)
+    passed = all(check.passed for _, check in named)
     print("passed" if passed else "failed", "(limits: 3 x PyTorch's own distance from float64 in RMS, 4 x in maximum)")
     if args.json:
-        layers_json = [{**dataclasses.asdict(check), "passed": check.passed} for check in checks]
+        layers_json = [{**dataclasses.asdict(check), "layer": name, "passed": check.passed} for name, check in named]
         report = {"layers": layers_json, "passed": passed, "padding": config.padding, "samples": len(samples)}
         write_json(args.json, report)
     return 0 if passed else 1
 
 
 def own_checks(
-    args: argparse.Namespace, ours: OwnReplica, samples: Samples, layers: Sequence[int], padding: str, hook: Hook
-) -> list[LayerCheck]:
+    args: argparse.Namespace, data: DataConfig, ours: OwnReplica, samples: Samples, layers: Sequence[int], hook: Hook
+) -> Parity:
     """The user's own replica beside the PyTorch module that a function of theirs returns."""
     from convert.hooked import HookedCheckpoint
-    from convert.own_replica import parity
+    from convert.own_replica import check_same, check_same_texts, parity
     from convert.stored import read_own
 
     require(args.reference is not None, "a replica of your own must have a --reference FILE.py:FUNCTION, got none")
@@ -94,7 +100,11 @@ def own_checks(
     what = "--reference must be FILE.py:FUNCTION that returns a PyTorch module"
     require(isinstance(theirs, HookedCheckpoint), f"{what}, got a {theirs.name} of {args.reference}")
     assert isinstance(theirs, HookedCheckpoint)
-    return parity(ours, theirs, samples, layers, padding, hook)
+    check_same(ours.config, theirs)
+    with warnings.catch_warnings():  # the notes on the texts were given before
+        warnings.simplefilter("ignore", InputNote)
+        check_same_texts(samples, inputs.text(data, theirs.config))
+    return parity(ours, theirs, samples, layers, data.padding, hook)
 
 
 def add_flags(parser: arguments.Parser) -> None:

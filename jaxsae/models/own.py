@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from jaxsae.errors import require
+from jaxsae.errors import InputError, require
 
 if TYPE_CHECKING:  # heavy
+    from jaxsae.models.torch_model import TorchModel
     from jaxsae.text.plain_texts import PlainTexts
     from jaxsae.text.tokenizer import Tokenizer
 
@@ -23,6 +24,31 @@ class Shape:
     tokenizer: Tokenizer
     causal: bool = False
     """Whether it predicts the next token at each position."""
+
+    @classmethod
+    def of(cls, given: TorchModel, *, n_layers: int, d_model: int, vocab_size: int | None = None) -> Shape:
+        """The shape of a replica of a PyTorch module: all that `given` says of its texts is taken over.
+
+        Args:
+          vocab_size: ids are in 0..vocab_size-1; None: as `given` says, else the rows of the module's first embedding.
+
+        Raises:
+          InputError: nothing says how many ids there are.
+        """
+        from jaxsae.text.piece_tokenizer import PieceTokenizer
+
+        vocab = vocab_size if vocab_size is not None else given.vocab_size
+        if vocab is None:
+            rows = (getattr(module, "num_embeddings", None) for module in given.module.modules())
+            vocab = next((n for n in rows if isinstance(n, int)), None)
+        if vocab is None:
+            raise InputError(
+                "Shape.of must know vocab_size, as the module has no embedding, got None; give vocab_size="
+            )
+        before, behind = given.frame
+        about = given.padding_id, given.mask_id, (tuple(before), tuple(behind))
+        tokenizer = PieceTokenizer.named(given.unit, given.encode, given.pieces, vocab, *about)
+        return cls(n_layers, d_model, given.max_position, tokenizer, given.causal)
 
     @property
     def datasets(self) -> PlainTexts:

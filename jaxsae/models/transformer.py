@@ -114,8 +114,9 @@ class FeedForward(nnx.Module):
 class Block(nnx.Module):
     """x + attn(norm(x)), then x + feed-forward(norm(x)).
 
-    A family says what attention adds, and what the neurons of the feed-forward network are, of which `down` makes what
-    it adds; the methods take the residual stream itself, and `around` besides.
+    A family says what attention adds, `attn_out`, and what the neurons of the feed-forward network are, `hidden`, of
+    which `down` makes what it adds; the methods take the residual stream itself, and `around` besides. A norm behind a
+    part (post-norm, sandwich) is said by `attn_out` and `mlp_out`: each gives the new stream minus the old one.
     """
 
     down: nnx.Linear
@@ -125,7 +126,12 @@ class Block(nnx.Module):
         return x + self.mlp_out(x)
 
     def attn_out(self, x: Stream, *around: Any) -> Stream:
-        """What attention adds to the stream."""
+        """What attention adds to the stream.
+
+        Args:
+          around: what `Transformer.around` gives, and last the bias, [batch, 1, from or 1, to], which is added to the
+            scores; None: nothing is hidden.
+        """
         raise NotImplementedError
 
     def mlp_out(self, x: Stream) -> Stream:
@@ -218,7 +224,10 @@ class Transformer(nnx.Module):
 
     @property
     def norm_and_head(self) -> tuple[nnx.Module, nnx.Module]:
-        """What makes logits of the last block's output."""
+        """What makes logits of the last block's output, `head(norm(x))`: two Flax modules, as jit takes no function.
+
+        Where the head is the embedding (tied), a small `nnx.Module` around `self.embed`.
+        """
         raise NotImplementedError
 
     @property
