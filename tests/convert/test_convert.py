@@ -41,7 +41,7 @@ def test_one_error_names_every_difference():
         families.to_flax(tensors, TINY, "m.pt")
     assert str(error.value) == (
         "m.pt: tensors must be those of its config, got 3 differences: missing layers.2.ln1.bias; "
-        "unknown layers.9.ln1.bias; layers.0.ff.0.weight is [30, 37] instead of [37, 30]"
+        "unknown layers.9.ln1.bias; layers.0.ff.0.weight is [30, 37] instead of [37, 30] (transposed?)"
     )
 
 
