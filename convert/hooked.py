@@ -124,21 +124,35 @@ class HookedModel:
 
         def backward(x: Any, grad: Any) -> np.ndarray:
             put = _tensor(x).requires_grad_()
-            with torch.enable_grad():
-                (found,) = torch.autograd.grad(taken(Put(place, put)), put, _tensor(grad))
+            try:
+                # a module may add in place to what the gradient needs
+                with torch.enable_grad(), torch.autograd.graph.allow_mutation_on_saved_tensors():
+                    (found,) = torch.autograd.grad(taken(Put(place, put)), put, _tensor(grad))
+            except RuntimeError as error:  # torch's own
+                got = " ".join(str(error).split())[:200]
+                raise InputError(
+                    f"logits must have a gradient by {place.module}, got {got}; take detach() and no_grad() out of forward"
+                ) from error
             return found.numpy()
 
         shape = jax.ShapeDtypeStruct((len(at), vocab), jnp.float32)
 
         @jax.custom_vjp
         def changed(x: ResidualStream) -> Float[Array, "n vocab"]:
-            return jax.pure_callback(forward, shape, x)
+            return _called(forward, shape, x)
 
         def back(x: ResidualStream, grad: Float[Array, "n vocab"]) -> tuple[ResidualStream]:
-            return (jax.pure_callback(backward, jax.ShapeDtypeStruct(x.shape, x.dtype), x, grad),)
+            return (_called(backward, jax.ShapeDtypeStruct(x.shape, x.dtype), x, grad),)
 
         changed.defvjp(lambda x: (changed(x), x), back)
         return changed(jnp.asarray(x))
+
+
+def _called(function: Any, shape: jax.ShapeDtypeStruct, *given: Any) -> Any:
+    """What a function of NumPy gives; outside `jit` it is called as it is, so that its errors are its own."""
+    if any(isinstance(one, jax.core.Tracer) for one in given):
+        return jax.pure_callback(function, shape, *given)
+    return jnp.asarray(function(*given), shape.dtype)
 
 
 def _array(mask: Mask | None) -> np.ndarray | None:

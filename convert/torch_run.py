@@ -108,7 +108,7 @@ class Runner:
                 x = first_of(value)
                 require(x is not None, f"{place.module} must {_verb(place)} a tensor first, got {type(value).__name__}")
                 assert x is not None
-                got[place] = x.detach()
+                got[place] = x.detach().clone()  # what is added in place comes later
                 if len(got) == len(wanted):
                     raise _Enough
 
@@ -134,7 +134,7 @@ class Runner:
             changes = {}
             if put is not None:
                 x = put.x[torch.from_numpy(rows), : group.shape[1]]
-                changes[put.place] = lambda place, value, x=x: with_first(value, x.to(_like(place, value).dtype))
+                changes[put.place] = lambda place, value, x=x: with_first(value, x.to(_like(place, value).dtype).clone())
             with self._hooks(changes):
                 parts.append((rows, self._logits(self._run(group, its_mask), group.shape)))
         (rows, first), *more = parts
@@ -153,11 +153,17 @@ class Runner:
         handles = []
         for name, one in self.module.named_modules():
 
-            def see(_: nn.Module, args: tuple, kwargs: dict, output: Any, name: str = name) -> None:
-                given = first_of(args) if args else first_of(kwargs)
-                found[name], times[name] = Seen(given, first_of(output)), times.get(name, 0) + 1
+            def before(_: nn.Module, args: tuple, kwargs: dict, name: str = name) -> None:
+                found[name] = Seen(_copied(first_of(args or kwargs)), None)
 
-            handles.append(one.register_forward_hook(see, with_kwargs=True))
+            def behind(_: nn.Module, __: Any, output: Any, name: str = name) -> None:
+                found[name] = found[name]._replace(gave=_copied(first_of(output)))
+                times[name] = times.get(name, 0) + 1
+
+            handles += [
+                one.register_forward_pre_hook(before, with_kwargs=True),
+                one.register_forward_hook(behind),
+            ]
         try:
             with torch.no_grad():
                 out = self._run(np.array(ids, np.int64), None)
@@ -217,6 +223,11 @@ def logits_of(output: Any) -> torch.Tensor | None:
     if found is None and not hasattr(output, "last_hidden_state"):
         found = first_of(output)
     return found if isinstance(found, torch.Tensor) else None
+
+
+def _copied(x: torch.Tensor | None) -> torch.Tensor | None:
+    """As it is now, whatever is added to it in place."""
+    return None if x is None else x.detach().clone()
 
 
 def _like(place: Place, value: Any) -> torch.Tensor:

@@ -92,6 +92,44 @@ def test_the_pass_ends_at_the_last_layer_needed(causal):
     assert ran == [0, 1]
 
 
+def in_place(content):
+    """The same blocks, which add to the stream in place."""
+    return content.replace("x = x + self.proj", "x += self.proj").replace(
+        "return x + self.mlp(self.norm2(x)),", "x += self.mlp(self.norm2(x))\n        return x,"
+    )
+
+
+def test_what_is_added_in_place_comes_later(causal, tmp_path):
+    """Layers of one pass are what each is alone; parts are found, and gradients go through."""
+    checkpoint = read_checkpoint(f"{write(tmp_path, in_place(CAUSAL))}:load")
+    model, ids = checkpoint.model(), np.arange(12).reshape(2, 6)
+    found = model.activations_of(ids, layers=[0, 1, 2])
+    for layer in range(3):
+        np.testing.assert_array_equal(found[layer], model.activations(ids, layer=layer))
+        np.testing.assert_array_equal(found[layer], causal.model().activations(ids, layer=layer))
+    pre = checkpoint.model(hook="resid_pre").activations(ids, layer=1)
+    np.testing.assert_array_equal(pre, found[0])
+    seen, again = (one.runner.probe(ids)[0] for one in (checkpoint, causal))
+    for part in ("given", "gave"):
+        np.testing.assert_array_equal(getattr(seen["blocks.1"], part), getattr(again["blocks.1"], part))
+    places = np.array([3, 8])
+    x, whole = found[1], model.logits(ids, places=places)
+    np.testing.assert_array_equal(model.logits(ids, places=places, layer=1, x=x), whole)
+    ours, theirs = (
+        jax.grad(lambda x, one=one: (one.logits(ids, places=places, layer=1, x=x) ** 2).sum())(x)
+        for one in (model, causal.model())
+    )
+    np.testing.assert_allclose(ours, theirs, atol=1e-6)
+
+
+def test_a_module_without_a_gradient_is_said(tmp_path):
+    content = CAUSAL.replace("return self.out(self.norm(self.others[0](x)))", "return self.out(x.detach())")
+    model, ids = read_checkpoint(f"{write(tmp_path, content)}:load").model(), np.arange(6)[None]
+    x = model.activations(ids, layer=0)
+    with pytest.raises(InputError, match=r"logits must have a gradient by blocks\.0, got element 0"):
+        jax.grad(lambda x: model.logits(ids, places=np.array([1]), layer=0, x=x).sum())(x)
+
+
 def test_modules_by_name_and_their_inputs(causal):
     ids = np.arange(12).reshape(2, 6)
     resid_post, resid_pre = causal.model(), causal.model(hook="resid_pre")
