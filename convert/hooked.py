@@ -170,8 +170,10 @@ class HookedCheckpoint:
     given: TorchModel
     source: str
     """What it is called in errors."""
-    text_of_file: bytes = b""
-    """Of the file that made it, which is part of what it is."""
+    code: str = ""
+    """SHA-256 of the files that made it: what was computed with it is kept by this, too."""
+    settings: str = ""
+    """What is part of what it computes besides the weights and what its module says of itself."""
     file_sha256: str | None = None
     """Of the file that its weights are in, where there is one."""
     config: HookedShape = field(init=False)
@@ -222,8 +224,11 @@ class HookedCheckpoint:
 
     @functools.cached_property
     def identity(self) -> str:
-        """SHA-256 of its weights, as float32, and of the text of the file that made it."""
-        digest = hashlib.sha256(self.text_of_file)
+        """SHA-256 of its weights, as float32, of what the module says of itself, and of its settings.
+
+        A comment in its file changes nothing, nor do other pieces; what its code does besides is not seen.
+        """
+        digest = hashlib.sha256(f"{self.module!r} {self.settings}".encode())
         for name, tensor in self.module.state_dict().items():
             if isinstance(tensor, torch.Tensor):
                 value = np.ascontiguousarray(tensor.detach().numpy())
@@ -372,11 +377,12 @@ class HookedCheckpoint:
         return Place(found[0] if hook == "attn_out" else found[1])
 
 
-def as_hooked(given: Any, source: str, text_of_file: bytes) -> HookedCheckpoint:
+def as_hooked(given: Any, source: str, code: str) -> HookedCheckpoint:
     """What a function of the user's own file has returned, as a stored model.
 
     Args:
       source: what the function is called in errors.
+      code: SHA-256 of the files that made it.
 
     Raises:
       InputError: it is something else than a `TorchModel` or (module, encode, pieces); or the module does not run.
@@ -386,4 +392,4 @@ def as_hooked(given: Any, source: str, text_of_file: bytes) -> HookedCheckpoint:
     ok = isinstance(given, TorchModel)
     what = "a TorchModel, (module, encode, pieces), or a jaxsae.models.transformer.Transformer"
     require(ok, f"{source} must return {what}, got {type(given).__name__}")
-    return HookedCheckpoint(given, source, text_of_file)
+    return HookedCheckpoint(given, source, code)

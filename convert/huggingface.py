@@ -57,13 +57,13 @@ def read_huggingface(path: str | Path) -> HookedCheckpoint:
     transformers = _transformers()
     names = said.get("architectures") or [""]
     kind = next((loader for end, loader in HEADS.items() if str(names[0]).endswith(end)), "AutoModel")
-    settings = {"local_files_only": True, "trust_remote_code": False}
+    only = {"local_files_only": True, "trust_remote_code": False}
     try:
         with contextlib.redirect_stderr(io.StringIO()):
             module, loading = getattr(transformers, kind).from_pretrained(
-                path, **settings, use_safetensors=True, output_loading_info=True, dtype="float32"
+                path, **only, use_safetensors=True, output_loading_info=True, dtype="float32"
             )
-            tokenizer = transformers.AutoTokenizer.from_pretrained(path, **settings)
+            tokenizer = transformers.AutoTokenizer.from_pretrained(path, **only)
     except Exception as error:  # of many kinds
         first = " ".join(str(error).split())[:200]
         raise InputError(f"{path}: must hold a model and its tokenizer, got {type(error).__name__}: {first}") from error
@@ -84,9 +84,9 @@ def read_huggingface(path: str | Path) -> HookedCheckpoint:
         frame=frame_of(tokenizer, encode),
         padding_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0,
     )
-    about = json.dumps({"model_type": config.model_type, "head": kind}).encode()
+    settings = json.dumps(said, sort_keys=True)
     file_sha256 = sha256_of((file.name, file) for file in weights)
-    return HookedCheckpoint(given, str(path), about, file_sha256)
+    return HookedCheckpoint(given, str(path), settings=settings, file_sha256=file_sha256)
 
 
 def _transformers() -> Any:

@@ -1,5 +1,7 @@
 """Any PyTorch module by hooks: what is read is what one's own hook sees, what is put there PyTorch goes on with."""
 
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -262,16 +264,45 @@ def test_the_restoration_model_through_hooks_and_through_jax(tiny_pt, tmp_path):
         np.testing.assert_allclose(of_jax, of_torch, atol=1e-5 * scale)
 
 
-def test_identity_follows_weights_and_code(folder, causal, tmp_path, monkeypatch):
-    assert read_checkpoint(f"{folder}/causal.py:load").identity == causal.identity
+def test_identity_follows_weights_and_modules(folder, causal, tmp_path, monkeypatch):
+    """A comment, or other pieces, are of the code alone."""
+    again = read_checkpoint(f"{folder}/causal.py:load")
+    assert (again.identity, again.code) == (causal.identity, causal.code)
     other = write(tmp_path, CAUSAL.replace("nn.GELU()", "nn.ReLU()"))
     assert read_checkpoint(f"{other}:load").identity != causal.identity
+    for change in (("LETTERS[i] if", "LETTERS[i].upper() if"), ("def load", "# a comment\ndef load")):
+        same = read_checkpoint(f"{write(tmp_path, CAUSAL.replace(*change), 'same.py')}:load")
+        assert same.identity == causal.identity
+        assert same.code != causal.code
     path = write(tmp_path, CAUSAL.replace("manual_seed(0)", "manual_seed(int(__import__('os').environ['SEED']))"))
     found = []
     for seed in "011":
         monkeypatch.setenv("SEED", seed)
         found.append(read_checkpoint(f"{path}:load").identity)
     assert found[0] != found[1] == found[2]
+
+
+def test_folders_with_modules_of_one_name_share_none(tmp_path):
+    """Nor do files of one name; what was imported from the folder is part of the code."""
+    made, before = [], set(sys.modules)
+    for name, seed in (("a", 1), ("b", 2), ("c", 2)):
+        (tmp_path / name / "parts").mkdir(parents=True)
+        (tmp_path / name / "bare").mkdir()
+        write(tmp_path / name, CAUSAL.replace("manual_seed(0)", f"manual_seed({seed})"), "their_model.py")
+        write(tmp_path / name, "", "parts/__init__.py")
+        write(tmp_path / name, f"NUMBER = {seed}", "parts/one.py")
+        write(tmp_path / name, f"NUMBER = {seed}  # {name}", "bare/one.py")
+        text = "import bare.one\nimport their_model\nfrom parts import one\n"
+        text += "def load():\n    assert one.NUMBER == bare.one.NUMBER\n    return their_model.load()\n"
+        made.append(read_checkpoint(f"{write(tmp_path / name, text, 'hooked.py')}:load"))
+    a, b, c = made
+    assert len({a.identity, b.identity}) == 2
+    assert b.identity == c.identity
+    assert len({a.code, b.code, c.code}) == 3
+    ids = np.arange(4)[None]
+    rows = [np.asarray(one.model().activations(ids, layer=1)) for one in made]
+    assert (rows[0] != rows[1]).any()
+    assert not {"their_model", "parts", "parts.one", "bare", "bare.one"} & (set(sys.modules) - before)
 
 
 def test_a_tuple_will_do(folder):

@@ -174,6 +174,17 @@ def test_what_cannot_be_read_is_said(folders, tmp_path, monkeypatch):
         read_checkpoint(folders["bert"])
 
 
+def test_identity_follows_the_config(folders, tmp_path):
+    shutil.copytree(folders["bert"], tmp_path / "bert")
+    said = json.loads((tmp_path / "bert" / "config.json").read_text())
+    (tmp_path / "bert" / "config.json").write_text(json.dumps(said))
+    first = read_checkpoint(folders["bert"])
+    assert read_checkpoint(tmp_path / "bert").identity == first.identity
+    (tmp_path / "bert" / "config.json").write_text(json.dumps(said | {"num_attention_heads": 4}))
+    assert read_checkpoint(tmp_path / "bert").identity != first.identity
+    assert first.code == ""
+
+
 def test_a_model_without_a_head_has_rows(folders, texts, tmp_path):
     folder = tmp_path / "bert"
     shutil.copytree(folders["bert"], folder)
