@@ -32,6 +32,8 @@ class Call(NamedTuple):
 
     forward: Forward
     takes_mask: bool
+    mask: str = ""
+    """What the mask is passed as, and what it says, in words."""
 
 
 def call_of(module: nn.Module, forward: Forward | None) -> Call:
@@ -41,7 +43,7 @@ def call_of(module: nn.Module, forward: Forward | None) -> Call:
       InputError: it must be given something else than ids and a mask.
     """
     if forward is not None:
-        return Call(forward, True)
+        return Call(forward, True, "the mask that forward is given is 0")
     every = inspect.signature(module.forward).parameters
     names = [n for n, p in every.items() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     first = "input_ids" if "input_ids" in names else next(iter(names), None)
@@ -63,7 +65,7 @@ def call_of(module: nn.Module, forward: Forward | None) -> Call:
             return module(input_ids=ids, **more)
         return module(ids, **more)
 
-    return Call(by_names, mask is not None or inverse is not None)
+    return Call(by_names, mask is not None or inverse is not None, f"{mask} is 0" if mask else f"{inverse} is True")
 
 
 class Runner:
@@ -134,7 +136,9 @@ class Runner:
             changes = {}
             if put is not None:
                 x = put.x[torch.from_numpy(rows), : group.shape[1]]
-                changes[put.place] = lambda place, value, x=x: with_first(value, x.to(_like(place, value).dtype).clone())
+                changes[put.place] = lambda place, value, x=x: with_first(
+                    value, x.to(_like(place, value).dtype).clone()
+                )
             with self._hooks(changes):
                 parts.append((rows, self._logits(self._run(group, its_mask), group.shape)))
         (rows, first), *more = parts
@@ -171,6 +175,13 @@ class Runner:
             for handle in handles:
                 handle.remove()
         return found, times, out
+
+    @torch.no_grad()
+    def first(self, ids: np.ndarray, mask: np.ndarray | None) -> torch.Tensor | None:
+        """What comes out first, logits where there are some; None: no tensor."""
+        out = self._run(np.array(ids, np.int64), mask)
+        found = logits_of(out)
+        return first_of(out) if found is None else found
 
     def _run(self, ids: np.ndarray, mask: np.ndarray | None) -> Any:
         try:

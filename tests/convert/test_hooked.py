@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 from hooked_modules import CAUSAL, MASKED, RESTORATION, TEXTS, write
+from torch import nn
 
-from convert import load_restoration_model, read_checkpoint
+from convert import load_restoration_model, modules, read_checkpoint
 from jaxsae.activations.extraction import extract
 from jaxsae.config import TrainConfig
 from jaxsae.errors import InputError
@@ -305,7 +306,9 @@ def test_folders_with_modules_of_one_name_share_none(tmp_path):
     assert not {"their_model", "parts", "parts.one", "bare", "bare.one"} & (set(sys.modules) - before)
 
 
-def test_a_tuple_will_do(folder):
+def test_a_tuple_will_do(folder, tmp_path):
+    lists = CAUSAL.replace("24, causal=True", "24, frame=([1], [2])")
+    assert read_checkpoint(f"{write(tmp_path, lists)}:load").config.tokenizer.frame == ((1,), (2,))
     found = read_checkpoint(f"{folder}/causal.py:as_tuple")
     assert found.config.max_position == 512
     assert found.config.tokenizer.encode("ab").tolist() == [2, 3]
@@ -319,6 +322,15 @@ BAD = {
     "from jaxsae import TorchModel\ndef load(): return TorchModel(1, list, list)": r"must be a torch\.nn\.Module, got int",
     "from torch import nn\ndef load(): return nn.Identity(), list, list": r"vocab_size must be given",
     CAUSAL + "\ndef load(): return TorchModel(Model(), list, list, mask_id=40)": r"mask_id must be in 0\.\.39",
+    CAUSAL + "\ndef load(): m = TorchModel(Model(), list, list); vars(m).update(frame=(1, 2)); return m": (
+        r"frame must be the ids put before a text and those put behind it, such as \(\[1\], \[2\]\), got \(1, 2\)"
+    ),
+    CAUSAL + "\ndef load(): return TorchModel(Model(), list, lambda ids: [{1: 'a'}[i] for i in ids])": (
+        r"got KeyError: 2; the embedding has 40 rows, so ids up to 39 are asked for"
+    ),
+    MASKED.replace("src_key_padding_mask=None", "padding_mask=None").replace(
+        "=src_key_padding_mask", "=padding_mask"
+    ): (r"padding must change nothing where padding_mask is 0.*; give TorchModel\(forward=\.\.\.\)"),
     CAUSAL + "\ndef load(): return Block(6, 2), list, list": r"the module must run on ids \[1, 6\], got",
 }
 
@@ -397,6 +409,33 @@ def test_a_block_of_another_list_is_refused(tmp_path):
     checkpoint = read_checkpoint(f"{write(tmp_path, content)}:load")
     with pytest.raises(InputError, match=r"a block must be one of blocks, got encoder\.layers\.0"):
         checkpoint.model(hook={0: "encoder.layers.0"})
+
+
+def test_of_lists_in_lists_the_outermost_are_blocks():
+    """Not the heads within them, nor a head of several layers behind them."""
+
+    def block(heads):
+        part = nn.Module()
+        part.heads = nn.ModuleList(nn.Linear(2, 2) for _ in range(heads))
+        return part
+
+    def named(**lists):
+        module = nn.Module()
+        for name, one in lists.items():
+            setattr(module, name, one)
+        return modules.blocks_of(module)
+
+    blocks, head = nn.Sequential(*[block(6) for _ in range(4)]), nn.Sequential(*[nn.Linear(2, 2) for _ in range(8)])
+    assert named(blocks=blocks, head=head) == ("blocks", 4)
+    assert named(head=head, blocks=nn.ModuleList(blocks), few=nn.ModuleList([nn.Identity()])) == ("blocks", 4)
+    assert named(whole=nn.Sequential(nn.Embedding(2, 2), block(3))) == ("whole.1.heads", 3)
+    assert named(head=head) is None
+
+
+def test_what_is_read_is_said(causal, masked, tmp_path):
+    assert masked.about == "Model: 3 blocks, encoder.layers; restores hidden tokens"
+    nothing = read_checkpoint(f"{write(tmp_path, CAUSAL.replace(', causal=True', ''))}:load")
+    assert nothing.about == "Model: 3 blocks, blocks; hides nothing: give mask_id, or causal=True"
 
 
 def test_a_module_without_logits_is_read_all_the_same(tmp_path):
