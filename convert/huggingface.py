@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import itertools
 import json
 import os
 import warnings
@@ -35,6 +36,9 @@ HEADS = {
 """How an architecture's name ends -> the class that loads it; others are read without a head."""
 UNLIMITED = 10**9
 """A longest text of at least so many tokens means that the tokenizer knows of none."""
+
+LOOKED_AT = 20
+"""Pairs of tokens, to see whether they are words."""
 
 
 def read_huggingface(path: str | Path) -> HookedCheckpoint:
@@ -149,11 +153,26 @@ def frame_of(tokenizer: Any, encode: Callable[[str], list[int]]) -> Frame:
 
 def pieces_of(tokenizer: Any) -> Callable[[Sequence[int]], list[str]]:
     """Ids -> pieces that joined are the text; what begins a word begins with a space."""
-    spelling = subwords.spelling_of(tokenizer.get_vocab())
+    vocabulary = tokenizer.get_vocab()
+    spelling = subwords.spelling_of(vocabulary)
     special = {number for number in tokenizer.all_special_ids if number is not None}
+    if spelling == "plain" and _are_words(tokenizer, [word for word, n in vocabulary.items() if n not in special]):
+        spelling = "words"
+    if spelling in ("wordpiece", "words"):
+        special -= {tokenizer.mask_token_id, tokenizer.unk_token_id}  # which stand for words
 
     def pieces(ids: Sequence[int]) -> list[str]:
         words = [word or "" for word in tokenizer.convert_ids_to_tokens(list(ids))]
         return subwords.pieces(spelling, words, [number in special for number in ids])
 
     return pieces
+
+
+def _are_words(tokenizer: Any, vocabulary: Sequence[str]) -> bool:
+    """Whether tokens are words: two of them are decoded with a space between, and are no longer two without it."""
+    pairs = list(itertools.pairwise(vocabulary))[:LOOKED_AT]
+    ids = [tokenizer.convert_tokens_to_ids(list(pair)) for pair in pairs]
+    spaced = [tokenizer.decode(two) == " ".join(pair) for pair, two in zip(pairs, ids, strict=True)]
+    encode = encoder_of(tokenizer)
+    apart = [encode("".join(pair)) != two for pair, two in zip(pairs, ids, strict=True)]
+    return any(spaced) and any(apart)
