@@ -98,8 +98,8 @@ def _imported(before: Collection[str], folder: Path) -> dict[str, Path]:
     for name, module in list(sys.modules.items()):
         if name in before or name.split(".")[0] in before:
             continue
-        file = getattr(module, "__file__", None)
-        packages = list(getattr(module, "__path__", []))
+        said = getattr(module, "__dict__", {})  # some of torch's have any attribute that is asked for
+        file, packages = said.get("__file__"), list(said.get("__path__") or [])
         place = Path(packages[0] if packages else file or "")  # of a package its folder
         if folder in place.parents and len(place.relative_to(folder).parts) == name.count(".") + 1:
             found[name] = Path(file) if file else place

@@ -283,6 +283,15 @@ def test_identity_follows_weights_and_modules(folder, causal, tmp_path, monkeypa
     assert found[0] != found[1] == found[2]
 
 
+def test_modules_with_any_attribute_are_no_part_of_the_code(causal, monkeypatch, tmp_path):
+    """As `torch.classes`, which may be imported with the file."""
+    text = CAUSAL + "\nimport sys, types\nclass Any(types.ModuleType):\n    def __getattr__(self, name): return 1\n"
+    text += "sys.modules['any_attribute'] = Any('any_attribute')\n"
+    monkeypatch.delitem(sys.modules, "any_attribute", raising=False)
+    assert read_checkpoint(f"{write(tmp_path, text)}:load").identity == causal.identity
+    monkeypatch.delitem(sys.modules, "any_attribute")
+
+
 def test_folders_with_modules_of_one_name_share_none(tmp_path):
     """Nor do files of one name; what was imported from the folder is part of the code."""
     made, before = [], set(sys.modules)
