@@ -34,6 +34,11 @@ class Checkpoint:
     """The file that says what its ids stand for; None where none is needed, or none was found."""
 
     @property
+    def code(self) -> str:
+        """SHA-256 of the user's files that made it: of none."""
+        return ""
+
+    @property
     def family(self) -> Family:
         """Its row in the table of families."""
         return families.family_of(self.config)

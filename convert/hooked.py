@@ -6,6 +6,7 @@ its gradient comes back through torch's.
 
 import functools
 import hashlib
+import operator
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -29,6 +30,13 @@ from jaxsae.text.plain_texts import PlainTexts
 
 PROBE = 6
 """Tokens of the text that a module is first tried on."""
+
+
+PADDED = 2
+"""Tokens of padding that it is tried with."""
+MOST_OF_PADDING = 1e-3
+"""Of the root mean square of what comes out, by which padding may change it."""
+FRAME = "frame must be the ids put before a text and those put behind it, such as ([1], [2])"
 
 
 @dataclass(frozen=True)
@@ -124,21 +132,35 @@ class HookedModel:
 
         def backward(x: Any, grad: Any) -> np.ndarray:
             put = _tensor(x).requires_grad_()
-            with torch.enable_grad():
-                (found,) = torch.autograd.grad(taken(Put(place, put)), put, _tensor(grad))
+            try:
+                # a module may add in place to what the gradient needs
+                with torch.enable_grad(), torch.autograd.graph.allow_mutation_on_saved_tensors():
+                    (found,) = torch.autograd.grad(taken(Put(place, put)), put, _tensor(grad))
+            except RuntimeError as error:  # torch's own
+                got = " ".join(str(error).split())[:200]
+                raise InputError(
+                    f"logits must have a gradient by {place.module}, got {got}; take detach() and no_grad() out of forward"
+                ) from error
             return found.numpy()
 
         shape = jax.ShapeDtypeStruct((len(at), vocab), jnp.float32)
 
         @jax.custom_vjp
         def changed(x: ResidualStream) -> Float[Array, "n vocab"]:
-            return jax.pure_callback(forward, shape, x)
+            return _called(forward, shape, x)
 
         def back(x: ResidualStream, grad: Float[Array, "n vocab"]) -> tuple[ResidualStream]:
-            return (jax.pure_callback(backward, jax.ShapeDtypeStruct(x.shape, x.dtype), x, grad),)
+            return (_called(backward, jax.ShapeDtypeStruct(x.shape, x.dtype), x, grad),)
 
         changed.defvjp(lambda x: (changed(x), x), back)
         return changed(jnp.asarray(x))
+
+
+def _called(function: Any, shape: jax.ShapeDtypeStruct, *given: Any) -> Any:
+    """What a function of NumPy gives; outside `jit` it is called as it is, so that its errors are its own."""
+    if any(isinstance(one, jax.core.Tracer) for one in given):
+        return jax.pure_callback(function, shape, *given)
+    return jnp.asarray(function(*given), shape.dtype)
 
 
 def _array(mask: Mask | None) -> np.ndarray | None:
@@ -156,8 +178,10 @@ class HookedCheckpoint:
     given: TorchModel
     source: str
     """What it is called in errors."""
-    text_of_file: bytes = b""
-    """Of the file that made it, which is part of what it is."""
+    code: str = ""
+    """SHA-256 of the files that made it: what was computed with it is kept by this, too."""
+    settings: str = ""
+    """What is part of what it computes besides the weights and what its module says of itself."""
     file_sha256: str | None = None
     """Of the file that its weights are in, where there is one."""
     config: HookedShape = field(init=False)
@@ -167,6 +191,7 @@ class HookedCheckpoint:
             isinstance(self.given.module, nn.Module),
             f"{self.source}: the module must be a torch.nn.Module, got {type(self.given.module).__name__}",
         )
+        require(_is_frame(self.given.frame), f"{self.source}: {FRAME}, got {self.given.frame!s:.60}")
         torch.backends.mha.set_fastpath_enabled(False)  # it passes by the modules that it computes for
         self.module.to(device="cpu", dtype=torch.float32).eval().requires_grad_(False)
         object.__setattr__(self, "config", self._shape())
@@ -189,11 +214,13 @@ class HookedCheckpoint:
             if self.blocks is None
             else f"{self.blocks.n} blocks, {self.blocks.name}"
         )
-        says = (
-            ("predicts the next token" if self.given.causal else "restores hidden tokens")
-            if self.config.gives_logits
-            else "gives no logits"
-        )
+        if not self.config.gives_logits:
+            says = "gives no logits"
+        elif self.given.causal:
+            says = "predicts the next token"
+        else:
+            hides = self.given.mask_id is not None
+            says = "restores hidden tokens" if hides else "hides nothing: give mask_id, or causal=True"
         return f"{self.name}: {blocks}; {says}"
 
     @functools.cached_property
@@ -208,8 +235,11 @@ class HookedCheckpoint:
 
     @functools.cached_property
     def identity(self) -> str:
-        """SHA-256 of its weights, as float32, and of the text of the file that made it."""
-        digest = hashlib.sha256(self.text_of_file)
+        """SHA-256 of its weights, as float32, of what the module says of itself, and of its settings.
+
+        A comment in its file changes nothing, nor do other pieces; what its code does besides is not seen.
+        """
+        digest = hashlib.sha256(f"{self.module!r} {self.settings}".encode())
         for name, tensor in self.module.state_dict().items():
             if isinstance(tensor, torch.Tensor):
                 value = np.ascontiguousarray(tensor.detach().numpy())
@@ -295,6 +325,29 @@ class HookedCheckpoint:
         except InputError as error:
             raise InputError(f"{self.source}: {error}") from error
 
+    def _check_mask(self) -> None:
+        """Raise `InputError` where padding changes what comes out before it, though the module is given a mask."""
+        given, (before, behind) = self.given, self.given.frame
+        n = min(PROBE, given.max_position - len(before) - len(behind) - PADDED)
+        if not self.runner.call.takes_mask or n < 1:
+            return
+        text = self._probe_ids[:, : len(before) + n + len(behind)]
+        ids = np.pad(text, ((0, 0), (0, PADDED)), constant_values=given.padding_id)
+        mask = (np.arange(ids.shape[1]) < text.shape[1]).astype(np.int64)[None]
+        what = f"padding must change nothing where {self.runner.call.mask}"
+        instead = "give TorchModel(forward=...), which passes it on as the module takes it"
+        try:
+            alone, padded = (self.runner.first(*one) for one in ((text, None), (ids, mask)))
+        except InputError as error:
+            raise InputError(f"{self.source}: {what}: {error}; {instead}") from error
+        if alone is None or padded is None or alone.shape[:2] != text.shape or padded.shape[:2] != ids.shape:
+            return
+        size = float(alone.square().mean().sqrt())
+        differs = float((padded[:, : text.shape[1]] - alone).abs().max())
+        require(
+            differs <= MOST_OF_PADDING * size, f"{self.source}: {what}, got {differs:.2g} beside {size:.2g}; {instead}"
+        )
+
     def _shape(self) -> HookedShape:
         given = self.given
         seen, _, output = self._probed
@@ -306,7 +359,7 @@ class HookedCheckpoint:
             vocab = tables[0] if tables else wide
         require(vocab is not None, f"{self.source}: vocab_size must be given, as the module has no embedding")
         assert vocab is not None
-        before, behind = (tuple(part) for part in given.frame)
+        before, behind = (tuple(map(operator.index, part)) for part in given.frame)
         named = [*before, *behind, given.padding_id, *([] if given.mask_id is None else [given.mask_id])]
         outside = [number for number in named if not 0 <= number < vocab]
         require(
@@ -314,20 +367,19 @@ class HookedCheckpoint:
             f"{self.source}: frame, padding_id and mask_id must be in 0..{vocab - 1} (vocab_size), got {listed(outside)}",
         )
         has_head = logits is not None and logits.ndim == 3 and logits.shape[-1] == vocab
+        self._check_mask()
         n, width = 0, 1
         if self.blocks is not None and self.blocks.n:
             last = seen.get(self.blocks.block(self.blocks.n - 1))
             n = self.blocks.n
             width = last.gave.shape[-1] if last is not None and last.gave is not None else width
-        tokenizer = PieceTokenizer.named(
-            given.unit,
-            given.encode,
-            given.pieces,
-            vocab,
-            given.padding_id,
-            given.mask_id if has_head else None,
-            (before, behind),
-        )
+        hiding = given.mask_id if has_head else None
+        functions = given.unit, given.encode, given.pieces
+        try:
+            tokenizer = PieceTokenizer.named(*functions, vocab, given.padding_id, hiding, (before, behind))
+        except InputError as error:
+            known = f"the embedding has {vocab} rows" if given.vocab_size is None else f"vocab_size is {vocab}"
+            raise InputError(f"{self.source}: {error}; {known}, so ids up to {vocab - 1} are asked for") from error
         return HookedShape(n, width, given.max_position, tokenizer, given.causal, has_head)
 
     def _places(self, hook: Hook, layers: Sequence[int]) -> dict[int, Place]:
@@ -358,11 +410,20 @@ class HookedCheckpoint:
         return Place(found[0] if hook == "attn_out" else found[1])
 
 
-def as_hooked(given: Any, source: str, text_of_file: bytes) -> HookedCheckpoint:
+def _is_frame(given: Any) -> bool:
+    try:
+        before, behind = given
+        return all(isinstance(operator.index(number), int) for part in (before, behind) for number in part)
+    except (TypeError, ValueError):
+        return False
+
+
+def as_hooked(given: Any, source: str, code: str) -> HookedCheckpoint:
     """What a function of the user's own file has returned, as a stored model.
 
     Args:
       source: what the function is called in errors.
+      code: SHA-256 of the files that made it.
 
     Raises:
       InputError: it is something else than a `TorchModel` or (module, encode, pieces); or the module does not run.
@@ -372,4 +433,4 @@ def as_hooked(given: Any, source: str, text_of_file: bytes) -> HookedCheckpoint:
     ok = isinstance(given, TorchModel)
     what = "a TorchModel, (module, encode, pieces), or a jaxsae.models.transformer.Transformer"
     require(ok, f"{source} must return {what}, got {type(given).__name__}")
-    return HookedCheckpoint(given, source, text_of_file)
+    return HookedCheckpoint(given, source, code)

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import itertools
 import json
 import os
 import warnings
@@ -36,6 +37,9 @@ HEADS = {
 UNLIMITED = 10**9
 """A longest text of at least so many tokens means that the tokenizer knows of none."""
 
+LOOKED_AT = 20
+"""Pairs of tokens, to see whether they are words."""
+
 
 def read_huggingface(path: str | Path) -> HookedCheckpoint:
     """The model and the tokenizer of a folder that `save_pretrained` wrote.
@@ -57,13 +61,13 @@ def read_huggingface(path: str | Path) -> HookedCheckpoint:
     transformers = _transformers()
     names = said.get("architectures") or [""]
     kind = next((loader for end, loader in HEADS.items() if str(names[0]).endswith(end)), "AutoModel")
-    settings = {"local_files_only": True, "trust_remote_code": False}
+    only = {"local_files_only": True, "trust_remote_code": False}
     try:
         with contextlib.redirect_stderr(io.StringIO()):
             module, loading = getattr(transformers, kind).from_pretrained(
-                path, **settings, use_safetensors=True, output_loading_info=True, dtype="float32"
+                path, **only, use_safetensors=True, output_loading_info=True, dtype="float32"
             )
-            tokenizer = transformers.AutoTokenizer.from_pretrained(path, **settings)
+            tokenizer = transformers.AutoTokenizer.from_pretrained(path, **only)
     except Exception as error:  # of many kinds
         first = " ".join(str(error).split())[:200]
         raise InputError(f"{path}: must hold a model and its tokenizer, got {type(error).__name__}: {first}") from error
@@ -84,9 +88,9 @@ def read_huggingface(path: str | Path) -> HookedCheckpoint:
         frame=frame_of(tokenizer, encode),
         padding_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0,
     )
-    about = json.dumps({"model_type": config.model_type, "head": kind}).encode()
+    settings = json.dumps(said, sort_keys=True)
     file_sha256 = sha256_of((file.name, file) for file in weights)
-    return HookedCheckpoint(given, str(path), about, file_sha256)
+    return HookedCheckpoint(given, str(path), settings=settings, file_sha256=file_sha256)
 
 
 def _transformers() -> Any:
@@ -149,11 +153,26 @@ def frame_of(tokenizer: Any, encode: Callable[[str], list[int]]) -> Frame:
 
 def pieces_of(tokenizer: Any) -> Callable[[Sequence[int]], list[str]]:
     """Ids -> pieces that joined are the text; what begins a word begins with a space."""
-    spelling = subwords.spelling_of(tokenizer.get_vocab())
+    vocabulary = tokenizer.get_vocab()
+    spelling = subwords.spelling_of(vocabulary)
     special = {number for number in tokenizer.all_special_ids if number is not None}
+    if spelling == "plain" and _are_words(tokenizer, [word for word, n in vocabulary.items() if n not in special]):
+        spelling = "words"
+    if spelling in ("wordpiece", "words"):
+        special -= {tokenizer.mask_token_id, tokenizer.unk_token_id}  # which stand for words
 
     def pieces(ids: Sequence[int]) -> list[str]:
         words = [word or "" for word in tokenizer.convert_ids_to_tokens(list(ids))]
         return subwords.pieces(spelling, words, [number in special for number in ids])
 
     return pieces
+
+
+def _are_words(tokenizer: Any, vocabulary: Sequence[str]) -> bool:
+    """Whether tokens are words: two of them are decoded with a space between, and are no longer two without it."""
+    pairs = list(itertools.pairwise(vocabulary))[:LOOKED_AT]
+    ids = [tokenizer.convert_tokens_to_ids(list(pair)) for pair in pairs]
+    spaced = [tokenizer.decode(two) == " ".join(pair) for pair, two in zip(pairs, ids, strict=True)]
+    encode = encoder_of(tokenizer)
+    apart = [encode("".join(pair)) != two for pair, two in zip(pairs, ids, strict=True)]
+    return any(spaced) and any(apart)

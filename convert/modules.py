@@ -47,23 +47,29 @@ class Blocks(NamedTuple):
 
 
 def blocks_of(module: nn.Module, name: str | None = None) -> Blocks | None:
-    """The blocks by the name of their ModuleList, or else the longest ModuleList; None: there is none.
+    """The blocks by the name of their ModuleList or Sequential, or else of the outermost such lists the longest.
+
+    A Sequential that no name is given for must be of modules of one class, which have parts. None: there is none.
 
     Raises:
       InputError: the name is not of such a list.
     """
-    lists = {
-        at: len(one) for at, one in module.named_modules() if isinstance(one, nn.ModuleList | nn.Sequential) and at
-    }
+    lists = {at: one for at, one in module.named_modules() if isinstance(one, nn.ModuleList | nn.Sequential) and at}
     if name is not None:
         require(
             name in lists,
             f"blocks must name a ModuleList of the module, got {name!r}; it has {listed(lists) or 'none'}",
         )
-        return Blocks(name, lists[name])
-    found = {at: n for at, n in lists.items() if isinstance(module.get_submodule(at), nn.ModuleList)}
-    longest = max(found, key=lambda at: found[at], default=None)  # the first of equal ones, which is the outermost
-    return None if longest is None else Blocks(longest, found[longest])
+        return Blocks(name, len(lists[name]))
+    found = {at: one for at, one in lists.items() if isinstance(one, nn.ModuleList) or _is_of_blocks(one)}
+    outer = [at for at in found if not any(at.startswith(f"{other}.") for other in found)]
+    longest = max(outer, key=lambda at: (len(found[at]), isinstance(found[at], nn.ModuleList)), default=None)
+    return None if longest is None else Blocks(longest, len(found[longest]))
+
+
+def _is_of_blocks(one: nn.Sequential) -> bool:
+    """Whether all parts are of one class and have parts."""
+    return len({type(part) for part in one}) == 1 and all(next(part.children(), None) is not None for part in one)
 
 
 def module_place(module: nn.Module, blocks: Blocks | None, name: str) -> Place:

@@ -97,11 +97,11 @@ def _user_model(path: Path, config: Config) -> Callable[[], nn.Module]:
 
 
 def watch(block: nn.Module, of: str, parts: Mapping[str, str], see: Callable[[torch.Tensor], None]) -> Any:
-    """A hook that shows what stands at a hook point of a block; removed by its `remove`."""
+    """A hook that shows a copy of what stands at a hook point of a block; removed by its `remove`."""
     if of == "resid_pre":
-        return block.register_forward_pre_hook(lambda _, inputs: see(inputs[0]))
+        return block.register_forward_pre_hook(lambda _, inputs: see(inputs[0].detach().clone()))
     module = block if of == "resid_post" else block.get_submodule(parts[of])
-    return module.register_forward_hook(lambda _, __, output: see(output))
+    return module.register_forward_hook(lambda _, __, output: see(output.detach().clone()))
 
 
 @torch.no_grad()
@@ -135,7 +135,7 @@ def hook_outputs(
     got: dict[int, list[np.ndarray]] = {layer: [] for layer in layers}
 
     def hook(layer: int, output: torch.Tensor) -> None:
-        got[layer].append(output.detach().numpy())
+        got[layer].append(output.numpy())
         if layer == max(layers):
             raise Enough
 

@@ -55,15 +55,15 @@ def read_own(path: str | Path) -> "HookedCheckpoint | OwnReplica":
     from jaxsae.models.transformer import Transformer
 
     function = user_file.user_function(path)
-    given, text = user_file.call(function), function.file.read_bytes()
+    called = user_file.call(function)
     source = f"{function.file}: {function.name}()"
-    if isinstance(given, Transformer):
+    if isinstance(called.value, Transformer):
         from convert.own_replica import OwnReplica
 
-        return OwnReplica(given, source, text)
+        return OwnReplica(called.value, source, function.file.read_bytes())
     from convert.hooked import as_hooked
 
-    return as_hooked(given, source, text)
+    return as_hooked(called.value, source, called.code)
 
 
 def is_foreign(path: str | Path) -> bool:

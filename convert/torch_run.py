@@ -32,6 +32,8 @@ class Call(NamedTuple):
 
     forward: Forward
     takes_mask: bool
+    mask: str = ""
+    """What the mask is passed as, and what it says, in words."""
 
 
 def call_of(module: nn.Module, forward: Forward | None) -> Call:
@@ -41,7 +43,7 @@ def call_of(module: nn.Module, forward: Forward | None) -> Call:
       InputError: it must be given something else than ids and a mask.
     """
     if forward is not None:
-        return Call(forward, True)
+        return Call(forward, True, "the mask that forward is given is 0")
     every = inspect.signature(module.forward).parameters
     names = [n for n, p in every.items() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     first = "input_ids" if "input_ids" in names else next(iter(names), None)
@@ -63,7 +65,7 @@ def call_of(module: nn.Module, forward: Forward | None) -> Call:
             return module(input_ids=ids, **more)
         return module(ids, **more)
 
-    return Call(by_names, mask is not None or inverse is not None)
+    return Call(by_names, mask is not None or inverse is not None, f"{mask} is 0" if mask else f"{inverse} is True")
 
 
 class Runner:
@@ -108,7 +110,7 @@ class Runner:
                 x = first_of(value)
                 require(x is not None, f"{place.module} must {_verb(place)} a tensor first, got {type(value).__name__}")
                 assert x is not None
-                got[place] = x.detach()
+                got[place] = x.detach().clone()  # what is added in place comes later
                 if len(got) == len(wanted):
                     raise _Enough
 
@@ -134,7 +136,9 @@ class Runner:
             changes = {}
             if put is not None:
                 x = put.x[torch.from_numpy(rows), : group.shape[1]]
-                changes[put.place] = lambda place, value, x=x: with_first(value, x.to(_like(place, value).dtype))
+                changes[put.place] = lambda place, value, x=x: with_first(
+                    value, x.to(_like(place, value).dtype).clone()
+                )
             with self._hooks(changes):
                 parts.append((rows, self._logits(self._run(group, its_mask), group.shape)))
         (rows, first), *more = parts
@@ -153,11 +157,17 @@ class Runner:
         handles = []
         for name, one in self.module.named_modules():
 
-            def see(_: nn.Module, args: tuple, kwargs: dict, output: Any, name: str = name) -> None:
-                given = first_of(args) if args else first_of(kwargs)
-                found[name], times[name] = Seen(given, first_of(output)), times.get(name, 0) + 1
+            def before(_: nn.Module, args: tuple, kwargs: dict, name: str = name) -> None:
+                found[name] = Seen(_copied(first_of(args or kwargs)), None)
 
-            handles.append(one.register_forward_hook(see, with_kwargs=True))
+            def behind(_: nn.Module, __: Any, output: Any, name: str = name) -> None:
+                found[name] = found[name]._replace(gave=_copied(first_of(output)))
+                times[name] = times.get(name, 0) + 1
+
+            handles += [
+                one.register_forward_pre_hook(before, with_kwargs=True),
+                one.register_forward_hook(behind),
+            ]
         try:
             with torch.no_grad():
                 out = self._run(np.array(ids, np.int64), None)
@@ -165,6 +175,13 @@ class Runner:
             for handle in handles:
                 handle.remove()
         return found, times, out
+
+    @torch.no_grad()
+    def first(self, ids: np.ndarray, mask: np.ndarray | None) -> torch.Tensor | None:
+        """What comes out first, logits where there are some; None: no tensor."""
+        out = self._run(np.array(ids, np.int64), mask)
+        found = logits_of(out)
+        return first_of(out) if found is None else found
 
     def _run(self, ids: np.ndarray, mask: np.ndarray | None) -> Any:
         try:
@@ -217,6 +234,11 @@ def logits_of(output: Any) -> torch.Tensor | None:
     if found is None and not hasattr(output, "last_hidden_state"):
         found = first_of(output)
     return found if isinstance(found, torch.Tensor) else None
+
+
+def _copied(x: torch.Tensor | None) -> torch.Tensor | None:
+    """As it is now, whatever is added to it in place."""
+    return None if x is None else x.detach().clone()
 
 
 def _like(place: Place, value: Any) -> torch.Tensor:

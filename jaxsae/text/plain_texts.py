@@ -22,15 +22,25 @@ SEED = 42
 HIDDEN = 0.15
 """Share of a text's tokens."""
 HELD_OUT = 10
-"""Of a file without splits, every so many-th text is its `test` split, and the others are every other split."""
+"""Of a file without splits, every so many-th text is its `test` split, and the others are every other split; an empty
+one does not count."""
 SUFFIXES = (".txt", ".json", ".jsonl", ".parquet")
 NAMES = {"validation": ("validation", "val", "valid", "dev")}
 """The split that is asked for -> the names that its file may have."""
 TEXT_COLUMNS = ("text", "atf", "transliteration", "content", "sentence")
 """Where an object or a table has several texts, the first of these; else the first column of text."""
 
-Table = dict[str, list[str]]
-"""Column -> a text for each row, all of one length."""
+FEW = 8
+"""Texts from which on an id that all begin with is no chance."""
+COMPARED = 32
+"""Texts that are compared with their pieces."""
+
+
+class Table(dict[str, list[str]]):
+    """Column -> a text for each row, all of one length."""
+
+    numbers: tuple[str, ...] = ()
+    """Columns of numbers: these are no texts, though they are shown as such."""
 
 
 class PlainTexts:
@@ -64,7 +74,10 @@ class PlainTexts:
         path = Path(path)
         if path.is_dir():
             return _file_of_split(path, split) is not None
-        return split != "test" or len(next(iter(read_table(path).values()))) >= HELD_OUT
+        if split != "test":
+            return True
+        table = read_table(path)
+        return sum(bool(text.strip()) for text in table[text_column(table, path)]) >= HELD_OUT
 
     def fingerprint(self, path: str | Path) -> str:
         """SHA-256 of a dataset's content: of a file, or of the texts of a folder."""
@@ -83,25 +96,48 @@ class PlainTexts:
                 file is not None, f"{path}: must have a file of the split {split}, such as {split}.txt, got {there}"
             )
             assert file is not None
-            table, rows = read_table(file), slice(None)
+            table = read_table(file)
         else:
             file, table = path, read_table(path)
-            rows = slice(HELD_OUT - 1, None, HELD_OUT) if split == "test" else slice(None)
             if split != "test":
                 note(f"{path} has no splits: every {HELD_OUT}th text is the test split, {split} is all others")
         name = text_column(table, file)
-        kept = list(range(len(table[name])))[rows]
-        if path.is_file() and split != "test":
-            kept = [i for i in kept if i % HELD_OUT != HELD_OUT - 1]
-        kept = [i for i in kept if table[name][i].strip()][:most]
+        kept = [i for i, text in enumerate(table[name]) if text.strip()]
+        if path.is_file():
+            held_out = set(kept[HELD_OUT - 1 :: HELD_OUT])
+            kept = [i for i in kept if (i in held_out) == (split == "test")]
+        kept = kept[:most]
         before, behind = self.tokenizer.frame
         room = self.max_position - len(before) - len(behind)
         require(room >= 1, f"max_position must leave room for a token, got {self.max_position}")
-        ids = {i: self.tokenizer.encode(table[name][i])[:room] for i in kept}
+        ids = {i: self.tokenizer.encode(table[name][i]) for i in kept}
         kept = [i for i in kept if len(ids[i])]
+        self._note_oddities(path, [table[name][i] for i in kept], [ids[i] for i in kept])
         require(bool(kept), f"a split must have texts, got none in {split!r} of {path}")
-        more = {column: [values[i] for i in kept] for column, values in table.items() if column != name}
-        return more, [ids[i] for i in kept]
+        more = Table({column: [values[i] for i in kept] for column, values in table.items() if column != name})
+        return more, [ids[i][:room] for i in kept]
+
+    def _note_oddities(self, path: Path, texts: Sequence[str], ids: Sequence[np.ndarray]) -> None:
+        """Say where the tokenizer does something else than it is meant to."""
+        for text, its in zip(texts[:COMPARED], ids, strict=False):
+            joined = self.tokenizer.decode(its)
+            if "".join(joined.split()) != "".join(text.split()):
+                said = f"{joined.strip()[:60]!r} for {text.strip()[:60]!r}"
+                note(f"{path}: the joined pieces of a text should be the text, and are {said}")
+                break
+        ends = {(int(its[0]), int(its[-1])) for its in ids}
+        if len(ids) < FEW or len(ends) > 1:
+            return
+        ((first, last),) = ends
+        framed = {first, last} & {n for part in self.tokenizer.frame for n in part}
+        begin, end = (piece.strip() for piece in self.tokenizer.pieces([first, last]))
+        is_text = (begin and texts[0].strip().startswith(begin)) or (end and texts[0].strip().endswith(end))
+        if not framed and not is_text:
+            frame = f"frame=([{first}], [{last}])"
+            note(
+                f"{path}: all {len(ids)} texts begin with the id {first} and end with {last}: encode seems to add special "
+                f"tokens; leave them out there, and give {frame}"
+            )
 
     def _samples(self, texts: Sequence[np.ndarray], columns: Mapping[str, np.ndarray]) -> Samples:
         before, behind = self.tokenizer.frame
@@ -138,8 +174,10 @@ def text_column(table: Table, path: Path) -> str:
     Raises:
       InputError: there is none.
     """
-    found = next((name for name in TEXT_COLUMNS if name in table), next(iter(table), None))
-    require(found is not None, f"{path}: must have a column of texts, such as {TEXT_COLUMNS[0]}, got none")
+    there = [name for name in table if name not in table.numbers]
+    found = next((name for name in TEXT_COLUMNS if name in there), next(iter(there), None))
+    got = f"numbers alone in {listed(table.numbers)}" if table.numbers else "none"
+    require(found is not None, f"{path}: must have a column of texts, such as {TEXT_COLUMNS[0]}, got {got}")
     assert found is not None
     return found
 
@@ -157,7 +195,7 @@ def read_table(path: Path) -> Table:
         by_line = path.suffix == ".jsonl"
         given = [_json(line, path) for line in content.split("\n") if line.strip()] if by_line else _json(content, path)
         return _as_table(given, path)
-    return {TEXT_COLUMNS[0]: [line.rstrip("\r") for line in content.split("\n")]}
+    return Table({TEXT_COLUMNS[0]: [line.rstrip("\r") for line in content.split("\n")]})
 
 
 def _json(content: str, path: Path) -> Any:
@@ -170,13 +208,16 @@ def _json(content: str, path: Path) -> Any:
 def _as_table(rows: Any, path: Path) -> Table:
     texts = isinstance(rows, list) and all(isinstance(row, str) for row in rows)
     if texts:
-        return {TEXT_COLUMNS[0]: rows}
+        return Table({TEXT_COLUMNS[0]: rows})
     ok = isinstance(rows, list) and all(isinstance(row, dict) for row in rows)
     require(ok, f'{path}: must be a list of texts, or of objects such as {{"{TEXT_COLUMNS[0]}": ...}}')
     names = dict.fromkeys(name for row in rows for name in row)
     strings = [name for name in names if any(isinstance(row.get(name), str) for row in rows)]
     numbers = [name for name in names if name not in strings and all(_is_plain(row.get(name)) for row in rows)]
-    return {name: ["" if row.get(name) is None else str(row[name]) for row in rows] for name in (*strings, *numbers)}
+    every = (*strings, *numbers)
+    table = Table({name: ["" if row.get(name) is None else str(row[name]) for row in rows] for name in every})
+    table.numbers = tuple(numbers)
+    return table
 
 
 def _is_plain(value: Any) -> bool:

@@ -5,6 +5,7 @@ Which signs are damaged is the masked language model's rule (Devlin et al. 2019)
 figures can be compared.
 """
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -111,7 +112,8 @@ class SignTexts:
 def damage(true: np.ndarray, vocab_size: int, number: int) -> tuple[np.ndarray, np.ndarray]:
     """The ids that the model is given instead, and the labels: the true id where one is to be restored, else -100.
 
-    A function of the seed, the number of the fragment in its file and the place in it, whatever comes behind.
+    A function of the seed, the number of the fragment among those of its file that have signs, and the place in it,
+    whatever comes behind.
     """
     draws = np.random.default_rng((SEED, number)).random((len(true), 3))
     chosen = draws[:, 0] < DAMAGED
@@ -122,7 +124,9 @@ def damage(true: np.ndarray, vocab_size: int, number: int) -> tuple[np.ndarray, 
 
 
 def read_fragments(path: Path, tokenizer: SignTokenizer, most: int | None = None) -> Fragments:
-    """The first fragments of a Parquet file.
+    """The first fragments of a Parquet file that have signs.
+
+    Others are left out, which the model's own `data_utils` keeps, as a frame with nothing in it.
 
     A row for each word: fragments in the order of their ids, the words of each by line and then by place in it, equal
     ones as they stand in the file; words without signs are left out, and so are rows without an id. A row for each
@@ -150,9 +154,13 @@ def read_fragments(path: Path, tokenizer: SignTokenizer, most: int | None = None
 
     found = Fragments([], {name: [] for name in known if name not in spread}, {name: [] for name in spread})
     nothing = np.zeros(0, np.int32)
-    for start, end in zip(starts[:-1][:most], starts[1:][:most], strict=True):
+    for start, end in itertools.pairwise(starts):
+        if len(found.ids) == most:
+            break
         its = order[start:end]
         words = [encoded[code] if code >= 0 else nothing for code in signs.codes[its]]
+        if not any(map(len, words)):
+            continue
         found.ids.append(np.concatenate([nothing, *words]))
         for name, column in found.columns.items():
             column.append(texts[name][its[0]])

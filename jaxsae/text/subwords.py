@@ -4,8 +4,8 @@ import codecs
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
-Spelling = Literal["wordpiece", "sentencepiece", "bytes", "plain"]
-"""`##` goes on with a word; `▁` stands for a space; each character stands for a byte, `Ġ` for a space; or as is."""
+Spelling = Literal["wordpiece", "sentencepiece", "bytes", "words", "plain"]
+"""`##` goes on with a word; `▁` stands for a space; each character for a byte, `Ġ` for a space; each a word; as is."""
 
 
 def spelling_of(vocabulary: Iterable[str]) -> Spelling:
@@ -31,6 +31,8 @@ def pieces(spelling: Spelling, words: Sequence[str], special: Sequence[bool]) ->
 
 
 def _shown(spelling: Spelling, word: str) -> str:
+    if spelling == "words" and word:
+        return f" {word}"
     if spelling == "wordpiece" and word:
         return word[2:] if word.startswith("##") else f" {word}"
     return word.replace("▁", " ") if spelling == "sentencepiece" else word

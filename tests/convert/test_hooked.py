@@ -1,13 +1,16 @@
 """Any PyTorch module by hooks: what is read is what one's own hook sees, what is put there PyTorch goes on with."""
 
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
 from hooked_modules import CAUSAL, MASKED, RESTORATION, TEXTS, write
+from torch import nn
 
-from convert import load_restoration_model, read_checkpoint
+from convert import load_restoration_model, modules, read_checkpoint
 from jaxsae.activations.extraction import extract
 from jaxsae.config import TrainConfig
 from jaxsae.errors import InputError
@@ -90,6 +93,44 @@ def test_the_pass_ends_at_the_last_layer_needed(causal):
     for handle in handles:
         handle.remove()
     assert ran == [0, 1]
+
+
+def in_place(content):
+    """The same blocks, which add to the stream in place."""
+    return content.replace("x = x + self.proj", "x += self.proj").replace(
+        "return x + self.mlp(self.norm2(x)),", "x += self.mlp(self.norm2(x))\n        return x,"
+    )
+
+
+def test_what_is_added_in_place_comes_later(causal, tmp_path):
+    """Layers of one pass are what each is alone; parts are found, and gradients go through."""
+    checkpoint = read_checkpoint(f"{write(tmp_path, in_place(CAUSAL))}:load")
+    model, ids = checkpoint.model(), np.arange(12).reshape(2, 6)
+    found = model.activations_of(ids, layers=[0, 1, 2])
+    for layer in range(3):
+        np.testing.assert_array_equal(found[layer], model.activations(ids, layer=layer))
+        np.testing.assert_array_equal(found[layer], causal.model().activations(ids, layer=layer))
+    pre = checkpoint.model(hook="resid_pre").activations(ids, layer=1)
+    np.testing.assert_array_equal(pre, found[0])
+    seen, again = (one.runner.probe(ids)[0] for one in (checkpoint, causal))
+    for part in ("given", "gave"):
+        np.testing.assert_array_equal(getattr(seen["blocks.1"], part), getattr(again["blocks.1"], part))
+    places = np.array([3, 8])
+    x, whole = found[1], model.logits(ids, places=places)
+    np.testing.assert_array_equal(model.logits(ids, places=places, layer=1, x=x), whole)
+    ours, theirs = (
+        jax.grad(lambda x, one=one: (one.logits(ids, places=places, layer=1, x=x) ** 2).sum())(x)
+        for one in (model, causal.model())
+    )
+    np.testing.assert_allclose(ours, theirs, atol=1e-6)
+
+
+def test_a_module_without_a_gradient_is_said(tmp_path):
+    content = CAUSAL.replace("return self.out(self.norm(self.others[0](x)))", "return self.out(x.detach())")
+    model, ids = read_checkpoint(f"{write(tmp_path, content)}:load").model(), np.arange(6)[None]
+    x = model.activations(ids, layer=0)
+    with pytest.raises(InputError, match=r"logits must have a gradient by blocks\.0, got element 0"):
+        jax.grad(lambda x: model.logits(ids, places=np.array([1]), layer=0, x=x).sum())(x)
 
 
 def test_modules_by_name_and_their_inputs(causal):
@@ -224,10 +265,16 @@ def test_the_restoration_model_through_hooks_and_through_jax(tiny_pt, tmp_path):
         np.testing.assert_allclose(of_jax, of_torch, atol=1e-5 * scale)
 
 
-def test_identity_follows_weights_and_code(folder, causal, tmp_path, monkeypatch):
-    assert read_checkpoint(f"{folder}/causal.py:load").identity == causal.identity
+def test_identity_follows_weights_and_modules(folder, causal, tmp_path, monkeypatch):
+    """A comment, or other pieces, are of the code alone."""
+    again = read_checkpoint(f"{folder}/causal.py:load")
+    assert (again.identity, again.code) == (causal.identity, causal.code)
     other = write(tmp_path, CAUSAL.replace("nn.GELU()", "nn.ReLU()"))
     assert read_checkpoint(f"{other}:load").identity != causal.identity
+    for change in (("LETTERS[i] if", "LETTERS[i].upper() if"), ("def load", "# a comment\ndef load")):
+        same = read_checkpoint(f"{write(tmp_path, CAUSAL.replace(*change), 'same.py')}:load")
+        assert same.identity == causal.identity
+        assert same.code != causal.code
     path = write(tmp_path, CAUSAL.replace("manual_seed(0)", "manual_seed(int(__import__('os').environ['SEED']))"))
     found = []
     for seed in "011":
@@ -236,7 +283,41 @@ def test_identity_follows_weights_and_code(folder, causal, tmp_path, monkeypatch
     assert found[0] != found[1] == found[2]
 
 
-def test_a_tuple_will_do(folder):
+def test_modules_with_any_attribute_are_no_part_of_the_code(causal, monkeypatch, tmp_path):
+    """As `torch.classes`, which may be imported with the file."""
+    text = CAUSAL + "\nimport sys, types\nclass Any(types.ModuleType):\n    def __getattr__(self, name): return 1\n"
+    text += "sys.modules['any_attribute'] = Any('any_attribute')\n"
+    monkeypatch.delitem(sys.modules, "any_attribute", raising=False)
+    assert read_checkpoint(f"{write(tmp_path, text)}:load").identity == causal.identity
+    monkeypatch.delitem(sys.modules, "any_attribute")
+
+
+def test_folders_with_modules_of_one_name_share_none(tmp_path):
+    """Nor do files of one name; what was imported from the folder is part of the code."""
+    made, before = [], set(sys.modules)
+    for name, seed in (("a", 1), ("b", 2), ("c", 2)):
+        (tmp_path / name / "parts").mkdir(parents=True)
+        (tmp_path / name / "bare").mkdir()
+        write(tmp_path / name, CAUSAL.replace("manual_seed(0)", f"manual_seed({seed})"), "their_model.py")
+        write(tmp_path / name, "", "parts/__init__.py")
+        write(tmp_path / name, f"NUMBER = {seed}", "parts/one.py")
+        write(tmp_path / name, f"NUMBER = {seed}  # {name}", "bare/one.py")
+        text = "import bare.one\nimport their_model\nfrom parts import one\n"
+        text += "def load():\n    assert one.NUMBER == bare.one.NUMBER\n    return their_model.load()\n"
+        made.append(read_checkpoint(f"{write(tmp_path / name, text, 'hooked.py')}:load"))
+    a, b, c = made
+    assert len({a.identity, b.identity}) == 2
+    assert b.identity == c.identity
+    assert len({a.code, b.code, c.code}) == 3
+    ids = np.arange(4)[None]
+    rows = [np.asarray(one.model().activations(ids, layer=1)) for one in made]
+    assert (rows[0] != rows[1]).any()
+    assert not {"their_model", "parts", "parts.one", "bare", "bare.one"} & (set(sys.modules) - before)
+
+
+def test_a_tuple_will_do(folder, tmp_path):
+    lists = CAUSAL.replace("24, causal=True", "24, frame=([1], [2])")
+    assert read_checkpoint(f"{write(tmp_path, lists)}:load").config.tokenizer.frame == ((1,), (2,))
     found = read_checkpoint(f"{folder}/causal.py:as_tuple")
     assert found.config.max_position == 512
     assert found.config.tokenizer.encode("ab").tolist() == [2, 3]
@@ -250,6 +331,15 @@ BAD = {
     "from jaxsae import TorchModel\ndef load(): return TorchModel(1, list, list)": r"must be a torch\.nn\.Module, got int",
     "from torch import nn\ndef load(): return nn.Identity(), list, list": r"vocab_size must be given",
     CAUSAL + "\ndef load(): return TorchModel(Model(), list, list, mask_id=40)": r"mask_id must be in 0\.\.39",
+    CAUSAL + "\ndef load(): m = TorchModel(Model(), list, list); vars(m).update(frame=(1, 2)); return m": (
+        r"frame must be the ids put before a text and those put behind it, such as \(\[1\], \[2\]\), got \(1, 2\)"
+    ),
+    CAUSAL + "\ndef load(): return TorchModel(Model(), list, lambda ids: [{1: 'a'}[i] for i in ids])": (
+        r"got KeyError: 2; the embedding has 40 rows, so ids up to 39 are asked for"
+    ),
+    MASKED.replace("src_key_padding_mask=None", "padding_mask=None").replace(
+        "=src_key_padding_mask", "=padding_mask"
+    ): (r"padding must change nothing where padding_mask is 0.*; give TorchModel\(forward=\.\.\.\)"),
     CAUSAL + "\ndef load(): return Block(6, 2), list, list": r"the module must run on ids \[1, 6\], got",
 }
 
@@ -328,6 +418,33 @@ def test_a_block_of_another_list_is_refused(tmp_path):
     checkpoint = read_checkpoint(f"{write(tmp_path, content)}:load")
     with pytest.raises(InputError, match=r"a block must be one of blocks, got encoder\.layers\.0"):
         checkpoint.model(hook={0: "encoder.layers.0"})
+
+
+def test_of_lists_in_lists_the_outermost_are_blocks():
+    """Not the heads within them, nor a head of several layers behind them."""
+
+    def block(heads):
+        part = nn.Module()
+        part.heads = nn.ModuleList(nn.Linear(2, 2) for _ in range(heads))
+        return part
+
+    def named(**lists):
+        module = nn.Module()
+        for name, one in lists.items():
+            setattr(module, name, one)
+        return modules.blocks_of(module)
+
+    blocks, head = nn.Sequential(*[block(6) for _ in range(4)]), nn.Sequential(*[nn.Linear(2, 2) for _ in range(8)])
+    assert named(blocks=blocks, head=head) == ("blocks", 4)
+    assert named(head=head, blocks=nn.ModuleList(blocks), few=nn.ModuleList([nn.Identity()])) == ("blocks", 4)
+    assert named(whole=nn.Sequential(nn.Embedding(2, 2), block(3))) == ("whole.1.heads", 3)
+    assert named(head=head) is None
+
+
+def test_what_is_read_is_said(causal, masked, tmp_path):
+    assert masked.about == "Model: 3 blocks, encoder.layers; restores hidden tokens"
+    nothing = read_checkpoint(f"{write(tmp_path, CAUSAL.replace(', causal=True', ''))}:load")
+    assert nothing.about == "Model: 3 blocks, blocks; hides nothing: give mask_id, or causal=True"
 
 
 def test_a_module_without_logits_is_read_all_the_same(tmp_path):

@@ -11,6 +11,7 @@ import torch
 from tiny_transformers import KINDS, LAYERS, TEXTS, WIDTH, save
 
 from convert import read_checkpoint
+from convert.huggingface import pieces_of
 from convert.torch_run import Put
 from jaxsae.errors import InputError
 from jaxsae.features import splice
@@ -118,7 +119,27 @@ def test_pieces_are_the_text(kind, folders):
     assert tokenizer.frame == (((framed[0],), (framed[1],)) if framed else ((), ()))
     if framed:
         shown = tokenizer.pieces([*tokenizer.frame[0], *tokenizer.frame[1], tokenizer.damaged_id])
-        assert "".join(shown) == ("<s></s><mask>" if kind == "roberta" else "[CLS][SEP][MASK]")
+        assert "".join(shown) == ("<s></s><mask>" if kind == "roberta" else "[CLS][SEP] [MASK]")
+
+
+def test_words_are_pieces_with_a_space(tmp_path):
+    """Where the vocabulary is of words; of letters, they are letters."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    for words, split in (
+        (["ana", "ina", "šarru"], pre_tokenizers.WhitespaceSplit()),
+        ([*"ain", " "], pre_tokenizers.Split("", "isolated")),
+    ):
+        vocab = {word: number for number, word in enumerate(["[UNK]", "[MASK]", "[CLS]", *words])}
+        tokenizer = Tokenizer(models.WordLevel(vocab, unk_token="[UNK]"))
+        tokenizer.pre_tokenizer = split
+        named = {"unk_token": "[UNK]", "mask_token": "[MASK]", "cls_token": "[CLS]"}
+        pieces = pieces_of(PreTrainedTokenizerFast(tokenizer_object=tokenizer, **named))
+        expected = (
+            [" ana", " ina", " [UNK]", " [MASK]", "[CLS]"] if "ana" in words else ["a", "i", "[UNK]", "[MASK]", "[CLS]"]
+        )
+        assert pieces([3, 4, 0, 1, 2]) == expected
 
 
 def test_an_sae_by_the_command_line(script, folders, texts, tmp_path):
@@ -172,6 +193,17 @@ def test_what_cannot_be_read_is_said(folders, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(InputError, match=r"needs the package transformers .* pip install 'jaxsae\[huggingface\]'"):
         read_checkpoint(folders["bert"])
+
+
+def test_identity_follows_the_config(folders, tmp_path):
+    shutil.copytree(folders["bert"], tmp_path / "bert")
+    said = json.loads((tmp_path / "bert" / "config.json").read_text())
+    (tmp_path / "bert" / "config.json").write_text(json.dumps(said))
+    first = read_checkpoint(folders["bert"])
+    assert read_checkpoint(tmp_path / "bert").identity == first.identity
+    (tmp_path / "bert" / "config.json").write_text(json.dumps(said | {"num_attention_heads": 4}))
+    assert read_checkpoint(tmp_path / "bert").identity != first.identity
+    assert first.code == ""
 
 
 def test_a_model_without_a_head_has_rows(folders, texts, tmp_path):

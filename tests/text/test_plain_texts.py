@@ -1,5 +1,6 @@
 """Texts of plain files as a model with a tokenizer takes them."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -7,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jaxsae.errors import InputError
+from jaxsae.errors import InputError, InputNote
 from jaxsae.text import subwords
 from jaxsae.text.piece_tokenizer import PieceTokenizer
 from jaxsae.text.plain_texts import PlainTexts
@@ -53,7 +54,7 @@ class TestOneFile:
             assert (samples.ids[row, length:] == 0).all()
             assert not samples.real[row, [0, length - 1]].any()
             assert samples.real[row, 1 : length - 1].all()
-        kept = [text for i, text in enumerate(["", *TEXTS, ""]) if text and i % 10 != 9]
+        kept = [text for i, text in enumerate(TEXTS) if i % 10 != 9]
         assert [samples.text_of(i) for i in range(36)] == [f" {text}"[:12] for text in kept]
 
     def test_what_is_hidden_is_labelled_and_always_the_same(self, path):
@@ -70,9 +71,10 @@ class TestOneFile:
         every = {split: read(path, split, damaged_id=None) for split in ("train", "validation", "test")}
         assert len(every["train"]) == len(every["validation"]) == 36
         assert len(every["test"]) == 4
-        assert every["test"].text_of(0) == f" {TEXTS[8]}"  # the tenth line
+        assert every["test"].text_of(0) == f" {TEXTS[9]}"  # the tenth that is none of the empty lines
         assert PlainTexts(tokenizer(), 8).has_samples(path, "test")
-        (short := path.with_name("short.txt")).write_text("a b\nc")
+        (short := path.with_name("short.txt")).write_text("a b\n" * 9)
+        assert len(read(short)) == 9
         assert not PlainTexts(tokenizer(), 8).has_samples(short, "test")
 
     def test_a_causal_model_predicts_the_next_token(self, path):
@@ -120,6 +122,11 @@ def test_other_files_say_the_same(tmp_path):
         ("a.json", '{"text": "a"}', r"must be a list of texts, or of objects such as"),
         ("a.json", "[1]", r"must be a list of texts"),
         ("a.json", '[{"number": [1]}]', r"must have a column of texts, such as text, got none"),
+        (
+            "a.json",
+            '[{"id": 1, "year": 2}]',
+            r"must have a column of texts, such as text, got numbers alone in id, year",
+        ),
         ("a.jsonl", '"a"\n{', r"must be JSON"),
         ("a.txt", "\n \n", r"a split must have texts, got none in 'train'"),
         ("a.txt", "a x", r"encode\('a x'\) must work, got ValueError"),
@@ -131,6 +138,24 @@ def test_bad_files(tmp_path, name, content, said):
     path.write_text(content)
     with pytest.raises(InputError, match=said):
         read(path)
+
+
+def test_what_a_tokenizer_does_else_is_said(tmp_path):
+    """Pieces that are not the text, and special tokens that it adds itself."""
+    (tmp_path / "train.txt").write_text("\n".join(TEXTS[:8]))
+    odd = tokenizer()
+    lossy = dataclasses.replace(odd, to_pieces=lambda ids: [piece.upper() for piece in odd.to_pieces(ids)])
+    with pytest.warns(InputNote, match=f"joined pieces of a text should be the text, and are .* for '{TEXTS[0]}'"):
+        PlainTexts(lossy, 8).load_several([tmp_path], "train")
+    adding = dataclasses.replace(
+        odd,
+        to_ids=lambda text: [1, *odd.to_ids(text), 2],
+        to_pieces=lambda ids: ["" if n < 3 else odd.to_pieces([n])[0] for n in ids],
+    )
+    assert len(PlainTexts(adding, 8).load_several([tmp_path], "train")) == 8
+    bare = dataclasses.replace(adding, frame=((), ()))
+    with pytest.warns(InputNote, match=r"all 8 texts begin with the id 1 and end with 2: .* frame=\(\[1\], \[2\]\)"):
+        PlainTexts(bare, 8).load_several([tmp_path], "train")
 
 
 def test_bad_places(tmp_path):
@@ -179,6 +204,7 @@ def test_how_tokens_are_written_is_seen():
     no = [False] * 3
     assert subwords.pieces("wordpiece", ["ab", "##c", "##"], no) == [" ab", "c", ""]
     assert subwords.pieces("sentencepiece", ["▁ab", "c", "▁"], no) == [" ab", "c", " "]
+    assert subwords.pieces("words", ["ab", "[CLS]", ""], [False, True, False]) == [" ab", "[CLS]", ""]
     assert subwords.pieces("plain", ["ab", "##c", "▁"], [False, False, True]) == ["ab", "##c", "▁"]
     sign = "Ġ" + "".join(letter for byte in "š".encode() for letter, b in subwords.BYTES.items() if b == byte)
     assert subwords.pieces("bytes", [sign, "<s>", "Ġa"], [False, True, False]) == [" š", "<s>", " a"]

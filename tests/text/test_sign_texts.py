@@ -90,11 +90,11 @@ def test_a_vocabulary_of_another_model_is_refused(tmp_path):
 
 
 def by_pandas(path):
-    """Fragment -> text, as the original groups, sorts and joins rows."""
+    """Fragment -> text, as the original groups, sorts and joins rows; those without signs are left out."""
     out = {}
     for fragment, rows in pd.read_parquet(path).groupby("fragment_id"):
         out[fragment] = " ".join(rows.sort_values(["line_num", "word_idx"])["value_signs"].dropna().tolist())
-    return out
+    return {fragment: text for fragment, text in out.items() if text.split()}
 
 
 def read_whole(path):
@@ -106,7 +106,7 @@ def read_whole(path):
 def test_words_are_joined_as_pandas_would(tmp_path):
     path = sign_model.write_words(tmp_path / "words.parquet")
     assert read_whole(path) == [text.split() for text in by_pandas(path).values()]
-    assert read_whole(path) == [["be", "du", "zi", "an", "na", "šu", "du", "ki"], ["e", "lu", "gal"], []]
+    assert read_whole(path) == [["be", "du", "zi", "an", "na", "šu", "du", "ki"], ["e", "lu", "gal"]]
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -132,20 +132,34 @@ def test_any_words_are_joined_as_pandas_would(tmp_path, seed):
 def test_columns_are_of_fragments_or_of_signs(tmp_path, texts):
     samples = texts.load_several([sign_model.write_words(tmp_path / "words.parquet")])
     assert set(samples.columns) == {"source", "certainty"}
-    assert samples.columns["source"].tolist() == ["x", "y", "z"]
+    assert samples.columns["source"].tolist() == ["x", "y"]
     assert samples.columns["certainty"].shape == samples.ids.shape
     first = dict(zip(samples.text_of(0).split(), samples.columns["certainty"][0][samples.real[0]], strict=True))
     assert first == dict.fromkeys(("be", "du", "šu"), "sure") | dict.fromkeys(("an", "na", "zi", "ki"), "lost")
     assert not any(samples.columns["certainty"][~samples.real])
 
 
+def test_fragments_without_signs_are_left_out(tmp_path, texts):
+    """What is known of the others stays theirs."""
+    path = sign_model.write_texts(
+        tmp_path / "a.parquet", ["", "a", None, " ", "zi an", "u"], source=list("abcdef"), certainty=list("uvwxyz")
+    )
+    samples = texts.load_several([path])
+    assert [samples.text_of(i) for i in range(3)] == [" a", " zi an", " u"]
+    assert samples.columns["source"].tolist() == ["b", "e", "f"]
+    first = texts.load_several([path], max_samples=2)
+    assert first.columns["certainty"].tolist() == ["v", "y"]
+    with pytest.raises(InputError, match="must have samples, got none"):
+        texts.load_several([sign_model.write_texts(tmp_path / "b.parquet", ["", None])])
+
+
 def test_samples_are_framed_cut_and_no_wider_than_needed(tmp_path):
     words = ["a an na", "lu " * 30, ""]
     path = sign_model.write_texts(tmp_path / "val_fragments.parquet", words)
     samples = SignTexts(TOKENIZER, 12).load_several([path])
-    assert samples.ids.shape == (3, 12)
-    assert samples.lengths.tolist() == [5, 12, 2]
-    for row, n in enumerate([3, 10, 0]):
+    assert samples.ids.shape == (2, 12)
+    assert samples.lengths.tolist() == [5, 12]
+    for row, n in enumerate([3, 10]):
         assert samples.true_ids[row, : n + 2].tolist() == [CLS, *TOKENIZER.encode(words[row])[:n], SEP]
         assert samples.real[row].nonzero()[0].tolist() == list(range(1, n + 1))
         assert (samples.ids[row, n + 2 :] == PAD).all()
