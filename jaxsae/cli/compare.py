@@ -117,7 +117,7 @@ def inspected(side: Side, samples: Samples, data: DataConfig, concepts: Sequence
 
     load = functools.partial(side.checkpoint.model, n_layers=side.at.layer + 1, hook=side.hook)
     model = LazyModel(side.checkpoint.config, load)
-    read, identity = {side.path: side.at}, side.checkpoint.identity
+    read, identity = {side.path: side.at}, saes.kept_by(side.checkpoint)
     (found,) = saes.read_text(model, samples, data, read, identity, side.hook, concepts=concepts, compare=False)
     return found
 

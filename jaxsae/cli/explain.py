@@ -73,7 +73,9 @@ def main(args: argparse.Namespace) -> None:
     found = explain_place(model, place.ids, place.position, read, change=changes[0], **how)
     corpus = samples[: data.max_samples] if data.max_samples else samples
     concepts = saes.concepts_of(None, data, corpus)
-    inspections = saes.read_text(model, corpus, data, read, checkpoint.identity, hook, concepts=concepts, compare=False)
+    inspections = saes.read_text(
+        model, corpus, data, read, saes.kept_by(checkpoint), hook, concepts=concepts, compare=False
+    )
 
     terminal.print_wrapped(
         f"model    {data.checkpoint}; {temperature.describe(calibration, inputs.own_text(args, data))}", indent=9

@@ -62,7 +62,7 @@ def main(args: argparse.Namespace) -> None:
     load = None
     if not isinstance(checkpoint, inputs.ModelOfRows):
         load = functools.partial(checkpoint.model, n_layers=n_layers, hook=hook)
-    model, identity = LazyModel(checkpoint.config, load), checkpoint.identity or ""
+    model, identity = LazyModel(checkpoint.config, load), saes.kept_by(checkpoint)
     del checkpoint, load
     inspections = saes.read_text(
         model,

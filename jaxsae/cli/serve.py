@@ -44,7 +44,7 @@ def main(args: argparse.Namespace) -> None:
     model = checkpoint.model(hook=hook)
     index = open_parallels(args.parallels, checkpoint.identity, list(read.values())) if args.parallels else None
     calibration = temperature.calibration_of(model, checkpoint, inputs.own_text(args, data))
-    identity = checkpoint.identity
+    identity = saes.kept_by(checkpoint)
     del checkpoint
     inspections = saes.read_text(
         model,
