@@ -210,7 +210,7 @@ def concepts_of(file: str | None, data: DataConfig, samples: Samples) -> Sequenc
 
 
 def kept_by(checkpoint: AnyCheckpoint | ModelOfRows) -> str:
-    """What figures of a model are kept by: its identity, and the user's own code that it is made by, if there is any."""
+    """What figures of a model are kept by: its identity, and the user's own code that makes it, if there is any."""
     code = getattr(checkpoint, "code", "")
     return f"{checkpoint.identity or ''}{f' {code}' if code else ''}"
 
