@@ -29,8 +29,8 @@ class OwnReplica:
     replica: Transformer
     source: str
     """What it is called in errors."""
-    text_of_file: bytes
-    """Of the file that made it."""
+    code: str
+    """Digest of the text of the user's files that made it, which may change while the model is the same."""
 
     def __post_init__(self) -> None:
         got = type(self.replica.config).__name__
@@ -63,11 +63,6 @@ class OwnReplica:
             digest.update(f"{name} {value.dtype} {value.shape}".encode())
             digest.update(value.data)
         return digest.hexdigest()
-
-    @property
-    def code(self) -> str:
-        """SHA-256 of the text of the file that made it, which may change while the model is the same."""
-        return hashlib.sha256(self.text_of_file).hexdigest()
 
     @property
     def sha256(self) -> str:

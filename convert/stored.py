@@ -60,7 +60,7 @@ def read_own(path: str | Path) -> "HookedCheckpoint | OwnReplica":
     if isinstance(called.value, Transformer):
         from convert.own_replica import OwnReplica
 
-        return OwnReplica(called.value, source, function.file.read_bytes())
+        return OwnReplica(called.value, source, called.code)
     from convert.hooked import as_hooked
 
     return as_hooked(called.value, source, called.code)
