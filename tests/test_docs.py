@@ -141,6 +141,7 @@ def test_another_model_is_brought_as_its_page_says(script, tmp_path, monkeypatch
     assert done.stdout.count("in float64") == 4
 
 
+@pytest.mark.filterwarnings("ignore::jaxsae.errors.InputNote")  # the page's letters are not all of the texts'
 def test_any_module_is_read_as_its_page_says(script, tmp_path, monkeypatch):
     """Its file, a folder of Hugging Face's, and texts; then its commands."""
     pytest.importorskip("transformers")

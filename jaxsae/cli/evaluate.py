@@ -47,6 +47,7 @@ def main(args: argparse.Namespace) -> None:
     from jaxsae.features.evaluation import evaluate_all
     from jaxsae.features.statistics import LayerSAE
     from jaxsae.files import write_json
+    from jaxsae.text.pieces import in_units
 
     require(len(set(args.sae)) == len(args.sae), "--sae must name different files, got one twice")
     files = {path: load_sae(path) for path in args.sae}
@@ -56,7 +57,9 @@ def main(args: argparse.Namespace) -> None:
         for path, file in files.items():
             check_model(path, file, source.checkpoint.identity, source.checkpoint.sha256, args.other_model)
     if source.model and not (source.samples is not None and source.samples.scored.any()):
-        note(f"{data.dataset} has nothing that is hidden: what is restored with an SAE is left out")
+        unit = "character" if source.samples is None else source.samples.tokenizer.unit
+        what = in_units("has no damaged characters: what is restored with an SAE is left out", unit)
+        note(f"{data.dataset} {what}")
     read = [LayerSAE(layers[path], file.sae) for path, file in files.items()]
     found = evaluate_all(source.model, source.samples, read, rows=source.rows)
     show(source, args.sae, found)

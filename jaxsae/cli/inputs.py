@@ -112,7 +112,9 @@ def checkpoint(data: DataConfig | ModelAndText, say: Callable[[str], None] = pri
         print(f"code     running your own code: {data.checkpoint}", flush=True)  # however quiet
     found = read_checkpoint(data.checkpoint, data.vocab)
     if not isinstance(found, Checkpoint):
-        say(f"own      {found.about}")
+        from convert.own_replica import OwnReplica
+
+        say(f"{'own  ' if isinstance(found, OwnReplica) else 'hooks'}    {found.about}")
         return found
     name = found.family.vocabulary
     if name is None:

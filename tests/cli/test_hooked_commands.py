@@ -40,7 +40,7 @@ def test_rows_of_modules_by_name_and_all_that_follows(script, folder, tmp_path):
         "layer must be one of the stored 1, 2, got 8" in script("train", "--dataset", rows, *TRAIN, "--output", out).err
     )
     ok(script("train", "--dataset", rows, "--layer", 2, *TRAIN, "--output", out))
-    sae = out / "sae_layer2_optimized.pt"
+    (sae,) = out.glob("sae_layer2_*_optimized.pt")  # with the module's name
     ok(script("evaluate", "--sae", sae, "--dataset", rows, "--json", tmp_path / "alone.json"))
     ok(script("evaluate", "--sae", sae, "--dataset", rows, "--torch", model, "--json", tmp_path / "both.json"))
     ok(script("evaluate", "--sae", sae, "--torch", model, "--texts", texts, "--json", tmp_path / "text.json"))

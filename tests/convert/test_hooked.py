@@ -195,14 +195,18 @@ def test_the_stream_itself_changes_nothing_and_zero_is_torchs(causal, masked, fo
         assert abs(found["same"].ce - found["clean"].ce) < 1e-6
         module = checkpoint.module
 
-        def zero(_, __, output):
-            return (output[0] * 0, *output[1:]) if isinstance(output, tuple) else output * 0
+        def zero(_, __, output):  # the text, and not what stands around it
+            first = output[0] if isinstance(output, tuple) else output
+            left = first.clone()
+            left[:, text] = 0  # noqa: B023 - of the row that runs
+            return (left, *output[1:]) if isinstance(output, tuple) else left
 
         losses = []
         handle = module.get_submodule(name).register_forward_hook(zero)
         with torch.no_grad():
-            for ids, labels, mask in zip(samples.ids, samples.labels, samples.mask, strict=True):
+            for row, (ids, labels, mask) in enumerate(zip(samples.ids, samples.labels, samples.mask, strict=True)):
                 real = mask != 0
+                text = np.flatnonzero(samples.real[row][real])
                 logits = module(torch.from_numpy(ids[real][None]).long())[0]
                 true = torch.from_numpy(labels[real]).long()
                 losses.append(torch.nn.functional.cross_entropy(logits, true, reduction="none")[true != -100])

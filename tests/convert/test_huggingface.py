@@ -162,7 +162,7 @@ def test_an_sae_by_the_command_line(script, folders, texts, tmp_path):
     assert ran.status == 0, ran.err
     ran = script("train", "--dataset", rows, *train, "--overwrite")
     assert ran.status == 0, ran.err
-    sae = tmp_path / "out" / "sae_layer2_optimized.pt"
+    sae = tmp_path / "out" / "sae_layer2_bert.encoder.layer.2.output.dense_optimized.pt"
     for more in ([], model):
         ran = script("evaluate", "--sae", sae, "--dataset", rows, *more, "--json", tmp_path / "e.json")
         assert ran.status == 0, ran.err

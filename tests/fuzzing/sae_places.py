@@ -63,7 +63,7 @@ def places(one: Input, words: dict[str, tuple[str, ...]], put: Callable[[str, An
                     name = one.pick(*OTHERS)
                     put(word, name.format(n))
                     said.append("other")
-                    one.did(f"{word} {name}", UNCLEAR)
+                    one.did(f"{word} {name}", OPEN)  # of a layer that is said, a PyTorch module may have it
                 case _:
                     put(word, one.pick(*NOT_NAMES))
                     said.append("no name")
