@@ -4,7 +4,8 @@ from pathlib import Path
 
 WORDS = ["šarru", "bēlu", "bītu", "ana", "ina", "mātu", "ilu", "nāru", "ekallu", "tuppu", "dannu", "rabû"]
 TEXTS = [" ".join(WORDS[(7 * i + 3 * j * j + j) % len(WORDS)] for j in range(5 + i % 9)) for i in range(60)]
-KINDS = ("bert", "roberta", "modernbert", "gpt2", "gpt_neox")
+ROBERTAS = ("roberta", "xlm_roberta")
+KINDS = ("bert", *ROBERTAS, "modernbert", "gpt2", "gpt_neox")
 LAYERS, WIDTH = 3, 20
 
 
@@ -63,7 +64,7 @@ def save(kind: str, folder: Path) -> Path:
     import torch
     import transformers
 
-    tokenizer = word_pieces() if kind in ("bert", "modernbert") else byte_pairs(framed=kind == "roberta")
+    tokenizer = word_pieces() if kind in ("bert", "modernbert") else byte_pairs(framed=kind in ROBERTAS)
     of_all = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
     usual = of_all | {
         "hidden_size": WIDTH,
@@ -75,6 +76,7 @@ def save(kind: str, folder: Path) -> Path:
     config = {
         "bert": lambda: transformers.BertConfig(**usual),
         "roberta": lambda: transformers.RobertaConfig(**usual),
+        "xlm_roberta": lambda: transformers.XLMRobertaConfig(**usual),
         "modernbert": lambda: transformers.ModernBertConfig(
             **usual,
             cls_token_id=2,
@@ -90,6 +92,7 @@ def save(kind: str, folder: Path) -> Path:
         "gpt_neox": lambda: transformers.GPTNeoXConfig(**usual, bos_token_id=2, eos_token_id=2),
     }[kind]()
     heads = {"bert": "BertForMaskedLM", "roberta": "RobertaForMaskedLM", "modernbert": "ModernBertForMaskedLM"}
+    heads |= {"xlm_roberta": "XLMRobertaForMaskedLM"}
     heads |= {"gpt2": "GPT2LMHeadModel", "gpt_neox": "GPTNeoXForCausalLM"}
     torch.manual_seed(0)
     model = getattr(transformers, heads[kind])(config)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from tiny_transformers import KINDS, LAYERS, TEXTS, WIDTH, save
+from tiny_transformers import KINDS, LAYERS, ROBERTAS, TEXTS, WIDTH, save
 
 from convert import read_checkpoint
 from convert.huggingface import pieces_of
@@ -51,7 +51,7 @@ def test_rows_are_the_hidden_states(kind, folders, texts):
     model = checkpoint.model()
     assert (model.n_layers, model.d_model) == (LAYERS, WIDTH)
     found = model.activations_of(samples.ids, samples.mask, layers=range(LAYERS))
-    for layer in range(LAYERS if kind in ("bert", "roberta") else LAYERS - 1):
+    for layer in range(LAYERS if kind in ("bert", *ROBERTAS) else LAYERS - 1):
         np.testing.assert_array_equal(found[layer], hidden[layer + 1])
     embedding = checkpoint.model(hook="resid_pre").activations(samples.ids, samples.mask, layer=0)
     np.testing.assert_array_equal(embedding, hidden[0])
@@ -59,7 +59,7 @@ def test_rows_are_the_hidden_states(kind, folders, texts):
         np.array(checkpoint.model(hook=hook).activations(samples.ids, samples.mask, layer=1))
         for hook in ("resid_pre", "attn_out", "mlp_out")
     )
-    if kind in ("bert", "roberta"):  # norms behind the sums
+    if kind in ("bert", *ROBERTAS):  # norms behind the sums
         block = checkpoint.module.base_model.encoder.layer[1]
         middle = block.attention.output.LayerNorm(torch.from_numpy(pre + attn))
         after = block.output.LayerNorm(middle + torch.from_numpy(mlp)).numpy()
@@ -101,7 +101,7 @@ def test_the_library_own_loss_is_ours(kind, folders, texts):
 def test_the_longest_text_is_read(kind, folders):
     checkpoint = read_checkpoint(folders[kind])
     most = checkpoint.config.max_position
-    assert most == (38 if kind == "roberta" else 40)  # which counts positions from behind the padding's id
+    assert most == (38 if kind in ROBERTAS else 40)  # which counts positions from behind the padding's id
     ids = np.full((1, most), 5)
     assert checkpoint.model().activations(ids, np.ones_like(ids), layer=0).shape == (1, most, WIDTH)
 
@@ -109,17 +109,17 @@ def test_the_longest_text_is_read(kind, folders):
 @pytest.mark.parametrize("kind", KINDS)
 def test_pieces_are_the_text(kind, folders):
     tokenizer = read_checkpoint(folders[kind]).config.tokenizer
-    text = "šarru ana bītu rabû 𒀭" if kind in ("roberta", "gpt2", "gpt_neox") else "šarru ana bītu rabû"
+    text = "šarru ana bītu rabû 𒀭" if kind in (*ROBERTAS, "gpt2", "gpt_neox") else "šarru ana bītu rabû"
     ids = tokenizer.encode(text)
     assert tokenizer.decode(ids) == f" {text}"
     pieces = tokenizer.pieces(ids)
     assert len(pieces) == len(ids)
     assert sum(piece.startswith(" ") for piece in pieces) == len(text.split())
-    framed = {"bert": (2, 3), "modernbert": (2, 3), "roberta": (0, 2)}.get(kind)
+    framed = {"bert": (2, 3), "modernbert": (2, 3), **dict.fromkeys(ROBERTAS, (0, 2))}.get(kind)
     assert tokenizer.frame == (((framed[0],), (framed[1],)) if framed else ((), ()))
     if framed:
         shown = tokenizer.pieces([*tokenizer.frame[0], *tokenizer.frame[1], tokenizer.damaged_id])
-        assert "".join(shown) == ("<s></s><mask>" if kind == "roberta" else "[CLS][SEP] [MASK]")
+        assert "".join(shown) == ("<s></s><mask>" if kind in ROBERTAS else "[CLS][SEP] [MASK]")
 
 
 def test_words_are_pieces_with_a_space(tmp_path):
