@@ -22,6 +22,7 @@ from convert import modules
 from convert.modules import Blocks, Place
 from convert.torch_run import Put, Runner, logits_of
 from jaxsae.errors import InputError, listed, require
+from jaxsae.models import config_fields
 from jaxsae.models.hooks import HOOKS, Hook, hook_name, hook_names
 from jaxsae.models.protocol import Ids, Mask, ResidualStream
 from jaxsae.models.torch_model import TorchModel
@@ -66,7 +67,7 @@ class HookedShape:
         require(
             self.n_layers > 0, "a module without a ModuleList of blocks has no layers, got none; name modules by hook"
         )
-        require(0 <= layer < self.n_layers, f"layer must be in 0..{self.n_layers - 1}, got {layer}")
+        config_fields.check_layer(layer, self.n_layers)
 
 
 class HookedModel:

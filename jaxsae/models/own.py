@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from jaxsae.errors import InputError, require
+from jaxsae.errors import InputError
+from jaxsae.models import config_fields
 
 if TYPE_CHECKING:  # heavy
     from jaxsae.models.torch_model import TorchModel
@@ -59,7 +60,7 @@ class Shape:
 
     def check_layer(self, layer: int) -> None:
         """Raise `InputError` unless the model has such a layer."""
-        require(0 <= layer < self.n_layers, f"layer must be in 0..{self.n_layers - 1}, got {layer}")
+        config_fields.check_layer(layer, self.n_layers)
 
     def with_layers(self, n_layers: int) -> Shape:
         """The shape of the first so many blocks."""

@@ -279,7 +279,8 @@ class Transformer(nnx.Module):
           ids: token ids in 0..vocab_size-1 (outside: NaN, as everywhere in JAX; `check_samples` finds these before).
           mask: 1 = real, 0 = padding, which no position attends to; None attends to every position.
         """
-        return self._seen(self._embedded(ids), self.hook, mask)
+        x = self._embedded(ids)
+        return self._run(x, range(self.n_layers), self.hook, *self._around(x, mask))
 
     def stream_packed(self, ids: Ids, text: Places, position: Places) -> Iterator[Stream]:
         """As `stream`, of several texts in each row: a position attends to those of the same text in its row.
@@ -299,9 +300,6 @@ class Transformer(nnx.Module):
             f"a text must have at most {most} {self.tokenizer.unit}s (max_position), got {ids.shape[1]}",
         )
         return self.embedded(ids, None)
-
-    def _seen(self, x: Stream, hook: str, mask: Mask | None, blocks: range | None = None) -> Iterator[Stream]:
-        return self._run(x, blocks or range(self.n_layers), hook, *self._around(x, mask))
 
     def _run(self, x: Stream, blocks: range, hook: str, *around: Any) -> Iterator[Stream]:
         for block in blocks:

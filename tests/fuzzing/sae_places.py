@@ -63,11 +63,15 @@ def places(one: Input, words: dict[str, tuple[str, ...]], put: Callable[[str, An
                     name = one.pick(*OTHERS)
                     put(word, name.format(n))
                     said.append("other")
-                    one.did(f"{word} {name}", OPEN)  # of a layer that is said, a PyTorch module may have it
+                    one.did(f"{word} {name}", OPEN)
                 case _:
                     put(word, one.pick(*NOT_NAMES))
                     said.append("no name")
                     one.did(f"{word} is no name", UNCLEAR)
+    if "other" in said and not any(
+        s[0] == "layer" for s in said
+    ):  # of a layer that is said, a PyTorch module may have it
+        one.did("another place, of no layer", UNCLEAR)
     return said
 
 
