@@ -283,7 +283,7 @@ const pictures = {
       Plot.text([a.chart.base], { x: (d) => d, frameAnchor: "top", textAnchor: "start", dx: 5, text: () => "share of the text" })],
   }),
   dumbbell: (a) => chart(a.caption, {
-    width: 520, height: 24 * a.chart.rows.length + 80, marginLeft: 200, x: { label: "run score on held-out texts", zero: true, grid: true }, y: { label: null, domain: a.chart.rows.map((r) => r[0]) },
+    width: 520, height: 24 * a.chart.rows.length + 80, marginLeft: 230, x: { label: "run score on held-out texts", zero: true, grid: true }, y: { label: null, domain: a.chart.rows.map((r) => r[0]) },
     color: { legend: true, domain: ["feature", "beside it"], range: ["var(--accent)", "var(--soft)"] },
     marks: [Plot.ruleY(a.chart.rows.filter((r) => r.length > 3), { x1: (r) => r[3], x2: (r) => r[4], y: (r) => r[0], stroke: accent, strokeWidth: 5, strokeOpacity: 0.3 }),
       Plot.link(a.chart.rows, { x1: (r) => r[2], x2: (r) => r[1], y: (r) => r[0], strokeWidth: 2, strokeOpacity: 0.5 }),
