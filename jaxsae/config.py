@@ -44,6 +44,36 @@ def flag(default: Any, help: str, **more: Any) -> Any:
     return field(default=default, metadata={"help": help, **more})
 
 
+class MeshShape(NamedTuple):
+    """Over how many devices the training of one SAE is divided, along each axis."""
+
+    data: int = 1
+    """Parts of a batch: each device has some of its rows."""
+    latents: int = 1
+    """Parts of the SAE: each device has some of its latents."""
+
+    @property
+    def size(self) -> int:
+        """The devices that it takes."""
+        return self.data * self.latents
+
+    @classmethod
+    def parse(cls, text: str) -> "MeshShape":
+        """`data=4,latents=2`; an axis that is not named is not divided.
+
+        Raises:
+          InputError: anything else.
+        """
+        pairs = [part.strip().partition("=") for part in text.split(",")]
+        sizes = {name: int(size) for name, _, size in pairs if name in cls._fields and size.isdecimal()}
+        ok = len(sizes) == len(pairs) and all(sizes.values())
+        require(ok, f"mesh must be like data=4,latents=2, each at least 1, got {text!r}")
+        return cls(**sizes)
+
+    def __str__(self) -> str:
+        return ",".join(f"{name}={size}" for name, size in self._asdict().items() if size > 1) or "one device"
+
+
 class ArchitectureRules(NamedTuple):
     """What an architecture's settings and files may say; what it computes is in `jaxsae.sae.architectures`."""
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn, TypeVar
 
 from jaxsae.config import DEMO, DEMO_TEXT
-from jaxsae.errors import one_line, require
+from jaxsae.errors import InputError, one_line, require
 from jaxsae.models import hooks
 from jaxsae.models.hooks import HOOKS, Hook, hook_name, hook_point, numbered
 
@@ -212,6 +212,18 @@ def add_layers(parser: Parser, usual: str = DEFAULT_LAYER) -> None:
         "hidden_states, where layers count the embedding as 0; or modules of a PyTorch model by their names, separated "
         "by commas (default: resid_post)",
     )
+
+
+def checked(parse: Callable[[str], T]) -> Callable[[str], T]:
+    """A parser of a flag's value from one that raises `InputError`."""
+
+    def parsed(text: str) -> T:
+        try:
+            return parse(text)
+        except InputError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return parsed
 
 
 def one_layer(text: str) -> int:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
 from jaxsae import runtime
+from jaxsae.cli import launch
 from jaxsae.cli.arguments import Parser
 from jaxsae.cli.terminal import prepare_streams
 from jaxsae.errors import InputError, InputNote, ParityError, one_line, require
@@ -47,25 +48,35 @@ def _signals(handler: Callable[[int, Any], None]) -> Iterator[None]:
             signal.signal(number, how)
 
 
+class Stop:
+    """A wish to stop."""
+
+    signal = 0
+    """The number of the signal that says so; 0: none has come."""
+
+
 @contextlib.contextmanager
-def stop_later() -> Iterator[Callable[[], bool]]:
+def stop_later(stop: Stop | None = None) -> Iterator[Callable[[], int]]:
     """Within the block, what it gives tells whether Ctrl-C or SIGTERM came; at its end that is raised.
 
     A second one is raised at once.
+
+    Args:
+      stop: where it is noted.
     """
-    came: list[int] = []
+    stop = Stop() if stop is None else stop
 
     def note(number: int, frame: Any) -> None:
-        if came:
+        if stop.signal:
             _raise(number, frame)
-        came.append(number)
+        stop.signal = number
         # not through sys.stderr: what the signal interrupts may be writing there
-        os.write(2, b"stopping: saving first; once more stops at once\n")
+        os.write(launch.descriptor_of(sys.stderr, 2), b"stopping: saving first; once more stops at once\n")
 
     with _signals(note):
-        yield lambda: bool(came)
-    if came:
-        _raise(came[0], None)
+        yield lambda: stop.signal
+    if stop.signal:
+        _raise(stop.signal, None)
 
 
 def run(main: Callable[[argparse.Namespace], int | None], parser: Parser) -> NoReturn:
@@ -74,29 +85,47 @@ def run(main: Callable[[argparse.Namespace], int | None], parser: Parser) -> NoR
     atexit.register(gc.freeze)  # else Python looks three times through all that JAX has made, for half a second
     args = parser.parse_args()
     quiet_libraries()
+    status, said = _status_of(main, args, parser)
+    with contextlib.suppress(BrokenPipeError):
+        sys.stdout.flush()
+    sys.stderr.write(said)
+    launch.leave(status)
+    sys.exit(status)
+
+
+def _status_of(
+    main: Callable[[argparse.Namespace], int | None], args: argparse.Namespace, parser: Parser
+) -> tuple[int, str]:
+    """(the exit status of `main`, what is to be said on standard error)."""
     try:
+        if launch.is_parent(args):
+            return launch.run_children(args), ""
         with _signals(_raise), _outputs(args, parser.outputs):
+            launch.enter(args)
             status = main(args) or 0
             sys.stdout.flush()
+            return status, ""
     except ParityError as error:
-        parser.exit(1, one_line(f"failed: {error}"))
+        return 1, one_line(f"failed: {error}")
     except (InputError, OSError, MemoryError) as error:
         if args.debug:
             raise
         if isinstance(error, BrokenPipeError):  # the reader of a pipe has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(141)
+            return 141, ""
         message = parser.with_flags(str(error)) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
         cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
         if getattr(cause, "errno", None) in NO_ROOM:
             message = f"what is written must find room on the disk, got {error}; make room and run it again"
-        parser.exit(2, one_line(f"error: {message}"))
+        return 2, one_line(f"error: {launch.who()}{message}")
     except KeyboardInterrupt as error:
         if args.debug:
             raise
-        terminated = isinstance(error, Terminated)
-        parser.exit(143 if terminated else 130, "terminated\n" if terminated else "interrupted\n")
-    sys.exit(status)
+        return (143, "terminated\n") if isinstance(error, Terminated) else (130, "interrupted\n")
+    except Exception as error:
+        if args.debug or not launch.is_of_others(error):
+            raise
+        return 2, one_line(f"error: {launch.who()}another process has ended, and with it the run; --resume goes on")
 
 
 @contextlib.contextmanager

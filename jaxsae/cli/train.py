@@ -12,14 +12,15 @@ import importlib.util
 import itertools
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jaxsae import runtime
-from jaxsae.cli import arguments, inputs, process, terminal
+from jaxsae.cli import arguments, inputs, launch, process, terminal
 from jaxsae.cli.train_results import say_all, say_one
-from jaxsae.config import FILE_TAGS, LOGGERS, DataConfig, TrainConfig
+from jaxsae.config import FILE_TAGS, LOGGERS, DataConfig, MeshShape, TrainConfig
 from jaxsae.errors import require
 from jaxsae.models.hooks import hook_names, hook_of, hook_point
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:  # heavy: loaded by the functions that use them
     from convert.reference_process import ReferenceProcess
     from jaxsae.models.protocol import ResidualModel
     from jaxsae.train.events import Event
+    from jaxsae.train.plan import Part
     from jaxsae.train.sources import RunRows, Say, StoreSource, TextSource
 
 LISTS = ("l1_coef", "k_sparse", "target_l0", "seed")
@@ -37,6 +39,8 @@ HELD_OUT_SAMPLES = 20
 
 def main(args: argparse.Namespace) -> int:
     """Train all SAEs in one pass through the model; `train_run` compares it with PyTorch first."""
+    from jaxsae import processes
+
     began = time.monotonic()
     configs = configs_by_file_suffix(args)
     data = inputs.data_config(args)
@@ -49,14 +53,16 @@ def main(args: argparse.Namespace) -> int:
     is_rows = inputs.is_rows(data.dataset)
     with contextlib.ExitStack() as stack:
         runtime.lean_memory()  # before there are threads
+        first = processes.is_first()
         if (
-            args.verify and not is_rows and not inputs.is_foreign(data)
+            first and args.verify and not is_rows and not inputs.is_foreign(data)
         ):  # PyTorch takes as long to load as all that follows
             from convert.reference_process import ReferenceProcess
 
             process = stack.enter_context(ReferenceProcess())
         else:
             process = None
+        args.quiet |= not first
         runtime.select_device(args.device)
         from convert import save_sae
         from jaxsae.train.run import train_run
@@ -72,7 +78,8 @@ def main(args: argparse.Namespace) -> int:
             overwrite=args.overwrite,
             save_every=args.save_every,
             log=args.log,
-            stopping=lambda: shown.stopping(),  # replaced when training begins
+            mesh=args.mesh,
+            stopping=lambda: shown.stop.signal,
             say=say,
             on_rows=shown.rows_made,
             on_loaded=shown.loaded,
@@ -81,6 +88,7 @@ def main(args: argparse.Namespace) -> int:
             began=began,
         )
         if run.stopped:
+            shown.stop.signal = run.stopped  # which may have come to another process
             print("stopped  the state is saved; the same command with --resume goes on", file=sys.stderr)
             return 0  # the signal is raised now
     if not any(result.trained for result in run.results):
@@ -246,8 +254,8 @@ class Shown:
         self.source, self.stack, self.quiet, self.say = source, stack, quiet, say
         self.phase = stack.enter_context(contextlib.ExitStack())
         self.progress: terminal.Progress | None = None
-        self.stopping: Callable[[], bool] = lambda: False
-        self.epoch_steps = self.ended = 0
+        self.stop = process.Stop()
+        self.epoch_steps, self.done_of = 0, Counter[Any]()
 
     def _begin(self, title: str, total: int, unit: str) -> terminal.Progress:
         self.phase.close()
@@ -267,7 +275,7 @@ class Shown:
             n, padding, rate = self.progress.total, self.source.origin["padding"], self.progress.rate
             self.phase.close()
             self.say(f"rows     {n:,}{of}, of width {self.source.d_in}, padding {padding}, {rate:,.0f} rows/s")
-        self.stopping = self.stack.enter_context(process.stop_later())
+        self.stack.enter_context(process.stop_later(self.stop))
 
     def listen(self, event: Event) -> None:
         """Print a line, or move the progress bar, for an event of training."""
@@ -279,8 +287,9 @@ class Shown:
         assert self.progress is not None
         if isinstance(event, Resumed):
             self.say(f"resumed  epoch {event.position.epoch}, step {event.position.done + 1}")
-            self.progress.skip((event.position.epoch - 1) * self.epoch_steps + event.position.done)
+            self._skip(event.part, (event.position.epoch - 1) * self.epoch_steps + event.position.done)
         elif isinstance(event, StepEnd):
+            self.done_of[event.part] += 1
             self.progress.advance()
         elif isinstance(event, EpochEnd):
             number, loss, l0 = event.epoch
@@ -288,8 +297,13 @@ class Shown:
         elif isinstance(event, Finished):
             forget_compiled()
         elif isinstance(event, PartEnd):
-            self.ended += event.part.steps
-            self.progress.skip(self.ended - self.progress.done)  # what was trained before, or has stopped early
+            # what was trained before, or has stopped early
+            self._skip(event.part, event.part.steps - self.done_of[event.part])
+
+    def _skip(self, part: Part, steps: int) -> None:
+        assert self.progress is not None
+        self.done_of[part] += steps
+        self.progress.skip(steps)
 
 
 def size(text: str) -> int:
@@ -314,6 +328,14 @@ def add_flags(parser: arguments.Parser) -> None:
         help="rows that take more, such as 2GB, stay on disk; default: half of what there is for this process",
     )
     arguments.add_device(parser)
+    parser.add_argument(
+        "--mesh",
+        type=arguments.checked(MeshShape.parse),
+        metavar="data=N,latents=M",
+        help="divide the training of each SAE over N x M devices: batches by rows, the SAE by latents; default: what there "
+        "is, several SAEs first",
+    )
+    launch.add_flags(parser)
     parser.add_argument(
         "--verify", type=int, default=1, metavar="N", help="samples cross-checked against PyTorch first; 0 = none"
     )

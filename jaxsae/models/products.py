@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
+from jaxsae.mesh import parts
+
 HIGHEST = jax.lax.Precision.HIGHEST  # else a GPU would round the operands to TF32, PyTorch does not
 
 
@@ -19,7 +21,7 @@ def _product(a: Array, b: Array, dtype: str | None = None) -> Array:
 
 def _laid_out(a: Array) -> Array:
     """a, its last axis laid out last: XLA on CPU has a bfloat16 product for no other, and sees through a mere copy."""
-    if a.ndim != 2 or jax.default_backend() != "cpu":
+    if a.ndim != 2 or jax.default_backend() != "cpu" or parts("rows") > 1:  # divided, it would be gathered
         return a
     return a.at[jnp.arange(a.shape[0])].get(mode="promise_in_bounds")
 
@@ -79,9 +81,9 @@ LONG_ROW = 512
 def _along_rows(reduce: Callable[..., Array], a: Float[Array, "*n row"]) -> Float[Array, "*n 1"]:
     """`reduce`, the maximum or the sum, of each row: of long ones by their parts first."""
     length = a.shape[-1]
-    parts = next((n for n in range(-(-length // LONG_ROW), 9) if length % n == 0), 1)
-    if parts > 1:
-        a = jax.lax.optimization_barrier(reduce(a.reshape(*a.shape[:-1], parts, length // parts), axis=-1))
+    pieces = next((n for n in range(-(-length // LONG_ROW), 9) if length % n == 0), 1)
+    if pieces > 1:
+        a = jax.lax.optimization_barrier(reduce(a.reshape(*a.shape[:-1], pieces, length // pieces), axis=-1))
     return reduce(a, axis=-1, keepdims=True)
 
 

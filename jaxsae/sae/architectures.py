@@ -20,8 +20,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key, Num
 
 from jaxsae.config import ARCHITECTURES, SAEConfig, architecture_rules
+from jaxsae.mesh import parts
 from jaxsae.models.products import total
-from jaxsae.sae.autoencoder import SAE, pre_activations, unit_norm
+from jaxsae.sae.autoencoder import SAE, pre_activations
 
 RowBatch = Float[Array, "n d_in"]
 PreActs = Float[Array, "n d_sae"]
@@ -51,8 +52,10 @@ def train_relu(sae: SAE, x: RowBatch, pre_acts: PreActs, aim: Aim) -> tuple[Late
 
 
 def top_k(sae: SAE, pre_acts: PreActs) -> Latents:
-    """ReLU of each row's k largest (ties: the lower index), 0 elsewhere."""
+    """ReLU of each row's k largest (ties: the lower index; over several devices, all of them), 0 elsewhere."""
     assert sae.k is not None
+    if parts("rows") > 1:  # there `lax.top_k` would gather all latents of all rows on each device
+        return jnp.where(pre_acts >= kth_of_each_row(pre_acts, sae.k)[:, None], jax.nn.relu(pre_acts), 0)
     values, indices = jax.lax.top_k(pre_acts, sae.k)
     return jnp.put_along_axis(jnp.zeros_like(pre_acts), indices, jax.nn.relu(values), axis=-1, inplace=False)
 
@@ -71,8 +74,34 @@ def above_threshold(sae: SAE, pre_acts: PreActs) -> Latents:
 def kth_largest(values: Float[Array, "..."], k: int | float | Num[Array, ""]) -> Float[Array, ""]:
     """The k-th largest of all `values`, 0 where fewer than k are positive. Has no gradient.
 
-    The bits of positive numbers are ordered as the numbers are: the answer's bits are found from the highest down, by
-    counting. On CPU that is faster than `lax.top_k`, which sorts on one thread.
+    On CPU counting is faster than `lax.top_k`, which sorts on one thread; and of a batch that is divided over devices
+    only the counts are exchanged.
+    """
+    pieces = parts("batch") if values.shape[0] % parts("batch") == 0 else 1
+    # what is counted may not fit into 32 bits: then in two parts, of which the higher stops at 2^30
+    low = 31 if values.size < 2**31 else 8
+
+    def count(above: Bool[Array, "..."]) -> Array:
+        # over its own rows first on each device, so that one number crosses
+        counts = above.astype(jnp.int32).reshape(pieces, -1, *above.shape[1:]).sum(axis=1)
+        counts = jax.lax.optimization_barrier(counts)
+        if low == 31:
+            return counts.sum(dtype=jnp.int32)
+        high, rest = (counts >> low).sum(dtype=jnp.int32), (counts & (2**low - 1)).sum(dtype=jnp.int32)
+        return (jnp.minimum(high, 2 ** (30 - low)) << low) + rest
+
+    return _by_counting(values, lambda above: count(above) >= k, ())
+
+
+def kth_of_each_row(values: Float[Array, "n d"], k: int) -> Float[Array, " n"]:
+    """As `kth_largest`, of each row."""
+    return _by_counting(values, lambda above: above.sum(axis=1, dtype=jnp.int32) >= k, (len(values),))
+
+
+def _by_counting(values: Array, enough: Callable[[Array], Array], shape: tuple[int, ...]) -> Array:
+    """The largest numbers of `shape` of which `enough(values >= them)` holds, at least 0; they are among the values.
+
+    The bits of positive numbers are ordered as the numbers are: the answer's bits are found from the highest down.
     """
     bits = jnp.finfo(values.dtype).bits
     integer = jnp.int32 if bits == 32 else jnp.int64
@@ -80,9 +109,10 @@ def kth_largest(values: Float[Array, "..."], k: int | float | Num[Array, ""]) ->
 
     def lower(i: Array, found: Array) -> Array:
         trial = found | (jnp.ones((), integer) << (bits - 2 - i).astype(integer))
-        return jnp.where(total((ordered >= trial).astype(jnp.int32)) >= k, trial, found)
+        is_above = ordered >= trial.reshape(*shape, *(1,) * (ordered.ndim - len(shape)))
+        return jnp.where(enough(is_above), trial, found)
 
-    found = jax.lax.fori_loop(0, bits - 1, lower, jnp.zeros((), integer))
+    found = jax.lax.fori_loop(0, bits - 1, lower, jnp.zeros(shape, integer))
     return jax.lax.bitcast_convert_type(found, values.dtype)
 
 
@@ -260,10 +290,16 @@ def encode(sae: SAE, x: Float[Array, "n d_in"], *, dtype: str | None = None) -> 
 def init(key: Key[Array, ""], config: SAEConfig) -> SAE:
     """The guide's start: W_enc ~ N(0, 0.01^2), rows of W_dec Gaussian then unit norm, biases and thresholds 0."""
     enc, dec = jax.random.split(key)
+    alone = jax.lax.optimization_barrier  # nothing is fused: the bits are the same in any program, on any devices
+    W_enc, W_dec = (
+        alone(jax.random.normal(of, shape, jnp.float32))
+        for of, shape in ((enc, (config.d_in, config.d_sae)), (dec, (config.d_sae, config.d_in)))
+    )
+    norms = alone(jnp.sqrt(alone(alone(W_dec * W_dec).sum(axis=1, keepdims=True))))
     sae = SAE(
-        W_enc=0.01 * jax.random.normal(enc, (config.d_in, config.d_sae), jnp.float32),
+        W_enc=alone(0.01 * W_enc),
         b_enc=jnp.zeros(config.d_sae, jnp.float32),
-        W_dec=unit_norm(jax.random.normal(dec, (config.d_sae, config.d_in), jnp.float32)),
+        W_dec=alone(W_dec / norms),
         b_dec=jnp.zeros(config.d_in, jnp.float32),
         architecture=config.architecture,
         k=config.k,

@@ -63,7 +63,7 @@ class SAE:
         require(
             need_k == (self.k is not None), f"k goes with topk, got architecture {self.architecture} and k {self.k}"
         )
-        ok = self.threshold is None or stores == "threshold"
+        ok = not hasattr(self.threshold, "ndim") or stores == "threshold"  # JAX puts marks in place of arrays
         require(ok, f"thresholds go with an architecture that has them, got them for {self.architecture}")
 
     @property

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from jaxsae.mesh import parts
 from jaxsae.models.products import matmul, total
 from jaxsae.sae import sparse_topk as sparse_lib
 from jaxsae.sae.architectures import Aim, architecture
@@ -67,10 +68,33 @@ def _densely(
     ends = record.prefixes(latents.shape[-1])
     x_hat, squared_error = jnp.broadcast_to(sae.b_dec[None, :], x.shape), jnp.zeros((), x.dtype)
     for start, end in zip([0, *ends], ends, strict=False):
-        x_hat += matmul(latents[:, start:end], sae.W_dec[start:end], dtype)
+        x_hat += matmul(_between(latents, start, end, axis=1), _between(sae.W_dec, start, end, axis=0), dtype)
         squared_error += total((x_hat - x) ** 2) / x.size / len(ends)
     firings = (jax.lax.stop_gradient(latents) > 0).astype(x.dtype).sum(axis=0)
     return x_hat, squared_error + extra, firings
+
+
+def _between(a: Array, start: int, end: int, axis: int) -> Array:
+    """The latents `start` to `end` of the axis; where that is split, from each part its share, see `dealt`."""
+    split = parts("latents")
+    a = a.reshape(*a.shape[:axis], split, -1, *a.shape[axis + 1 :])
+    a = jax.lax.slice_in_dim(a, start // split, end // split, axis=axis + 1)
+    return a.reshape(*a.shape[:axis], -1, *a.shape[axis + 2 :])
+
+
+def dealt(a: Array, split: int, axis: int) -> Array:
+    """Latents dealt to so many parts of the axis in turn: each part then has its share of every nested SAE.
+
+    Else the first of them would all be on one device, and be sent to the others in each step.
+    """
+    axis %= a.ndim
+    parted = a.reshape(*a.shape[:axis], -1, split, *a.shape[axis + 1 :])
+    return parted.swapaxes(axis, axis + 1).reshape(a.shape)
+
+
+def in_order(a: Array, split: int, axis: int) -> Array:
+    """What was `dealt`, as it was."""
+    return dealt(a, a.shape[axis] // split, axis)
 
 
 def aux_k(

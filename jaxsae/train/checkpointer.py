@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from jaxsae import processes
 from jaxsae.errors import require
 from jaxsae.train.events import Epoch, Event, PartEnd, Position, Resumable
 from jaxsae.train.plan import Part
@@ -43,7 +44,7 @@ class Checkpointer:
         self.began = self.saved if began is None else began
         self.before = 0.0
         """Seconds that were spent before the run was resumed."""
-        self._open: tuple[Part, Any] | None = None
+        self._open: dict[Part, Any] = {}
 
     @property
     def seconds(self) -> float:
@@ -56,14 +57,25 @@ class Checkpointer:
     def _states(self, part: Part) -> Any:
         from jaxsae.train.states import States  # imports Orbax, which a short run does not need
 
-        if self._open is None or self._open[0] != part:
-            self.close()
+        if part not in self._open:
             each = [self.settings[member] for member in part.members]
             # by setting, each member's: so a difference is named by its setting
             run: dict[str, Any] = {"files": [self.targets[member].name for member in part.members]}
             run |= {name: [of[name] for of in each] for name in each[0]}
-            self._open = part, States(self._folder(part), run)
-        return self._open[1]
+            self._open[part] = States(self._folder(part), run)
+        return self._open[part]
+
+    def saved_together(self) -> list[list[str]]:
+        """The members whose states were saved together, of those that are not done: keys of each part."""
+        from jaxsae.train.states import files_of
+
+        names = {target.name: member for member, target in self.targets.items()}
+        found = [
+            [names[name] for name in files_of(state_folder(target)) if name in names]
+            for member, target in self.targets.items()
+            if member not in self.done and state_folder(target).exists()
+        ]
+        return [some for some in found if some]
 
     def load(self, part: Part, like: Callable[[Position], TrainState]) -> tuple[Position, TrainState] | None:
         """What was saved last.
@@ -72,7 +84,7 @@ class Checkpointer:
           InputError: it is of another run, or the file of a member that had finished by then is gone.
         """
         self.saved = time.monotonic()
-        if not self._folder(part).exists():
+        if not processes.told(self._folder(part).exists()):
             return None
         found = self._states(part).load(lambda stored: like(_position(stored)))
         if found is None:
@@ -84,32 +96,32 @@ class Checkpointer:
             require(member in self.done, f"{file} was written before the run was stopped, and must be there; it is not")
         return at, state
 
-    def listen(self, event: Event, stopping: bool = False) -> None:
-        """Save where the run can go on from, if that is due or the run is stopping; remove the states of trained parts.
+    def listen(self, event: Event, save: bool) -> None:
+        """Save where the run can go on from, if it is to be; remove the states of trained parts.
 
         Raises:
           InputError: training has gone wrong, so that there is nothing good to save.
           OSError: the state could not be saved.
         """
-        if isinstance(event, Resumable) and (stopping or self._is_due(event.position)):
+        if isinstance(event, Resumable) and save:
             stored = event.position._asdict() | {"seconds": self.seconds}
             stored["epochs"] = {member: [list(one) for one in of] for member, of in event.position.epochs.items()}
             self._states(event.part).save(event.step, event.state(), stored)  # in the background
             self.saved = time.monotonic()
-        elif isinstance(event, PartEnd) and self._folder(event.part).exists():
-            if self._open is None or self._open[0] != event.part:  # left by an earlier command: must be of the same run
+        elif isinstance(event, PartEnd) and processes.told(self._folder(event.part).exists()):
+            if event.part not in self._open:  # left by an earlier command: must be of the same run
                 self._states(event.part).check()
-            self._states(event.part).discard()
+            self._open.pop(event.part).discard()
 
-    def _is_due(self, position: Position) -> bool:
+    def is_due(self, position: Position) -> bool:
         """Whether `every` seconds have passed at the end of an epoch, or many more within one."""
         passed = time.monotonic() - self.saved
         return passed >= self.every + (LONG if position.done else 0)
 
     def close(self) -> None:
         """Wait for what is being saved."""
-        if self._open is not None:
-            self._open[1].close()
+        for states in self._open.values():
+            states.close()
 
 
 def _position(stored: Mapping[str, Any]) -> Position:

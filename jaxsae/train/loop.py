@@ -3,15 +3,21 @@
 Nothing in an epoch waits for the device: losses are summed there and read once, when the epoch ends.
 """
 
+import functools
 import itertools
 import math
+from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
+from jaxsae import processes
 from jaxsae.config import SAEConfig, TrainConfig
+from jaxsae.mesh import make_mesh
+from jaxsae.sae.basis import principal_basis
 from jaxsae.sae.row_types import AnyRows
 from jaxsae.train.events import (
     Begin,
@@ -34,30 +40,34 @@ LoadState = Callable[[Part, Callable[[Position], TrainState]], tuple[Position, T
 """(a part, position -> any state of the structure and shapes saved there) -> what was saved last; None: nothing."""
 
 
-def train_sae(rows: AnyRows, config: TrainConfig) -> Trained:
+def train_sae(rows: AnyRows, config: TrainConfig, mesh: Mesh | None = None) -> Trained:
     """Train an SAE on `rows`; what comes out applies to the rows as they are, whatever the recipe scales.
 
     Args:
       rows: float32 activations, on the device that trains or on disk.
       config: how; its defaults are the guide's recipe.
+      mesh: the devices that share the work, of `jaxsae.mesh.make_mesh`; the first one alone, if not given.
 
     Raises:
       InputError: fewer rows than a batch, k above d_sae, or a loss that is no longer a number.
     """
-    return train_saes({0: rows}, [Member(0, config)])[0]
+    return train_saes({0: rows}, [Member(0, config)], [mesh or make_mesh()])[0]
 
 
-def train_saes(rows: Mapping[int, AnyRows], members: Sequence[Member]) -> list[Trained]:
+def train_saes(
+    rows: Mapping[int, AnyRows], members: Sequence[Member], meshes: Sequence[Mesh] | None = None
+) -> list[Trained]:
     """Train several SAEs, each as `train_sae` would alone, up to rounding.
 
     Args:
       rows: layer -> its rows.
+      meshes: as `train`.
 
     Raises:
       InputError: as `train_sae`.
     """
     named = {str(number): member for number, member in enumerate(members)}
-    found = {event.member: event.trained for event in train(rows, named) if isinstance(event, Finished)}
+    found = {event.member: event.trained for event in train(rows, named, meshes=meshes) if isinstance(event, Finished)}
     return [found[name] for name in named]
 
 
@@ -67,6 +77,9 @@ def train(
     *,
     load: LoadState = lambda part, like: None,
     done: Collection[str] = (),
+    together: Collection[Sequence[str]] = (),
+    meshes: Sequence[Mesh] | None = None,
+    streamed: bool | None = None,
 ) -> Iterator[Event]:
     """Train SAEs, and tell what happens; each is given as soon as it is trained (`Finished`).
 
@@ -78,25 +91,51 @@ def train(
       members: key -> member.
       load: gives the state to go on from: what is trained is then bit for bit the same as without a stop.
       done: members that were trained before. Those that had stopped when a state was saved are not given again.
+      together: members whose states were saved together.
+      meshes: devices that train side by side, each some of the SAEs, of which the others know nothing; the first device
+        alone, if not given.
+      streamed: rows are read from disk as they are used, not held on the devices; where they are on disk, if not given.
 
     Raises:
       InputError: as `train_sae`.
     """
-    planned = plan_parts(rows, members)
+    meshes = [make_mesh()] if meshes is None else meshes
+    planned = plan_parts(rows, members, len(meshes), together)
     first = next(iter(members.values()))
     epoch_steps = rows[first.layer].shape[0] // first.config.batch_size
     yield Begin([part for parts in planned for part in parts], epoch_steps)
+    waiting: deque[tuple[Part, tuple[str, ...]]] = deque()
     for parts in planned:
         todo = [part for part in parts if not set(part.members) <= set(done)]
         for part in parts:
             if part not in todo:
                 yield PartEnd(part)
-        if not todo:
-            continue
-        group = Group(rows, {key: members[key] for part in todo for key in part.members})
-        for part in todo:
+        alike = tuple(key for part in todo for key in part.members)
+        waiting.extend((part, alike) for part in todo)
+    bases = functools.cache(lambda layer: principal_basis(rows[layer], share, processes.summed))
+    index, count, _ = processes.place()
+    share = index, count
+
+    def on(mesh: Mesh) -> Iterator[Event]:
+        group, of = None, None
+        while waiting:
+            part, alike = waiting.popleft()
+            if group is None or of != alike:
+                group, of = Group(rows, {key: members[key] for key in alike}, bases, mesh, streamed), alike
             yield from _train_part(group, part, load)
             yield PartEnd(part)
+
+    yield from _in_turn([on(mesh) for mesh in meshes])
+
+
+def _in_turn(streams: list[Iterator[Event]]) -> Iterator[Event]:
+    """An event of each: while one device computes, the next is given its work."""
+    while streams:
+        for stream in list(streams):
+            try:
+                yield next(stream)
+            except StopIteration:
+                streams.remove(stream)
 
 
 def _train_part(group: Group, part: Part, load: LoadState) -> Iterator[Event]:
@@ -125,8 +164,9 @@ def _train_part(group: Group, part: Part, load: LoadState) -> Iterator[Event]:
                 yield resumable(number, done, state)
         group.check_finite(state, number, group.steps)
         skipped, stay = 0, []
+        sums = [np.asarray(total) for total in (state.loss_sum, state.l0_sum)]
         for place, key in enumerate(alive):
-            loss, l0 = (float(total[place]) / group.steps for total in (state.loss_sum, state.l0_sum))
+            loss, l0 = (float(total[place]) / group.steps for total in sums)
             epoch = Epoch(number, loss / group.scales[key] ** 2, l0)
             goes_on = stopping[key].goes_on(epoch)
             yield EpochEnd(key, epoch)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from jaxsae import processes
 from jaxsae.files import to_json
 from jaxsae.train.events import EpochEnd, Event
 
@@ -39,7 +40,7 @@ class MetricsLog:
 
     def listen(self, event: Event) -> None:
         """Log the means over an epoch's batches."""
-        if isinstance(event, EpochEnd):
+        if isinstance(event, EpochEnd) and processes.is_first():
             number, loss, l0 = event.epoch
             self._log(event.member, {"epoch": number, "loss": loss, "l0": l0}, number * self.steps)
 
@@ -57,7 +58,9 @@ class MetricsLog:
 
     def _log(self, name: str, figures: Mapping[str, float], step: int) -> None:
         line: dict[str, Any] = {"sae": name, "time": round(time.time(), 3), "step": step, **figures}
-        with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        number = processes.place().index  # of several that train apart each has its own
+        file_name = f"metrics.{number}.jsonl" if number else "metrics.jsonl"
+        with (self.folder / file_name).open("a", encoding="utf-8") as file:
             file.write(to_json(line) + "\n")
         if self.kind:
             if name not in self.loggers:

@@ -1,7 +1,7 @@
 """In what parts the SAEs of a run are trained: those that share a compiled step, as many at once as pays."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from jaxsae.config import SAEConfig, TrainConfig
@@ -26,12 +26,19 @@ class Part(NamedTuple):
     """Batched steps until the last of them has trained, where none stops early."""
 
 
-def plan_parts(rows: Mapping[int, AnyRows], members: Mapping[str, Member]) -> list[list[Part]]:
+def plan_parts(
+    rows: Mapping[int, AnyRows],
+    members: Mapping[str, Member],
+    side_by_side: int = 1,
+    together: Collection[Sequence[str]] = (),
+) -> list[list[Part]]:
     """In what parts `loop.train` trains the members, in order; those listed together share a compiled step.
 
     Args:
       rows: layer -> its rows.
       members: key -> member.
+      side_by_side: how many parts train at the same time, each on devices of its own.
+      together: members that make a part of their own in any case.
 
     Raises:
       InputError: fewer rows than a batch, or k above d_sae.
@@ -48,8 +55,12 @@ def plan_parts(rows: Mapping[int, AnyRows], members: Mapping[str, Member]) -> li
         shapes[alike] = config.sae(d_in)
     out = []
     for alike, keys in groups.items():
-        at_once = members_at_once(shapes[alike])
         layer, config = members[keys[0]]
         steps = config.epochs * (rows[layer].shape[0] // config.batch_size)
-        out.append([Part(tuple(keys[start : start + at_once]), steps) for start in range(0, len(keys), at_once)])
+        first = [tuple(some) for some in together if set(some) <= set(keys)]
+        rest = [key for key in keys if not any(key in some for some in first)]
+        at_once = min(members_at_once(shapes[alike]), max(1, -(-len(rest) // side_by_side)))
+        starts = range(0, len(rest), at_once)
+        parts = [Part(some, steps) for some in (*first, *(tuple(rest[start : start + at_once]) for start in starts))]
+        out.append(sorted(parts, key=lambda part: keys.index(part.members[0])))
     return out

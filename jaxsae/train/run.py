@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
-from jaxsae.config import SAEConfig, TrainConfig
+from jaxsae import processes
+from jaxsae.config import MeshShape, SAEConfig, TrainConfig
 from jaxsae.files import atomic_path, exclusive, sha256, to_json
+from jaxsae.mesh import arrange
 from jaxsae.models.hooks import file_stem, hook_names
 from jaxsae.runtime import give_back_memory, peak_memory
 from jaxsae.sae.autoencoder import SAE
@@ -58,8 +61,8 @@ class Run(NamedTuple):
     """In the order of layers and settings; those that a stopped run has not reached are missing."""
     scored_on: str
     """What the figures were measured on; empty where everything was there."""
-    stopped: bool
-    """Whether it was stopped before its end; the state is saved."""
+    stopped: int
+    """The signal that stopped it before its end, the state saved; 0: nothing did."""
 
 
 def train_run(
@@ -72,7 +75,8 @@ def train_run(
     overwrite: bool = False,
     save_every: float = 10.0,
     log: str | None = None,
-    stopping: Callable[[], bool] = lambda: False,
+    mesh: MeshShape | None = None,
+    stopping: Callable[[], int] = lambda: 0,
     say: Say = lambda line: None,
     on_rows: OnRows = lambda rows: None,
     on_loaded: Callable[[RunRows], None] = lambda rows: None,
@@ -94,7 +98,8 @@ def train_run(
       overwrite: replace SAEs made with other settings, which otherwise get another name; drop an unfinished run.
       save_every: seconds between saves of the state; 0: at the end of every epoch.
       log: `tensorboard` or `wandb`: gets the metrics as well.
-      stopping: asked again and again whether to save the state and stop.
+      mesh: over how many devices the training of each SAE is divided; None: what there is, several SAEs first.
+      stopping: asked again and again whether to save the state and stop: the number of the signal that says so, or 0.
       say: called with lines that tell what is done.
       on_rows: called with the number of rows extracted since the last call.
       on_loaded: called with the rows, before training begins.
@@ -114,30 +119,48 @@ def train_run(
     }
     for member in members.values():
         member.config.sae(source.d_in)  # k and target L0 within d_sae
+    streamed = source.origin["streamed"] = processes.told(source.origin["streamed"])
+    processes.agree(source.origin, "all processes must read the same")
     files = {name: output / name for name in members}
     settings = {
         name: {"layer": member.layer, **member.config.settings(), **source.origin} for name, member in members.items()
     }
     by_file = {files[name]: its for name, its in settings.items()}
     with contextlib.ExitStack() as cleanup:
-        cleanup.enter_context(exclusive(output))
-        if not overwrite:
-            check_replaceable(by_file, resume=resume)
-        if not resume:
-            drop_unfinished(by_file)
-        done = {file.name for file in finished(by_file)} if resume else set()
+
+        def begin() -> list[str]:
+            cleanup.enter_context(exclusive(output))
+            if not overwrite:
+                check_replaceable(by_file, resume=resume)
+            if not resume:
+                drop_unfinished(by_file)
+            return [file.name for file in finished(by_file)] if resume else []
+
+        done = set(processes.from_first(begin))
         results = {name: RunResult(files[name], _stored_report(files[name])) for name in done}
         if len(done) == len(members):
-            return Run([results[name] for name in members], "", stopped=False)
-        rows = source.load(output, cleanup, say, on_rows)
+            return Run([results[name] for name in members], "", stopped=0)
+        checkpointer = Checkpointer(files, settings, done, save_every, began)
+        cleanup.callback(checkpointer.close)
+        saved = processes.from_first(checkpointer.saved_together)
+        config = next(iter(members.values())).config.sae(source.d_in)
+        batch_size = next(iter(members.values())).config.batch_size
+        meshes, apart = arrange(mesh, len(members) - len(done), config.d_sae, batch_size)
+        say_devices(meshes, say)
+        rows = source.load(output, cleanup, say, on_rows, apart)
+        if apart:  # from here on each process is for itself
+            own = _own(members, done, saved)
+            members = {name: member for name, member in members.items() if name in own}
+            processes.leave()
         give_back_memory()  # the model's
         on_loaded(rows)
         writer = _Writer(source, members, files, settings, rows, save, keep=not overwrite, command=command)
         metrics = cleanup.enter_context(contextlib.closing(MetricsLog(output, log, settings, writer.steps)))
-        checkpointer = Checkpointer(files, settings, done, save_every, began)
-        cleanup.callback(checkpointer.close)
-        compiled, stop, steps, start = False, False, 0, time.monotonic()
-        for event in train(rows.train, members, load=checkpointer.load, done=done):
+        compiled, stop, steps, start = False, 0, 0, time.monotonic()
+        events = train(
+            rows.train, members, load=checkpointer.load, done=done, together=saved, meshes=meshes, streamed=streamed
+        )
+        for event in events:
             listen(event)
             metrics.listen(event)
             if isinstance(event, StepEnd):
@@ -147,15 +170,58 @@ def train_run(
                     give_back_memory()  # the compiler's
             if isinstance(event, Finished):
                 took = {"seconds": checkpointer.seconds, "steps_per_second": steps / (time.monotonic() - start)}
-                result = writer.write(event.member, event.trained, took)
-                results[event.member] = result
-                metrics.scored(event.member, result.report)
+                if processes.is_first():
+                    results[event.member] = writer.write(event.member, event.trained, took)
+                    metrics.scored(event.member, results[event.member].report)
+                else:
+                    results[event.member] = RunResult(files[event.member], {}, event.trained)
             # asked once: a signal may come at any moment, and nothing ends here unsaved
-            stop = isinstance(event, Resumable | PartEnd) and stopping()
-            checkpointer.listen(event, stop)
-            if stop:
+            stop = _agreed(event, stopping, checkpointer)
+            checkpointer.listen(event, save=stop != 0)
+            if stop > 0:
                 break
-        return Run([results[name] for name in members if name in results], rows.scored_on, stop)
+        return Run([results[name] for name in members if name in results], rows.scored_on, max(stop, 0))
+
+
+def say_devices(meshes: Sequence[Mesh], say: Say) -> None:
+    """Tell how the work is divided, where it is."""
+    count = processes.place().count
+    if len(meshes) * meshes[0].size * count == 1:
+        return
+    shape = MeshShape(**meshes[0].shape)
+    side = f"{len(meshes)} SAEs side by side, each on " if len(meshes) > 1 else ""
+    of = f", {count} processes" if count > 1 else ""
+    say(f"devices  {side}{shape}{of}")
+
+
+SAVE = -1
+"""In place of a signal: save, and go on."""
+ASK_EVERY = 25
+"""Steps after which processes ask each other whether to save or to stop."""
+
+
+def _agreed(event: Event, stopping: Callable[[], int], checkpointer: Checkpointer) -> int:
+    """The signal by which to stop after this event, or `SAVE`, or 0; the same in all processes.
+
+    A signal may have come to any of them, and the clock is the first one's.
+    """
+    if not isinstance(event, Resumable | PartEnd):
+        return 0
+    if processes.together() and isinstance(event, Resumable) and event.position.done % ASK_EVERY:
+        return 0
+    due = isinstance(event, Resumable) and processes.is_first() and checkpointer.is_due(event.position)
+    wanted = stopping()
+    # the highest counts: a signal above what is due
+    agreed = processes.highest(2 * int(wanted) if wanted else int(due))
+    return SAVE if agreed == 1 else agreed // 2
+
+
+def _own(members: Mapping[str, Member], done: set[str], saved: Sequence[Sequence[str]]) -> set[str]:
+    """The members that this process trains: what was saved together stays together."""
+    index, count, _ = processes.place()
+    left = [[name] for name in members if name not in done and not any(name in some for some in saved)]
+    units = [*saved, *left]
+    return {name for unit in units[index::count] for name in unit}
 
 
 def _stored_report(file: Path) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 
+from jaxsae import processes
 from jaxsae.activations import store
 from jaxsae.activations.extraction import extract
 from jaxsae.activations.store import Store
@@ -50,7 +51,9 @@ class Source(Protocol):
     model_name: str | None
     """What the model's class is called in PyTorch, where it is known."""
 
-    def load(self, folder: Path, cleanup: contextlib.ExitStack, say: Say, on_rows: OnRows) -> RunRows:
+    def load(
+        self, folder: Path, cleanup: contextlib.ExitStack, say: Say, on_rows: OnRows, apart: bool = False
+    ) -> RunRows:
         """The rows, in memory or on disk.
 
         Args:
@@ -58,6 +61,7 @@ class Source(Protocol):
           cleanup: what it closes is removed when the run is over.
           say: called with lines that tell what is done.
           on_rows: called with the number of rows made since the last call.
+          apart: of several processes each trains SAEs of its own, from all rows; else each reads its share alone.
         """
 
 
@@ -120,16 +124,21 @@ class TextSource:
         if hook != "resid_post":  # which older runs do not say
             self.origin["hook"] = hook if isinstance(hook, str) else {str(layer): name for layer, name in hook.items()}
 
-    def load(self, folder: Path, cleanup: contextlib.ExitStack, say: Say, on_rows: OnRows) -> RunRows:
+    def load(
+        self, folder: Path, cleanup: contextlib.ExitStack, say: Say, on_rows: OnRows, apart: bool = False
+    ) -> RunRows:
         """Check the model, and extract; the model is let go of."""
         assert self.checkpoint is not None
         model = self.check(partial(self.checkpoint.model, n_layers=max(self.layers) + 1, hook=self.hook))
         self.checkpoint, self.check = None, lambda model: model()  # the check may hold the checkpoint too
         give_back_memory()  # the checkpoint's and the check's
-        if not self.origin["streamed"]:
-            rows: Mapping[int, AnyRows] = extract(
-                model, self.samples, self.layers, self.padding, on_rows=on_rows
-            ).values
+        if processes.together():
+            rows: Mapping[int, AnyRows] = self._of_all(model, folder, cleanup, on_rows)
+            if apart and not self.origin["streamed"]:
+                rows = {layer: jnp.asarray(of_layer[:]) for layer, of_layer in rows.items()}
+            processes.wait("the rows are read")
+        elif not self.origin["streamed"]:
+            rows = extract(model, self.samples, self.layers, self.padding, on_rows=on_rows).values
         else:
             say(f"rows     {in_words(self.size)} is above the memory limit of {in_words(self.limit)}: they go to disk")
             path = cleanup.enter_context(temporary_beside(folder / "rows")) / "store"
@@ -137,8 +146,23 @@ class TextSource:
             rows = store.open_stores([str(path)], self.layers[0]).layers
         if self.held_out is None:
             return RunRows(rows, rows, "training rows")
+        if not (processes.is_first() or apart):
+            return RunRows(rows, {}, "")
         scored = extract(model, self.held_out, self.layers, self.padding).values
         return RunRows(rows, scored, f"test split, first {len(self.held_out)} samples")
+
+    def _of_all(
+        self, model: ResidualModel, folder: Path, cleanup: contextlib.ExitStack, on_rows: OnRows
+    ) -> Mapping[int, AnyRows]:
+        """The rows of which each process makes its share."""
+        index, count, _ = processes.place()
+        path = Path(
+            processes.from_first(lambda: str(cleanup.enter_context(temporary_beside(folder / "rows")) / "store"))
+        )
+        store.write_share(path, index, count, model, self.samples, self.layers, self.padding, on_rows=on_rows)
+        processes.wait("the rows are written")
+        processes.from_first(lambda: store.join(path, count, {}))
+        return store.open_stores([str(path)], self.layers[0]).layers
 
 
 class StoreSource:
@@ -184,15 +208,18 @@ class StoreSource:
             self.origin["model_sha256"], self.checkpoint_sha256 = checkpoint.identity, checkpoint.sha256
         self.origin |= {"dataset_sha256": dataset_sha256, "streamed": self.size > self.limit}
 
-    def load(self, folder: Path, cleanup: contextlib.ExitStack, say: Say, on_rows: OnRows) -> RunRows:
+    def load(
+        self, folder: Path, cleanup: contextlib.ExitStack, say: Say, on_rows: OnRows, apart: bool = False
+    ) -> RunRows:
         """Into memory where they fit."""
         n = len(self.found[self.layers[0]])
         of = f" of {len(self.layers)} layers" if len(self.layers) > 1 else ""
         say(f"stored   {self.name}: {n:,} rows{of}, of width {self.d_in}, not cross-checked")
         rows: Mapping[int, AnyRows] = self.found
-        if not self.origin["streamed"]:
+        shared = processes.together() and not apart
+        if not self.origin["streamed"] and not shared:
             rows = {layer: jnp.asarray(of_layer[:]) for layer, of_layer in self.found.items()}
-        else:
+        elif self.origin["streamed"]:
             size, limit = in_words(self.size), in_words(self.limit)
             say(f"rows     {size} is above the memory limit of {limit}: they are read as they are used")
         if n <= SCORED_ROWS:

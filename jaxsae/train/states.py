@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
+from jaxsae import processes
 from jaxsae.errors import InputError, require
 from jaxsae.files import check_room, remove_folder
 
@@ -44,18 +44,17 @@ class States:
     def save(self, step: int, state: Any, position: Mapping[str, Any]) -> None:
         """Save a pytree of arrays as `step`, and where in the run that is; written while the caller goes on.
 
-        Arrays are copied first: the caller may give their buffers away.
+        Of several processes each writes its part. Arrays are copied first: the caller may give their buffers away.
 
         Raises:
           OSError: the save before this one failed.
         """
         self.wait()
-        held = jax.tree.map(lambda a: a if jnp.issubdtype(a.dtype, jax.dtypes.prng_key) else np.array(a), state)
         about = {"format": STATE_FORMAT, "run": self.run, "position": position}
         with self._told():
             # a disk that is full is better found here: TensorStore tells of it in hundreds of lines
-            check_room(self.folder.parent, sum(leaf.nbytes for leaf in jax.tree.leaves(held)) + 2**16)
-            self._saving = self._open().save_async(step, _by_name(held), custom_metadata=about, overwrite=True)
+            check_room(self.folder.parent, sum(map(_bytes_here, jax.tree.leaves(state))) + 2**16)
+            self._saving = self._open().save_async(step, _by_name(state), custom_metadata=about, overwrite=True)
 
     def wait(self) -> None:
         """Until what is being saved is there."""
@@ -82,22 +81,25 @@ class States:
           InputError: states of another run, or of another version; what differs is named. Or none of them is whole.
         """
         self.wait()
-        if not self.folder.is_dir():
+        if not processes.told(self.folder.is_dir()):
             return None
         problems = []
-        for saved in reversed(self._open().checkpoints):
+        # all processes load the same one, and take the one before it if any of them cannot
+        for step in processes.told([int(saved.step) for saved in reversed(self._open().checkpoints)]):
+            found = None
             try:
-                about = self._open().metadata(saved.step).custom_metadata or {}
+                about = self._open().metadata(step).custom_metadata or {}
                 self._check(about)
                 shaped = like(about["position"])
-                loaded = self._open().load(saved.step, _by_name(shaped))
+                loaded = self._open().load(step, _by_name(shaped))
+                leaves = [loaded[name] for name in _by_name(shaped)]
+                found = about["position"], jax.tree.unflatten(jax.tree.structure(shaped), leaves)
             except InputError:
                 raise
-            except Exception as error:  # Orbax and TensorStore raise many kinds; the one before it may be whole
+            except Exception as error:  # Orbax and TensorStore raise many kinds
                 problems.append(str(error).strip().split("\n")[0])
-                continue
-            leaves = [loaded[name] for name in _by_name(shaped)]
-            return about["position"], jax.tree.unflatten(jax.tree.structure(shaped), leaves)
+            if processes.highest(int(found is None)) == 0:
+                return found
         require(not problems, f"{self.folder}: a saved state must be whole, got: {(problems or [''])[0]}")
         return None
 
@@ -128,7 +130,27 @@ class States:
     def discard(self) -> None:
         """Remove the folder: the run is through."""
         self.close()
-        remove_folder(self.folder)
+        processes.wait("the states are closed")
+        if processes.is_first():
+            remove_folder(self.folder)
+
+
+def files_of(folder: Path) -> list[str]:
+    """The names of the files whose states were saved together in a folder of states; empty where that is not said."""
+    from orbax.checkpoint import v1 as ocp
+
+    steps = sorted((path for path in folder.iterdir() if path.name.isdecimal()), key=lambda path: int(path.name))
+    for step in reversed(steps):
+        with contextlib.suppress(Exception):  # not whole: as `States.load`, which says what is wrong
+            return list(ocp.metadata(step).custom_metadata["run"]["files"])
+    return []
+
+
+def _bytes_here(leaf: jax.Array | np.ndarray) -> int:
+    """What this process writes of an array."""
+    if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+        return sum(shard.data.nbytes for shard in leaf.addressable_shards if shard.replica_id == 0)
+    return leaf.nbytes
 
 
 def _by_name(tree: Any) -> dict[str, Any]:

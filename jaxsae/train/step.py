@@ -5,23 +5,26 @@ The step is written for one SAE and mapped over a leading axis of members; one S
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
-from jaxsae.config import SAEConfig
+from jaxsae.config import MeshShape, SAEConfig
+from jaxsae.errors import listed, require
+from jaxsae.mesh import computing_on, lay, lying, make_mesh
 from jaxsae.models.products import total
 from jaxsae.sae import basis as basis_lib
 from jaxsae.sae import loss as loss_lib
-from jaxsae.sae.architectures import Aim, architecture
+from jaxsae.sae.architectures import Aim, architecture, init
 from jaxsae.sae.autoencoder import SAE, unit_norm
 from jaxsae.sae.basis import Basis
-from jaxsae.sae.loss import StepMetrics
+from jaxsae.sae.loss import StepMetrics, dealt, in_order
 
 BANDWIDTH = 0.5
 """Of JumpReLU's straight-through gradients, where the rows' elements have variance 1."""
@@ -125,6 +128,11 @@ class MemberConstants(NamedTuple):
         )
 
 
+def _taken(rows: Float[Array, "n d_in"], batch: Int[Array, " batch"] | None) -> Float[Array, "batch d_in"]:
+    """Of rows that lie on several devices each gives those that it has: they are never together."""
+    return rows if batch is None else rows.at[batch].get(mode="promise_in_bounds")
+
+
 @dataclass(frozen=True)
 class Stepper:
     """Members that share architecture, width and k: their start, their step, and the SAEs they are.
@@ -138,6 +146,10 @@ class Stepper:
         threshold) a little each step until they fire, as idle experts are brought back into a mixture (Wang et al.
         2024, arXiv 2408.15664).
       sparse: a TopK's step gathers and scatters the k latents of a row; None: where that pays.
+      mesh: the devices; batches and latents are split over them, see `jaxsae.mesh`.
+
+    Raises:
+      InputError: the latents cannot be divided evenly among the devices.
     """
 
     config: SAEConfig
@@ -146,23 +158,47 @@ class Stepper:
     l1_rate: float = 0.01
     revive: bool = False
     sparse: bool | None = None
+    mesh: Mesh = field(default_factory=make_mesh)
+
+    def __post_init__(self) -> None:
+        shape = MeshShape(**self.mesh.shape)
+        nested = architecture(self.config.architecture).prefixes(self.config.d_sae)
+        each = math.gcd(*nested) if len(nested) > 1 else self.config.d_sae
+        require(
+            each % shape.latents == 0,
+            f"mesh must divide the {self.config.d_sae} latents evenly, got latents={shape.latents} for "
+            f"{f'nested SAEs of {listed(nested)}' if len(nested) > 1 else f'd_sae {self.config.d_sae}'}; "
+            f"give latents={math.gcd(each, shape.latents)}",
+        )
 
     @property
     def sparsely(self) -> bool:
-        """`sparse`, or whether it pays."""
+        """`sparse`, or whether it pays; rows of single latents are not fetched over devices."""
+        if self.mesh.size > 1:
+            return False
         return sparse_pays(self.config) if self.sparse is None else self.sparse
 
     def _layout(self, saes: SAE) -> SAE:
         """SAEs <-> what the state holds: both matrices [d_in, d_sae], so that every product of the gradient comes out
         as it is kept; or, where rows of single latents are fetched, both [d_sae, d_in]."""
-        name = "W_enc" if self.sparsely else "W_dec"
-        return saes.replace(**{name: getattr(saes, name).swapaxes(-1, -2)})
+        return self._transposed(saes, lambda matrices: matrices.swapaxes(-1, -2))
 
-    def begin(self, saes: SAE, penalty: ArrayLike = 0.0, aim: ArrayLike = 0.0) -> TrainState:
-        """A fresh state around the members' starting weights; penalty and aim are theirs, or one for all."""
+    def _transposed(self, saes: SAE, transpose: Callable[[Any], Any]) -> SAE:
+        name = "W_enc" if self.sparsely else "W_dec"
+        return saes.replace(**{name: transpose(getattr(saes, name))})
+
+    def begin(self, saes: SAE | Callable[[], SAE], penalty: ArrayLike = 0.0, aim: ArrayLike = 0.0) -> TrainState:
+        """A fresh state around the members' starting weights; penalty and aim are theirs, or one for all.
+
+        Args:
+          saes: the weights, or what makes them: then each device makes its own part.
+        """
+        made = saes if callable(saes) else lambda: saes
+        return self._made(lambda: self._fresh(made(), penalty, aim))
+
+    def _fresh(self, saes: SAE, penalty: ArrayLike, aim: ArrayLike) -> TrainState:
         dtype, (members, d_sae) = saes.b_enc.dtype, saes.b_enc.shape
-        weights = self._layout(jax.tree.map(jnp.copy, saes))
-        # a buffer each, for all are donated
+        weights = self._layout(self._ordered(saes, dealt))
         return TrainState(
             weights,
             jax.vmap(self.transform.init)(weights),
@@ -174,39 +210,97 @@ class Stepper:
             finite=jnp.zeros(members, jnp.int32),
         )
 
+    def _made(self, make: Callable[..., TrainState], *args: Any, saved: bool = False) -> TrainState:
+        """What a function makes, jitted so that each device makes its own part."""
+        where = self.lying(jax.eval_shape(make, *args), saved)
+        return jax.jit(make, out_shardings=where)(*args)
+
+    def lying(self, tree: Any, saved: bool = False) -> Any:
+        """Where each array of a state lies, or of its weights alone; see `_axes`."""
+
+        def is_axes(node: Any) -> bool:
+            return type(node) is tuple and all(one is None or isinstance(one, str) for one in node)
+
+        return jax.tree.map(lambda axes: lying(self.mesh, *axes), self._axes(tree, saved), is_leaf=is_axes)
+
+    def _axes(self, tree: Any, saved: bool) -> Any:
+        """The names of the axes of each array.
+
+        Args:
+          saved: matrices are as an SAE has them, not as the state holds them.
+        """
+
+        def of(path: tuple, node: Any) -> Any:
+            if not isinstance(node, SAE):
+                is_idle = path and getattr(path[-1], "name", None) == "idle"
+                return (None, "latents") if is_idle else (None,) * node.ndim
+            vectors = jax.tree.map(lambda leaf: (None, "latents"), node)
+            sae = vectors.replace(W_enc=(None, None, "latents"), W_dec=(None, "latents", None), b_dec=(None, None))
+            return sae if saved else self._transposed(sae, lambda axes: (axes[0], *axes[:0:-1]))
+
+        return jax.tree_util.tree_map_with_path(of, tree, is_leaf=lambda node: isinstance(node, SAE))
+
+    def _ordered(self, tree: Any, order: Callable[[Array, int, int], Array]) -> Any:
+        """A state as it is saved, or SAEs, with the latents `dealt` to devices or `in_order`, where they are dealt."""
+        split = self.mesh.shape["latents"]
+        if split == 1 or len(architecture(self.config.architecture).prefixes(self.config.d_sae)) == 1:
+            return tree
+        return jax.tree.map(
+            lambda leaf, axes: order(leaf, split, axes.index("latents") - len(axes)) if "latents" in axes else leaf,
+            tree,
+            self._axes(tree, saved=True),
+        )
+
     def to_saved(self, state: TrainState) -> TrainState:
-        """The state in the one layout that is saved, whatever the device: matrices as an SAE has them."""
+        """The state in the one layout that is saved, whatever the devices: matrices as an SAE has them."""
+        return self._made(lambda state: self._ordered(self._relaid(state), in_order), state, saved=True)
+
+    def from_saved(self, state: TrainState) -> TrainState:
+        """The state to go on from, of one that was saved, which is gone then: its buffers are used."""
+        return self._made(lambda state: self._relaid(self._ordered(state, dealt)), state)
+
+    def _relaid(self, state: TrainState) -> TrainState:
         return jax.tree.map(
             lambda node: self._layout(node) if isinstance(node, SAE) else node,
             state,
             is_leaf=lambda node: isinstance(node, SAE),
         )
 
-    def from_saved(self, state: TrainState) -> TrainState:
-        """The state to go on from, of one that was saved; in buffers of its own, for all are donated."""
-        return jax.tree.map(jnp.array, self.to_saved(state))
-
     def saes(self, weights: SAE) -> SAE:
         """The SAEs that a state's weights (or gradients, or moments) are of."""
-        return self._layout(weights)
+        return self._ordered(self._layout(weights), in_order)
 
     @cached_property
     def step(self) -> Step:
         """Jitted: `step(state, members, rows, batch)` trains every member on `rows[batch]` and gives the next state.
 
         The state is donated: the one passed in is gone. With a tuple of rows, one for each member, `batch` has a row
-        for each too; else all see the same.
+        for each too; else all see the same. Without `batch`, the rows are the batch.
         """
-        return jax.jit(self._step, donate_argnums=0)
+        one = jax.eval_shape(
+            lambda: self._fresh(jax.tree.map(lambda a: a[None], init(jax.random.key(0), self.config)), 0, 0)
+        )
+        # said, so that the state comes out as it went in, and its buffers are used again
+        return jax.jit(self._step, donate_argnums=0, out_shardings=self.lying(one))
 
-    def _step(
-        self, state: TrainState, members: MemberConstants, rows: RowsPerMember, batch: Int[Array, "*members batch"]
+    def _step(self, *given: Any) -> TrainState:
+        with computing_on(self.mesh):
+            return self._compute(*given)
+
+    def _compute(
+        self,
+        state: TrainState,
+        members: MemberConstants,
+        rows: RowsPerMember,
+        batch: Int[Array, "*members batch"] | None,
     ) -> TrainState:
         of_each = isinstance(rows, tuple)
         if isinstance(rows, tuple):
-            x = jnp.stack([r.at[b].get(mode="promise_in_bounds") for r, b in zip(rows, batch, strict=True)])
+            each = [None] * len(rows) if batch is None else list(batch)
+            x = jnp.stack([_taken(of, which) for of, which in zip(rows, each, strict=True)])
         else:
-            x = rows.at[batch].get(mode="promise_in_bounds")[None]
+            x = _taken(rows, batch)[None]
+        x = lay(x, None, "batch", None)
         if members.basis is not None:
             basis = members.basis if of_each else jax.tree.map(lambda a: a[:1], members.basis)
             x = jax.vmap(basis_lib.to_basis)(basis, x)

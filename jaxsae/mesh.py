@@ -1,0 +1,160 @@
+"""Where a run's arrays lie on devices: the axes that are split over a mesh, by name.
+
+Code that computes names logical axes alone. Inside `computing_on`, which a step enters when it is traced, it may ask
+into how many parts one is split, and say how an array is to lie; elsewhere everything is whole.
+"""
+
+import contextlib
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array
+
+from jaxsae.config import MeshShape
+from jaxsae.errors import require
+
+MESH_AXES = MeshShape._fields
+AXES: dict[str | None, str | tuple[str, ...] | None] = {
+    "batch": "data",
+    "latents": "latents",
+    "rows": MESH_AXES,
+    None: None,
+}
+"""Logical axis -> the mesh axis that it is split over. `batch` are the rows of a step, `rows` all that are held: of
+these each device has as few as it can. What has no name is whole on every device."""
+
+
+ONE = MeshShape()
+
+
+def make_mesh(shape: MeshShape = ONE, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """A mesh over the first devices; of one device, it is what a plain `jit` runs on."""
+    some = list(jax.local_devices() if devices is None else devices)[: shape.size]
+    # said, as ways to make a mesh differ in what is usual: XLA divides the work by what is said of some arrays
+    return Mesh(np.array(some).reshape(shape), MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
+
+
+def spec(*axes: str | None) -> P:
+    """How an array lies whose axes have these names."""
+    return P(*(AXES[axis] for axis in axes))
+
+
+def lying(mesh: Mesh, *axes: str | None) -> NamedSharding:
+    """The same on a mesh."""
+    return NamedSharding(mesh, spec(*axes))
+
+
+def on_host(mesh: Mesh, value: Any) -> np.ndarray:
+    """An array of a mesh, whole, on the host of every process: all must ask for it in the same order."""
+    if isinstance(value, jax.Array) and not (value.is_fully_addressable or value.is_fully_replicated):
+        value = jax.jit(lambda a: a, out_shardings=lying(mesh))(value)
+    return np.asarray(value)
+
+
+def place(mesh: Mesh, value: np.ndarray | Array, *axes: str | None) -> Array:
+    """A host's array on a mesh: each device takes its own part of it, without asking other processes for theirs.
+
+    Where a device of this process has all of it already, nothing is copied.
+    """
+    where = lying(mesh, *axes)
+    if mesh.is_multi_process or isinstance(value, np.ndarray):
+        return jax.make_array_from_callback(value.shape, where, lambda index: np.asarray(value[index]))
+    return jax.device_put(value, where)
+
+
+@contextlib.contextmanager
+def computing_on(mesh: Mesh) -> Iterator[None]:
+    """Within the block, which may be of a function that is traced, logical axes are those of this mesh."""
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+        yield
+
+
+def parts(axis: str) -> int:
+    """Into how many parts a logical axis is split where the code runs; 1: it is whole."""
+    mesh: AbstractMesh = jax.sharding.get_abstract_mesh()
+    return math.prod(mesh.shape.get(name, 1) for name in _over(axis))
+
+
+def _over(axis: str | None) -> tuple[str, ...]:
+    """The mesh axes that a logical axis is split over."""
+    over = AXES[axis]
+    return (over,) if isinstance(over, str) else over or ()
+
+
+def lay(x: Array, *axes: str | None) -> Array:
+    """Have an array lie as its axes' names say; where everything is whole, it is left as it is."""
+    return jax.lax.with_sharding_constraint(x, spec(*axes)) if parts("rows") > 1 else x
+
+
+def share_of(mesh: Mesh, axis: str = "batch") -> tuple[int, int]:
+    """(which, of how many equal parts) of a logical axis this process's devices have."""
+    n = math.prod(mesh.shape[name] for name in _over(axis))
+    held = {
+        place
+        for (where,) in lying(mesh, axis).addressable_devices_indices_map((n,)).values()
+        for place in range(n)[where]
+    }
+    return min(held) // len(held), n // len(held)
+
+
+def place_share(mesh: Mesh, share: np.ndarray, *axes: str | None) -> Array:
+    """An array on a mesh of which this process has its `share_of` the first axis."""
+    index, count = share_of(mesh, axes[0] or "batch")
+    first, shape = index * len(share), (count * len(share), *share.shape[1:])
+
+    def part(where: tuple[slice, ...]) -> np.ndarray:
+        start, stop, _ = where[0].indices(shape[0])
+        return share[start - first : stop - first]
+
+    return jax.make_array_from_callback(shape, lying(mesh, *axes), part)
+
+
+class Arrangement(NamedTuple):
+    """What the devices of all processes do."""
+
+    meshes: list[Mesh]
+    """Of this process: they train side by side, each some of the SAEs."""
+    apart: bool
+    """Whether each process trains SAEs of its own, and knows nothing of the others."""
+
+
+def arrange(shape: MeshShape | None, saes: int, d_sae: int, batch_size: int) -> Arrangement:
+    """Divide the devices among SAEs, and where there are fewer of these, the SAEs among devices.
+
+    Args:
+      shape: of each mesh that trains an SAE; None: what is left to it, along its latents as far as they can be divided.
+      saes: how many are to be trained.
+
+    Raises:
+      InputError: the shape takes more devices than there are, or part of several processes.
+    """
+    here, every, processes = jax.local_devices(), jax.devices(), jax.process_count()
+    apart = processes > 1 and saes >= processes and (shape is None or shape.size <= len(here))
+    devices, mine = (here, -(-saes // processes)) if apart or processes == 1 else (every, 1)
+    if shape is None:
+        groups = next(n for n in range(min(mine, len(devices)), 0, -1) if len(devices) % n == 0)
+        each = len(devices) // groups
+        latents = math.gcd(each, d_sae)
+        data = math.gcd(each // latents, batch_size)
+        shape = MeshShape(data, latents)
+    groups = max(1, min(mine, len(devices) // shape.size))
+    require(
+        shape.size <= len(devices),
+        f"mesh must take at most the {len(devices)} devices there are, got {shape} (of {shape.size}); give a smaller one",
+    )
+    require(
+        apart or processes == 1 or shape.size == len(devices),
+        f"mesh must take all {len(every)} devices of the {processes} processes for {saes} SAEs, got {shape} (of "
+        f"{shape.size}); give another, or a batch_size that it divides",
+    )
+    require(
+        batch_size % shape.data == 0,
+        f"mesh must divide a batch evenly, got data={shape.data} for a batch_size of {batch_size}; give another",
+    )
+    starts = range(0, groups * shape.size, shape.size)
+    return Arrangement([make_mesh(shape, devices[start : start + shape.size]) for start in starts], apart)

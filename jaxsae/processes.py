@@ -1,0 +1,207 @@
+"""Several processes that run one command together: how they start, what they tell each other, how they end.
+
+`jax.distributed` joins them. A process that is alone, which is the usual case, agrees with itself, and nothing here
+costs it anything. All of these functions must be called by all processes in the same order.
+"""
+
+import json
+import os
+import socket
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from jaxsae.errors import InputError, require
+
+STARTED_WITHIN = 120
+"""Seconds in which all processes must have started."""
+HEARTBEAT = 30
+"""Seconds without a sign of life after which a process counts as gone, and all others end."""
+GONE_WITHIN = 2 * HEARTBEAT + 30
+"""Seconds after which all have ended, once one has."""
+
+
+class Place(NamedTuple):
+    """Which of how many processes this one is."""
+
+    index: int
+    count: int
+    coordinator: str | None
+    """HOST:PORT of the first process; None: the cluster's scheduler says it."""
+
+
+ALONE = Place(0, 1, None)
+_place = ALONE
+
+
+def place() -> Place:
+    """Which process this is."""
+    return _place
+
+
+def is_first() -> bool:
+    """Whether this is the process that writes and talks; one that is alone, or has left the others, does."""
+    return _place.index == 0 or not together()
+
+
+def together() -> bool:
+    """Whether there are others."""
+    return _place.count > 1
+
+
+def of_scheduler() -> bool:
+    """Whether a cluster's scheduler has started this process as one of several."""
+    several = ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE", "JAX_NUM_PROCESSES")
+    here = {"SLURM_NTASKS": "SLURM_STEP_NODELIST", "JAX_NUM_PROCESSES": "JAX_COORDINATOR_ADDRESS"}
+    counted = any(
+        os.environ.get(name, "1").isdecimal()
+        and int(os.environ.get(name, "1")) > 1
+        and here.get(name, name) in os.environ
+        for name in several
+    )
+    on_kubernetes = "KUBERNETES_SERVICE_HOST" in os.environ and "JOB_COMPLETION_INDEX" in os.environ
+    on_tpus = "," in os.environ.get("TPU_WORKER_HOSTNAMES", "")
+    return counted or on_kubernetes or on_tpus
+
+
+def join(wanted: Place | None) -> None:
+    """Meet the other processes; before anything asks for a device.
+
+    Args:
+      wanted: which process this is; None: what the scheduler says.
+
+    Raises:
+      InputError: the coordinator's port cannot be used. Where another process does not come in time, the runtime ends
+        this one.
+    """
+    import jax
+
+    # its service would swallow SIGTERM: a run saves its state by itself
+    jax.config.update("jax_enable_preemption_service", False)
+    limits = {"initialization_timeout": STARTED_WITHIN, "heartbeat_timeout_seconds": HEARTBEAT}
+    if wanted is None:
+        jax.distributed.initialize(**limits)
+    else:
+        assert wanted.coordinator is not None
+        if wanted.index == 0:
+            _require_free(wanted.coordinator)
+        jax.distributed.initialize(wanted.coordinator, wanted.count, wanted.index, **limits)
+    global _place
+    _place = Place(jax.process_index(), jax.process_count(), None if wanted is None else wanted.coordinator)
+
+
+def _require_free(coordinator: str) -> None:
+    """A port that is taken crashes the runtime."""
+    host, _, port = coordinator.rpartition(":")
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as one:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            one.bind(("", int(port)))
+        except OSError as error:
+            raise InputError(
+                f"the port of --coordinator must be free on the first process, got {coordinator}: {error.strerror}; "
+                "give another port"
+            ) from None
+
+
+def leave() -> None:
+    """Part from the others, once all is done: what one does after that is nothing to them."""
+    global _place
+    if together():
+        import jax
+
+        jax.distributed.shutdown()
+        _place = _place._replace(count=1)
+
+
+def wait(what: str) -> None:
+    """Until all are here.
+
+    Args:
+      what: a name for the place, the same in all.
+    """
+    if together():
+        from jax.experimental import multihost_utils
+
+        multihost_utils.sync_global_devices(what)
+
+
+def told(value: Any) -> Any:
+    """What the first process says, of the same call in all; anything that JSON can say."""
+    if not together():
+        return value
+    from jax.experimental import multihost_utils
+
+    said = json.dumps(value).encode() if is_first() else b""
+    size = int(multihost_utils.broadcast_one_to_all(np.int32(len(said))))
+    padded = np.frombuffer(said.ljust(size, b" "), np.uint8)
+    return json.loads(np.asarray(multihost_utils.broadcast_one_to_all(padded)).astype(np.uint8).tobytes())
+
+
+def from_first(ask: Callable[[], Any]) -> Any:
+    """What `ask` gives the first process, which alone calls it; anything that JSON can say.
+
+    Raises:
+      InputError: it did there; in all processes alike.
+    """
+    if not together():
+        return ask()
+    said: dict[str, Any] = {}
+    if is_first():
+        try:
+            said = {"value": ask()}
+        except InputError as error:
+            said = {"error": str(error)}
+    said = told(said)
+    require("error" not in said, said.get("error", ""))
+    return said["value"]
+
+
+def highest(number: int) -> int:
+    """The highest number that a process gives."""
+    if not together():
+        return number
+    from jax.experimental import multihost_utils
+
+    return int(np.max(multihost_utils.process_allgather(np.int32(number))))
+
+
+def each(value: Any) -> list[Any]:
+    """What each process gives, in their order; anything that JSON can say."""
+    if not together():
+        return [value]
+    from jax.experimental import multihost_utils
+
+    said = json.dumps(value).encode()
+    padded = np.frombuffer(said.ljust(highest(len(said)), b" "), np.uint8)
+    return [json.loads(one.astype(np.uint8).tobytes()) for one in multihost_utils.process_allgather(padded)]
+
+
+def summed(array: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
+    """The sum of what each process gives, added in their order."""
+    if not together():
+        return array
+    from jax.experimental import multihost_utils
+
+    # as bytes, for numbers of 64 bits would be rounded on their way
+    flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+    found = np.ascontiguousarray(multihost_utils.process_allgather(flat)).view(array.dtype)
+    return sum(found[1:], start=found[0]).reshape(array.shape)
+
+
+def agree(settings: Mapping[str, Any], what: str = "all processes must be given the same") -> None:
+    """Check that all processes have the same settings: else they would compute nonsense together, and not be told.
+
+    Raises:
+      InputError: they differ; in which setting, and in which processes, is said. In all processes alike.
+    """
+    found = each(json.loads(json.dumps(dict(settings), default=str)))
+    for number, other in enumerate(found):
+        for name in {**found[0], **other}:
+            ours, theirs = (str(of.get(name, "nothing"))[:60] for of in (found[0], other))
+            require(
+                ours == theirs,
+                f"{what} {name}, got {ours} in process 0 and {theirs} in process {number}; start all alike",
+            )
