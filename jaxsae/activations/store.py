@@ -198,7 +198,7 @@ def open_stores(paths: Sequence[str], layer: int, max_samples: int | None = None
             models[0] == models[1] or None in models,
             f"stores must be of one model, got {path} of another than {paths[0]}",
         )
-    layers = {at: RowsOnDisk([part for store in opened for part in store.layers[at].parts]) for at in first.layers}
+    layers = {at: RowsOnDisk.joined([store.layers[at] for store in opened]) for at in first.layers}
     about = {k: v for k, v in first.about.items() if all(s.about.get(k) == v for s in opened)}
     return Store(layers, about, [folder for store in opened for folder in store.folders], max_samples)
 
@@ -228,10 +228,11 @@ def _open(folder: Path, max_samples: int | None = None) -> Store:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{folder}: store.json must describe rows, got {type(error).__name__}: {error}") from None
     require(known == VERSION, f"{folder}: must be of version {VERSION} of {FORMAT}, got {known or about['format']}")
-    rows = {layer: _array(folder / f"layer{layer}.npy") for layer in layers}
-    for layer, array in rows.items():
+    arrays = {layer: _array(folder / f"layer{layer}.npy") for layer in layers}
+    for layer, array in arrays.items():
         wanted = (about.get("rows"), about.get("d_in"))
         require(array.shape == wanted, f"{folder}: layer{layer}.npy must have shape {wanted}, got {array.shape}")
+    rows = {layer: RowsOnDisk([array]) for layer, array in arrays.items()}
     require(bool(rows), f"{folder}: must have a layer, got none")
     if max_samples is not None:
         says = (folder / "sample.npy").exists()
@@ -240,8 +241,8 @@ def _open(folder: Path, max_samples: int | None = None) -> Store:
         ok = sample.shape == (about["rows"],) and sample.dtype.kind in "iu" and bool((np.diff(sample) >= 0).all())
         require(ok, f"{folder}: sample.npy must hold a number for each row, in order")
         end = int(np.searchsorted(sample, max_samples))
-        rows = {layer: array[:end] for layer, array in rows.items()}
-    return Store({layer: RowsOnDisk([array]) for layer, array in rows.items()}, about, [folder])
+        rows = {layer: of_layer.head(end) for layer, of_layer in rows.items()}
+    return Store(rows, about, [folder])
 
 
 def _open_array(path: str, layer: int, max_samples: int | None = None) -> Store:
