@@ -96,14 +96,17 @@ class Checkpointer:
             require(member in self.done, f"{file} was written before the run was stopped, and must be there; it is not")
         return at, state
 
-    def listen(self, event: Event, save: bool) -> None:
+    def listen(self, event: Event, save: bool | None = None) -> None:
         """Save where the run can go on from, if it is to be; remove the states of trained parts.
+
+        Args:
+          save: whether it is to be; None: where that is due.
 
         Raises:
           InputError: training has gone wrong, so that there is nothing good to save.
           OSError: the state could not be saved.
         """
-        if isinstance(event, Resumable) and save:
+        if isinstance(event, Resumable) and (self.is_due(event.position) if save is None else save):
             stored = event.position._asdict() | {"seconds": self.seconds}
             stored["epochs"] = {member: [list(one) for one in of] for member, of in event.position.epochs.items()}
             self._states(event.part).save(event.step, event.state(), stored)  # in the background

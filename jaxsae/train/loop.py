@@ -164,9 +164,8 @@ def _train_part(group: Group, part: Part, load: LoadState) -> Iterator[Event]:
                 yield resumable(number, done, state)
         group.check_finite(state, number, group.steps)
         skipped, stay = 0, []
-        sums = [np.asarray(total) for total in (state.loss_sum, state.l0_sum)]
         for place, key in enumerate(alive):
-            loss, l0 = (float(total[place]) / group.steps for total in sums)
+            loss, l0 = (float(total[place]) / group.steps for total in (state.loss_sum, state.l0_sum))
             epoch = Epoch(number, loss / group.scales[key] ** 2, l0)
             goes_on = stopping[key].goes_on(epoch)
             yield EpochEnd(key, epoch)

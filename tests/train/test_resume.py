@@ -62,7 +62,7 @@ def run(rows, members, folder, done=(), stop_after=None):
         if isinstance(event, Finished):
             found[event.member] = event.trained
         stop = stop_after is not None and steps >= stop_after and isinstance(event, Resumable | PartEnd)
-        checkpointer.listen(event, stop)
+        checkpointer.listen(event, stop or None)
         if stop:
             break
     checkpointer.close()

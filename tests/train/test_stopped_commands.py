@@ -79,8 +79,8 @@ def test_resumed_by_the_command(small, script, tmp_path, monkeypatch):
 
     listen = Checkpointer.listen
 
-    def save_and_die(self, event, stopping=False):
-        listen(self, event, stopping)
+    def save_and_die(self, event, save=None):
+        listen(self, event, save)
         if isinstance(event, Resumable) and event.position.epoch == 3:
             self.close()
             raise StoppedError
