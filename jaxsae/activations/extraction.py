@@ -48,8 +48,13 @@ class StreamBatch(NamedTuple):
             yield int(of[start]), slice(start, end)
 
 
+Share = tuple[int, int]
+"""(index, count): of the batches of all samples, every count-th from number `index` on, such as one process makes. What
+stands in a batch does not depend on the count."""
+
+
 def stream(
-    model: ResidualModel, samples: Samples, layers: Sequence[int], padding: str = "drop"
+    model: ResidualModel, samples: Samples, layers: Sequence[int], padding: str = "drop", share: Share = (0, 1)
 ) -> Iterator[StreamBatch]:
     """What stands at the hook point of each of `layers`, batch by batch, from one forward pass that ends there.
 
@@ -62,7 +67,7 @@ def stream(
     kept = kept_positions(samples, padding)
     require(bool(kept.any()), "samples must have text, got only padding")
     given = samples.mask != 0 if padding == "drop" else kept
-    for sample, position in _batches(samples, padding, isinstance(model, PackingModel)):
+    for sample, position in _batches(samples, padding, isinstance(model, PackingModel), share):
         there, of_rows = ((sample >= 0) & which[sample, position] for which in (given, kept))
         ids = jnp.asarray(np.where(there, samples.ids[sample, position], 0))
         mask = None if padding == "keep" else jnp.asarray(there.astype(np.int8))
@@ -77,8 +82,24 @@ def stream(
         yield StreamBatch(sample, position, of_rows, {layer: x for layer, x in after if layer in layers})
 
 
-def _batches(samples: Samples, padding: str, packing: bool) -> Iterator[Packed]:
-    """Which positions of which samples stand where in the batches."""
+def kept_by_share(model: ResidualModel, samples: Samples, padding: str, share: Share) -> Bool[np.ndarray, "n position"]:
+    """The positions that rows are made of in a share of the batches: those of whole samples."""
+    kept = kept_positions(samples, padding)
+    if share == (0, 1):
+        return kept
+    mine = np.zeros(len(samples), bool)
+    for sample, _ in _batches(samples, padding, isinstance(model, PackingModel), share):
+        mine[sample[sample >= 0]] = True
+    return kept & mine[:, None]
+
+
+def _batches(samples: Samples, padding: str, packing: bool, share: Share = (0, 1)) -> Iterator[Packed]:
+    """Which positions of which samples stand where in a share of the batches."""
+    index, count = share
+    return itertools.islice(_all_batches(samples, padding, packing), index, None, count)
+
+
+def _all_batches(samples: Samples, padding: str, packing: bool) -> Iterator[Packed]:
     n, width = samples.ids.shape
     if padding == "drop" and packing:
         yield from pack(samples.lengths, width)
@@ -91,7 +112,8 @@ def _batches(samples: Samples, padding: str, packing: bool) -> Iterator[Packed]:
 
 def stream_from_rows(rows: Mapping[int, RowsOnDisk], samples: Samples, padding: str = "drop") -> Iterator[StreamBatch]:
     """As `stream`, from rows that were extracted before, of these samples and perhaps of more after them."""
-    kept, row_of = _numbered(samples, padding)
+    kept = kept_positions(samples, padding)
+    row_of = _numbered(kept)
     for sample, position in _batches(samples, padding, packing=True):
         there = (sample >= 0) & kept[sample, position]
         values = {}
@@ -140,13 +162,17 @@ def extract_to(
     model: ResidualModel,
     samples: Samples,
     padding: str = "drop",
+    share: Share = (0, 1),
     *,
     on_rows: Callable[[int], None] = lambda rows: None,
 ) -> None:
-    """As `extract`, into arrays on the host (layer -> [n, d_model]) that may be files; only one batch is in memory."""
-    _, row_of = _numbered(samples, padding)
+    """As `extract`, into arrays on the host (layer -> [n, d_model]) that may be files; only one batch is in memory.
+
+    The rows are those of `kept_by_share`, in the order of the text.
+    """
+    row_of = _numbered(kept_by_share(model, samples, padding, share))
     written = 0
-    for batch in stream(model, samples, list(out), padding):
+    for batch in stream(model, samples, list(out), padding, share):
         row = row_of[batch.sample, batch.position][batch.kept]
         for layer, x in batch.values.items():
             out[layer][row] = np.asarray(x)[batch.kept]
@@ -157,8 +183,6 @@ def extract_to(
             forget(out.values())
 
 
-def _numbered(samples: Samples, padding: str) -> tuple[np.ndarray, np.ndarray]:
-    """(the positions that rows are made of, the row number of each; of other positions, the number of rows)."""
-    kept = kept_positions(samples, padding)
-    numbers = np.where(kept, kept.reshape(-1).cumsum().reshape(kept.shape) - 1, int(kept.sum()))
-    return kept, numbers.astype(np.int32)
+def _numbered(kept: Bool[np.ndarray, "n position"]) -> Int[np.ndarray, "n position"]:
+    """The row number of each kept position; of others, the number of rows."""
+    return np.where(kept, kept.reshape(-1).cumsum().reshape(kept.shape) - 1, int(kept.sum())).astype(np.int32)

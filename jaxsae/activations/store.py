@@ -7,11 +7,18 @@
     real.npy        int32 [n]: 0 at padding
     pieces.json     where tokens are no characters: what they stand for, see `jaxsae.activations.stored_text`
 
+Of a store that several processes made, each its share, the layers' files are in parts:
+
+    part-0          a store of its own, with the rows of its samples; part-1, ...
+    runs.npy        int64 [runs, 2]: the first row of each run of rows that one part has, and the number of this part in
+                    "parts" of store.json
+
 A bare `.npy` file of rows can be read as well: of shape [n, d_in], of any floating type; or of shape [n, positions,
 d_in], where a file of the same name with `_mask` ([n, positions], 1 = real) says which positions are padding.
 """
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,11 +27,11 @@ from typing import Any
 
 import numpy as np
 
-from jaxsae.activations.extraction import extract_to
-from jaxsae.activations.rows import RowsOnDisk
+from jaxsae.activations.extraction import Share, extract_to, kept_by_share
+from jaxsae.activations.rows import RowsOnDisk, Runs
 from jaxsae.activations.stored_text import widened, with_text, write_text
 from jaxsae.errors import InputError, listed, require
-from jaxsae.files import atomic_path, read_json, sha256, sha256_of
+from jaxsae.files import atomic_path, read_json, sha256, sha256_of, write_json
 from jaxsae.models.hooks import hook_name, hook_names
 from jaxsae.models.protocol import ResidualModel
 from jaxsae.text.preparation import NO_LABEL, PADDING_ID
@@ -127,9 +134,52 @@ def write(
     Raises:
       InputError: `path` exists, or the disk has not the space.
     """
-    path, width = Path(path), model.d_model
+    _write(Path(path), model, samples, layers, padding, about, (0, 1), on_rows)
+
+
+def write_share(
+    folder: str | Path,
+    index: int,
+    count: int,
+    model: ResidualModel,
+    samples: Samples,
+    layers: Sequence[int],
+    padding: str,
+    about: Mapping[str, Any],
+    *,
+    on_rows: Callable[[int], None] = lambda rows: None,
+) -> None:
+    """As `write`, of one of `count` shares of the samples, to `folder/part-<index>`; `join` makes one store of all.
+
+    The part appears when it is whole. It numbers the samples as all of them are numbered, and may have none.
+
+    Args:
+      samples: all of them, as `layers`, `padding` and `about` the same for every share.
+
+    Raises:
+      InputError: the part exists, or the disk has not the space for it.
+    """
+    share = index, count
+    _write(Path(folder) / _part(index), model, samples, layers, padding, {**about, "share": [*share]}, share, on_rows)
+
+
+def _part(index: int) -> str:
+    return f"part-{index}"
+
+
+def _write(
+    path: Path,
+    model: ResidualModel,
+    samples: Samples,
+    layers: Sequence[int],
+    padding: str,
+    about: Mapping[str, Any],
+    share: Share,
+    on_rows: Callable[[int], None],
+) -> None:
+    width = model.d_model
     require(not path.exists(), f"the output must not exist, got {path}; give another or remove it")
-    kept = kept_positions(samples, padding)
+    kept = kept_by_share(model, samples, padding, share)
     n = int(kept.sum())
     check_space(path.parent, n * (len(layers) * width + len(ORIGIN)) * 4)
     with atomic_path(path) as folder:
@@ -138,19 +188,82 @@ def write(
             layer: np.lib.format.open_memmap(folder / f"layer{layer}.npy", "w+", np.float32, (n, width))
             for layer in layers
         }
-        extract_to(values, model, samples, padding, on_rows=on_rows)
+        extract_to(values, model, samples, padding, share, on_rows=on_rows)
         for array in values.values():
             array.flush()
-        sample, position = np.nonzero(kept)
-        origin = (sample, position, *(column[kept] for column in (samples.ids, samples.labels, samples.mask)))
-        for name, numbers in zip(ORIGIN, origin, strict=True):
-            np.save(folder / f"{name}.npy", numbers.astype(np.int32))
+        for name, numbers in _origin(samples, kept).items():
+            np.save(folder / f"{name}.npy", numbers)
         write_text(folder, samples, kept)
         head = {"format": FORMAT, "version": VERSION, "layers": list(layers), "rows": n, "d_in": width}
         head |= {"positions": samples.ids.shape[1]}
         if model.hook != "resid_post":
             head["hook_names"] = {str(layer): name for layer, name in hook_names(model.hook, layers).items()}
         (folder / "store.json").write_text(json.dumps({**head, "padding": padding, **about}, indent=2))
+
+
+def _origin(samples: Samples, kept: np.ndarray) -> dict[str, np.ndarray]:
+    """What is said of each row, by name."""
+    columns = (*np.nonzero(kept), *(column[kept] for column in (samples.ids, samples.labels, samples.mask)))
+    return {name: column.astype(np.int32) for name, column in zip(ORIGIN, columns, strict=True)}
+
+
+def join(folder: str | Path, count: int, samples: Samples) -> None:
+    """Make one store of the shares that `write_share` wrote to a folder; it has the rows that `write` makes of all.
+
+    store.json, which names the parts that have rows, is written last: without it, the folder is no store.
+
+    Args:
+      samples: those of all shares.
+
+    Raises:
+      InputError: it is a store already, or the shares are not all there, not whole, or not of the same rows.
+    """
+    folder = Path(folder)
+    require(not (folder / "store.json").exists(), f"{folder} must not be joined yet, got its store.json; remove that")
+    whole: dict[str, Any] = {}
+    names, parts = [], []
+    for index in range(count):
+        path = folder / _part(index)
+        require(path.exists(), f"{folder} must have all of {count} shares, got no {path.name}; extract it")
+        about, layers = _described(path)
+        said, whole = about.get("share"), whole or about
+        require(said == [index, count], f"{path} must be share {[index, count]}, got {said}; extract all shares again")
+        _check_part(path, about, whole)
+        if about.get("rows"):  # there may be more shares than batches
+            _arrays(path, about, layers)
+            columns = {name: _load(path / f"{name}.npy") for name in ORIGIN}
+            ok = all(column.shape == (about["rows"],) and column.dtype == np.int32 for column in columns.values())
+            require(ok, f"{path}: {', '.join(ORIGIN)}.npy must hold an int32 for each row; extract it again")
+            names.append(path.name)
+            parts.append(columns)
+    require(whole.get("padding") in ("drop", "keep"), f"{folder}: parts must say the padding, drop or keep")
+    kept = kept_positions(samples, whole["padding"])
+    origin = _origin(samples, kept)
+    part_of = np.full(len(samples), -1)
+    for number, columns in enumerate(parts):
+        part_of[columns["sample"][np.isin(columns["sample"], origin["sample"])]] = number
+    of_row = part_of[origin["sample"]]
+    for number, columns in enumerate(parts):
+        same = all(np.array_equal(columns[name], column[of_row == number]) for name, column in origin.items())
+        require(same, f"{folder / names[number]} must be of these samples, got rows of others; extract it again")
+    missing = int((of_row < 0).sum())
+    require(not missing, f"{folder} must have a row of each position, got none of {missing}; extract all shares again")
+    for name, column in origin.items():
+        np.save(folder / f"{name}.npy", column)
+    write_text(folder, samples, kept)
+    starts = np.flatnonzero(np.diff(of_row, prepend=-1))
+    np.save(folder / "runs.npy", np.stack([starts, of_row[starts]], axis=1))
+    whole = {key: value for key, value in whole.items() if key != "share"}
+    write_json(folder / "store.json", {**whole, "rows": len(of_row), "parts": names})
+
+
+def _check_part(path: Path, about: Mapping[str, Any], whole: Mapping[str, Any]) -> None:
+    """Raise `InputError` unless a part says the same as the whole, but for what each says of itself."""
+    said = {**whole, **about}.keys() - {"rows", "share", "parts"}
+    differ = sorted(key for key in said if about.get(key) != whole.get(key))
+    require(
+        not differ, f"{path} must be of the same rows as the others, got another {listed(differ)}; extract it again"
+    )
 
 
 def check_space(folder: Path, needed: int) -> None:
@@ -214,6 +327,9 @@ def fingerprint(path: str, layers: Sequence[int]) -> str:
         mask = _mask_beside(Path(path))
         return sha256(path) if mask is None else sha256_of((file.name, file) for file in (Path(path), mask))
     names = ["store.json", *(f"layer{layer}.npy" for layer in layers), *(f"{name}.npy" for name in ORIGIN)]
+    about, _ = _described(Path(path))
+    if "parts" in about:
+        names += ["runs.npy", *(f"{part}/layer{layer}.npy" for part in _parts(Path(path), about) for layer in layers)]
     return sha256_of((name, Path(path) / name) for name in names if (Path(path) / name).exists())
 
 
@@ -222,18 +338,12 @@ def _listed(store: Store) -> str:
 
 
 def _open(folder: Path, max_samples: int | None = None) -> Store:
-    try:
-        about = read_json(folder / "store.json")
-        known, layers = about["format"] == FORMAT and about["version"], [int(layer) for layer in about["layers"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{folder}: store.json must describe rows, got {type(error).__name__}: {error}") from None
-    require(known == VERSION, f"{folder}: must be of version {VERSION} of {FORMAT}, got {known or about['format']}")
-    arrays = {layer: _array(folder / f"layer{layer}.npy") for layer in layers}
-    for layer, array in arrays.items():
-        wanted = (about.get("rows"), about.get("d_in"))
-        require(array.shape == wanted, f"{folder}: layer{layer}.npy must have shape {wanted}, got {array.shape}")
-    rows = {layer: RowsOnDisk([array]) for layer, array in arrays.items()}
-    require(bool(rows), f"{folder}: must have a layer, got none")
+    about, layers = _described(folder)
+    require(bool(layers), f"{folder}: must have a layer, got none")
+    if "parts" in about:
+        rows = _rows_of_parts(folder, about, layers)
+    else:
+        rows = {layer: RowsOnDisk([array]) for layer, array in _arrays(folder, about, layers).items()}
     if max_samples is not None:
         says = (folder / "sample.npy").exists()
         require(says, f"{folder} must say which samples its rows are of to take {max_samples}, got no sample.npy")
@@ -243,6 +353,63 @@ def _open(folder: Path, max_samples: int | None = None) -> Store:
         end = int(np.searchsorted(sample, max_samples))
         rows = {layer: of_layer.head(end) for layer, of_layer in rows.items()}
     return Store(rows, about, [folder])
+
+
+def _described(folder: Path) -> tuple[dict[str, Any], list[int]]:
+    """(what store.json says, the layers that it names)."""
+    try:
+        about = read_json(folder / "store.json")
+        known, layers = about["format"] == FORMAT and about["version"], [int(layer) for layer in about["layers"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{folder}: store.json must describe rows, got {type(error).__name__}: {error}") from None
+    require(known == VERSION, f"{folder}: must be of version {VERSION} of {FORMAT}, got {known or about['format']}")
+    return about, layers
+
+
+def _arrays(folder: Path, about: Mapping[str, Any], layers: Sequence[int]) -> dict[int, np.ndarray]:
+    """The rows of each layer that lie in a folder itself."""
+    arrays = {layer: _array(folder / f"layer{layer}.npy") for layer in layers}
+    for layer, array in arrays.items():
+        wanted = (about.get("rows"), about.get("d_in"))
+        require(array.shape == wanted, f"{folder}: layer{layer}.npy must have shape {wanted}, got {array.shape}")
+    return arrays
+
+
+def _parts(folder: Path, about: Mapping[str, Any]) -> list[str]:
+    """The folders that the rows of a joined store lie in: only such as it has itself."""
+    names = about["parts"]
+    ok = isinstance(names, list) and bool(names) and all(re.fullmatch(r"part-\d+", str(name)) for name in names)
+    require(ok, f"{folder}: parts must be names such as part-0, got {str(names)[:80]}; join the shares again")
+    return names
+
+
+def _rows_of_parts(folder: Path, about: Mapping[str, Any], layers: Sequence[int]) -> dict[int, RowsOnDisk]:
+    arrays = []
+    for path in (folder / name for name in _parts(folder, about)):
+        require(path.exists(), f"{folder} must have all of its parts, got no {path.name}; extract it again")
+        of_part, _ = _described(path)
+        _check_part(path, of_part, about)
+        arrays.append(_arrays(path, of_part, layers))
+    sizes = [len(of_part[layers[0]]) for of_part in arrays]
+    n = sum(sizes)
+    require(
+        n == about.get("rows"), f"{folder}: parts must have {about.get('rows')} rows together, got {n}; extract again"
+    )
+    runs = _load(folder / "runs.npy")
+    ok = (
+        isinstance(runs, np.ndarray)
+        and runs.ndim == 2
+        and runs.shape[1] == 2
+        and len(runs) > 0
+        and runs.dtype.kind in "iu"
+    )
+    if ok:
+        starts, part = np.append(runs[:, 0], n).astype(np.int64), runs[:, 1].astype(np.int64)
+        ok = starts[0] == 0 and bool((np.diff(starts) > 0).all()) and bool(np.isin(part, np.arange(len(sizes))).all())
+        ok = ok and np.bincount(part, np.diff(starts), len(sizes)).tolist() == sizes
+    require(ok, f"{folder}: runs.npy must say in which part each run of rows is, and does not; join the shares again")
+    in_order = Runs.interleaved(starts, part)
+    return {layer: RowsOnDisk([of_part[layer] for of_part in arrays], in_order) for layer in layers}
 
 
 def _open_array(path: str, layer: int, max_samples: int | None = None) -> Store:

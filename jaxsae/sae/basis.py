@@ -1,6 +1,7 @@
 """The coordinates that the modern recipe trains in: rows rotated to their principal directions and scaled; and back."""
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -53,27 +54,37 @@ CHUNK = 4096
 """Rows summed at once in float64."""
 
 
-def principal_basis(rows: AnyRows) -> Basis:
+def principal_basis(
+    rows: AnyRows,
+    share: tuple[int, int] = (0, 1),
+    combine: Callable[[np.ndarray], np.ndarray] = lambda of_share: of_share,
+) -> Basis:
     """The rows' principal directions, strongest first, about their mean; scaled to a variance of 1 over all elements.
 
     Adam's step is the same in each coordinate. Along the rows' own directions it so reaches the many of little
     variance, in which latents differ, as soon as the few of much; in the model's coordinates each holds some of all.
     Summed in float64; rows that are all the same keep their scale.
 
+    Args:
+      share: (index, count): of the chunks of all rows, every count-th from number `index` on is summed here.
+      combine: gives the sum of a float64 array over all shares, in each of them; called twice.
+
     Raises:
       InputError: NaN or infinity in the rows.
     """
     n, d_in = rows.shape
     total, products = np.zeros(d_in), np.zeros((d_in, d_in))
-    chunks = [slice(start, start + CHUNK) for start in range(0, n, CHUNK)]
+    index, count = share
+    chunks = [slice(start, start + CHUNK) for start in range(0, n, CHUNK)][index::count]
     for chunk in chunks:
         total += np.asarray(rows[chunk], np.float64).sum(axis=0)
+    total = combine(total)
     require(bool(np.isfinite(total).all()), "rows must be finite numbers, got NaN or infinity in them")
     centre = total / n
     for chunk in chunks:
         x = np.asarray(rows[chunk], np.float64) - centre
         products += x.T @ x
-    variances, directions = np.linalg.eigh(products / n)
+    variances, directions = np.linalg.eigh(combine(products) / n)
     mean_variance = float(variances.mean())
     scale = 1 / math.sqrt(mean_variance) if mean_variance > 0 else 1.0
     return Basis(*(jnp.asarray(a, rows.dtype) for a in (centre, directions[:, ::-1], scale)))
