@@ -51,6 +51,11 @@ def together() -> bool:
     return _place.count > 1
 
 
+def share() -> tuple[int, int]:
+    """(which, of how many) share of common work is this process's."""
+    return (_place.index, _place.count) if together() else (0, 1)
+
+
 def of_scheduler() -> bool:
     """Whether a cluster's scheduler has started this process as one of several."""
     several = ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE", "JAX_NUM_PROCESSES")

@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TextIO
 
 from jaxsae.cli.arguments import Parser
 from jaxsae.errors import one_line, require
@@ -180,9 +180,22 @@ def enter(args: argparse.Namespace) -> None:
     else:
         index, count, coordinator = said.split(" ")
         processes.join(processes.Place(int(index), int(count), coordinator))
-    if not processes.is_first():
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    sys.stdout = OfTheFirst(sys.stdout)  # type: ignore[assignment]
     processes.agree({**_versions(), **_comparable(args)})
+
+
+class OfTheFirst:
+    """A stream that takes what the first process says, and of others what they say once they have left it."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        """As the stream."""
+        return self.stream.write(text) if sys.modules["jaxsae.processes"].is_first() else len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
 
 
 def _end_with_parent(descriptor: int) -> None:
@@ -221,11 +234,16 @@ def who() -> str:
     return f"process {index}: " if index else ""
 
 
+def has_others() -> bool:
+    """Whether this process is one of several that wait for each other."""
+    processes = sys.modules.get("jaxsae.processes")
+    return bool(processes) and processes.together()
+
+
 def is_of_others(error: Exception) -> bool:
     """Whether an error of the runtime says that another process has gone."""
-    processes = sys.modules.get("jaxsae.processes")
     words = ("gloo", "closed by peer", "connection", "heartbeat", "coordination", "nccl", "unavailable", "deadline")
-    return bool(processes) and processes.together() and any(word in str(error).lower() for word in words)
+    return has_others() and any(word in str(error).lower() for word in words)
 
 
 def descriptor_of(stream: Any, usual: int) -> int:
@@ -238,11 +256,10 @@ def descriptor_of(stream: Any, usual: int) -> int:
 
 def leave(status: int) -> None:
     """End this process with `status` where it is one of several: one that fails must not wait for the others."""
-    processes = sys.modules.get("jaxsae.processes")
-    if not processes or not processes.together():
+    if not has_others():
         return
     if status == 0:
-        processes.leave()
+        sys.modules["jaxsae.processes"].leave()
         return
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):

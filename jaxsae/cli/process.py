@@ -11,6 +11,7 @@ import signal
 import sys
 import tempfile
 import threading
+import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
@@ -85,7 +86,13 @@ def run(main: Callable[[argparse.Namespace], int | None], parser: Parser) -> NoR
     atexit.register(gc.freeze)  # else Python looks three times through all that JAX has made, for half a second
     args = parser.parse_args()
     quiet_libraries()
-    status, said = _status_of(main, args, parser)
+    try:
+        status, said = _status_of(main, args, parser)
+    except Exception:
+        if launch.has_others():
+            traceback.print_exc()
+            launch.leave(1)
+        raise
     with contextlib.suppress(BrokenPipeError):
         sys.stdout.flush()
     sys.stderr.write(said)

@@ -91,6 +91,8 @@ def main(args: argparse.Namespace) -> int:
             shown.stop.signal = run.stopped  # which may have come to another process
             print("stopped  the state is saved; the same command with --resume goes on", file=sys.stderr)
             return 0  # the signal is raised now
+    if not processes.is_first():
+        return 0
     if not any(result.trained for result in run.results):
         there = ", ".join(str(result.file) for result in run.results)
         print(f"complete {there}: nothing is left to do; without --resume it is trained anew")

@@ -112,9 +112,7 @@ def train(
                 yield PartEnd(part)
         alike = tuple(key for part in todo for key in part.members)
         waiting.extend((part, alike) for part in todo)
-    bases = functools.cache(lambda layer: principal_basis(rows[layer], share, processes.summed))
-    index, count, _ = processes.place()
-    share = index, count
+    bases = functools.cache(lambda layer: principal_basis(rows[layer], processes.share(), processes.summed))
 
     def on(mesh: Mesh) -> Iterator[Event]:
         group, of = None, None

@@ -155,13 +155,13 @@ class TextSource:
         self, model: ResidualModel, folder: Path, cleanup: contextlib.ExitStack, on_rows: OnRows
     ) -> Mapping[int, AnyRows]:
         """The rows of which each process makes its share."""
-        index, count, _ = processes.place()
+        index, count = processes.share()
         path = Path(
             processes.from_first(lambda: str(cleanup.enter_context(temporary_beside(folder / "rows")) / "store"))
         )
-        store.write_share(path, index, count, model, self.samples, self.layers, self.padding, on_rows=on_rows)
+        store.write_share(path, index, count, model, self.samples, self.layers, self.padding, {}, on_rows=on_rows)
         processes.wait("the rows are written")
-        processes.from_first(lambda: store.join(path, count, {}))
+        processes.from_first(lambda: store.join(path, count, self.samples))
         return store.open_stores([str(path)], self.layers[0]).layers
 
 
