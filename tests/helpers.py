@@ -12,6 +12,7 @@ from jaxsae.features.firings import FiringLog, Firings
 from jaxsae.features.judged_text import JudgedText
 from jaxsae.text import preparation
 from jaxsae.text.samples import Samples
+from jaxsae.text.stored_tokenizer import StoredTokenizer
 from jaxsae.text.tokenizer import UNICODE
 
 THRESHOLDED = [name for name, rules in ARCHITECTURES.items() if rules.stores == "threshold"]
@@ -121,3 +122,40 @@ class RestorationModel(nn.Module):
             x = layer(x, self.cos, self.sin, bias)
         return self.head(self.final_ln(x))
 """
+
+
+def of_words(texts, vocabulary=tuple("abcdefgh"), **how):
+    """Framed samples of words, with what is known of texts and of tokens, of a tokenizer that is not characters'."""
+    ids = {word: 4 + number for number, word in enumerate(vocabulary)}
+    known = {0: "", 1: "<s>", 2: "</s>", 3: "<mask>"} | {number: f" {word}" for word, number in ids.items()}
+    tokenizer = StoredTokenizer(known, 45, unit="word", padding_id=0, damaged_id=3, frame=((1,), (2,)))
+    with_frame = [[1, *(ids[word] for word in text.split()), 2] for text in texts]
+    shape = len(texts), max(map(len, with_frame))
+    found = np.zeros(shape, np.int32)
+    mask, special = np.zeros(shape, np.int8), np.zeros(shape, bool)
+    for row, one in enumerate(with_frame):
+        found[row, : len(one)], mask[row, : len(one)] = one, 1
+        special[row, [0, len(one) - 1]] = True
+    labels = np.full(shape, -100, np.int32)
+    labels[:, 1], found[:, 1] = found[:, 1], 3
+    place = np.where((mask != 0) & ~special, (np.arange(shape[1]) % 2).astype(str)[None], "").astype(object)
+    columns = {"genre": np.array([f"g{len(text) % 2}" for text in texts], object), "parity": place}
+    return Samples(found, labels, mask, special=special, tokenizer=tokenizer, columns=columns, **how)
+
+
+def without_packing(model):
+    """A model that is not known to read several texts in one row."""
+
+    class Plain:
+        """The model without `stream_packed`."""
+
+        def __getattr__(self, name):
+            if name == "stream_packed":
+                raise AttributeError(name)
+            return getattr(model, name)
+
+        n_layers, d_model, dtype, max_position = model.n_layers, model.d_model, model.dtype, model.max_position
+        tokenizer, check_layer, stream = model.tokenizer, model.check_layer, model.stream
+        hook, activations, logits = model.hook, model.activations, model.logits
+
+    return Plain()

@@ -3,6 +3,7 @@ import itertools
 import jax
 import numpy as np
 import pytest
+from helpers import without_packing
 
 from convert import load_restoration_model, read_checkpoint
 from jaxsae import load_samples
@@ -91,19 +92,7 @@ def test_a_text_does_not_depend_on_its_neighbours(tiny_pt):
 
 
 def test_a_model_that_does_not_pack_is_given_one_sample_a_row(model, samples):
-    class Plain:
-        """The model without `stream_packed`."""
-
-        def __getattr__(self, name):
-            if name == "stream_packed":
-                raise AttributeError(name)
-            return getattr(model, name)
-
-        n_layers, d_model, dtype, max_position = model.n_layers, model.d_model, model.dtype, model.max_position
-        tokenizer, check_layer, stream = model.tokenizer, model.check_layer, model.stream
-        hook, activations, logits = model.hook, model.activations, model.logits
-
-    packed, plain = (extract(one, samples, [3]) for one in (model, Plain()))
+    packed, plain = (extract(one, samples, [3]) for one in (model, without_packing(model)))
     np.testing.assert_array_equal(packed.sample, plain.sample)
     np.testing.assert_array_equal(packed.position, plain.position)
     np.testing.assert_allclose(packed.values[3], plain.values[3], atol=3e-5)

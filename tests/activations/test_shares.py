@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from test_stored_text import of_words
+from helpers import of_words, without_packing
 
 from jaxsae.activations import store
 from jaxsae.activations.extraction import kept_by_share, stream, stream_from_rows
@@ -104,20 +104,9 @@ def test_shares_are_of_different_batches_of_one_plan(model, samples, padding):
 
 @PADDINGS
 def test_a_model_that_does_not_pack_has_shares_too(model, samples, tmp_path, padding):
-    class Plain:
-        """The model without `stream_packed`."""
-
-        def __getattr__(self, name):
-            if name == "stream_packed":
-                raise AttributeError(name)
-            return getattr(model, name)
-
-        n_layers, d_model, dtype, max_position = model.n_layers, model.d_model, model.dtype, model.max_position
-        tokenizer, check_layer, stream = model.tokenizer, model.check_layer, model.stream
-        hook, activations, logits = model.hook, model.activations, model.logits
-
-    store.write(tmp_path / "one", Plain(), samples, [1], padding, ABOUT)
-    found = write_joined(tmp_path / "several", 3, Plain(), samples, [1], padding)
+    plain = without_packing(model)
+    store.write(tmp_path / "one", plain, samples, [1], padding, ABOUT)
+    found = write_joined(tmp_path / "several", 3, plain, samples, [1], padding)
     assert_same_store(found, store.open_stores([str(tmp_path / "one")], 0))
 
 

@@ -4,12 +4,11 @@ import json
 
 import numpy as np
 import pytest
+from helpers import of_words
 
 from jaxsae.activations import store
 from jaxsae.errors import InputError
 from jaxsae.text.loading import load_samples
-from jaxsae.text.samples import Samples
-from jaxsae.text.stored_tokenizer import StoredTokenizer
 
 ABOUT = {"checkpoint_sha256": "a"}
 
@@ -24,25 +23,6 @@ def model(tiny_pt):
 @pytest.fixture
 def samples(tiny_dataset):
     return load_samples(tiny_dataset, "train")
-
-
-def of_words(texts, vocabulary=tuple("abcdefgh"), **how):
-    """Framed samples of words, with what is known of texts and of tokens, of a tokenizer that is not characters'."""
-    ids = {word: 4 + number for number, word in enumerate(vocabulary)}
-    known = {0: "", 1: "<s>", 2: "</s>", 3: "<mask>"} | {number: f" {word}" for word, number in ids.items()}
-    tokenizer = StoredTokenizer(known, 45, unit="word", padding_id=0, damaged_id=3, frame=((1,), (2,)))
-    with_frame = [[1, *(ids[word] for word in text.split()), 2] for text in texts]
-    shape = len(texts), max(map(len, with_frame))
-    found = np.zeros(shape, np.int32)
-    mask, special = np.zeros(shape, np.int8), np.zeros(shape, bool)
-    for row, one in enumerate(with_frame):
-        found[row, : len(one)], mask[row, : len(one)] = one, 1
-        special[row, [0, len(one) - 1]] = True
-    labels = np.full(shape, -100, np.int32)
-    labels[:, 1], found[:, 1] = found[:, 1], 3
-    place = np.where((mask != 0) & ~special, (np.arange(shape[1]) % 2).astype(str)[None], "").astype(object)
-    columns = {"genre": np.array([f"g{len(text) % 2}" for text in texts], object), "parity": place}
-    return Samples(found, labels, mask, special=special, tokenizer=tokenizer, columns=columns, **how)
 
 
 @pytest.mark.parametrize("padding", ["drop", "keep"])

@@ -58,7 +58,16 @@ def seeds(folder: Path) -> dict[str, Path]:
     for name, column in (columns | {"real": [1] * 6}).items():
         np.save(store / f"{name}.npy", np.array(column, np.int32))
     about = {"format": "jaxsae-rows", "version": 1, "layers": [0], "rows": 6, "d_in": 4, "padding": "drop"}
-    (store / "store.json").write_text(json.dumps(about | {"positions": 2, "checkpoint_sha256": "a"}))
+    about |= {"positions": 2, "checkpoint_sha256": "a"}
+    (store / "store.json").write_text(json.dumps(about))
+    shutil.copytree(store, folder / "joined")
+    for part, rows in (("part-0", 4), ("part-1", 2)):
+        (folder / "joined" / part).mkdir()
+        np.save(folder / "joined" / part / "layer0.npy", np.ones((rows, 4), np.float32))
+        (folder / "joined" / part / "store.json").write_text(json.dumps(about | {"rows": rows}))
+    (folder / "joined" / "layer0.npy").unlink()
+    np.save(folder / "joined" / "runs.npy", np.array([[0, 0], [2, 1], [4, 0]]))
+    (folder / "joined" / "store.json").write_text(json.dumps(about | {"parts": ["part-0", "part-1"]}))
     return {kind: folder / name for kind, name in KINDS.items()}
 
 
@@ -75,6 +84,7 @@ KINDS = {
     "sparsify": "sparsify",
     "concepts": "concepts.toml",
     "store": "store",
+    "joined store": "joined",
 }
 
 
