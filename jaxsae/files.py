@@ -97,16 +97,24 @@ def temporary_beside(path: str | Path) -> Iterator[Path]:
     """A folder beside `path` that exists within the block; those that killed processes have left are removed."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    name = path.name if len(path.name.encode()) <= 180 else hashlib.sha256(path.name.encode()).hexdigest()
-    for left in path.parent.glob(f".{glob.escape(name)}.{MARK}*"):
-        with contextlib.suppress(OSError), _locked(left):  # a living process holds a lock on its own
-            shutil.rmtree(left, ignore_errors=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{name}.{MARK}", dir=path.parent))
+    remove_left(path)
+    folder = Path(tempfile.mkdtemp(prefix=f".{_short(path)}.{MARK}", dir=path.parent))
     try:
         with _locked(folder):
             yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_left(path: Path) -> None:
+    """Remove what killed processes have left of `temporary_beside` the path."""
+    for left in path.parent.glob(f".{glob.escape(_short(path))}.{MARK}*"):
+        with contextlib.suppress(OSError), _locked(left):  # a living process holds a lock on its own
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _short(path: Path) -> str:
+    return path.name if len(path.name.encode()) <= 180 else hashlib.sha256(path.name.encode()).hexdigest()
 
 
 @contextlib.contextmanager

@@ -19,13 +19,8 @@ from jaxsae.config import MeshShape
 from jaxsae.errors import require
 
 MESH_AXES = MeshShape._fields
-AXES: dict[str | None, str | tuple[str, ...] | None] = {
-    "batch": "data",
-    "latents": "latents",
-    "rows": MESH_AXES,
-    None: None,
-}
-"""Logical axis -> the mesh axis that it is split over. `batch` are the rows of a step, `rows` all that are held: of
+AXES: dict[str | None, tuple[str, ...]] = {"batch": ("data",), "latents": ("latents",), "rows": MESH_AXES, None: ()}
+"""Logical axis -> the mesh axes that it is split over. `batch` are the rows of a step, `rows` all that are held: of
 these each device has as few as it can. What has no name is whole on every device."""
 
 
@@ -41,7 +36,7 @@ def make_mesh(shape: MeshShape = ONE, devices: Sequence[jax.Device] | None = Non
 
 def spec(*axes: str | None) -> P:
     """How an array lies whose axes have these names."""
-    return P(*(AXES[axis] for axis in axes))
+    return P(*(AXES[axis] or None for axis in axes))
 
 
 def lying(mesh: Mesh, *axes: str | None) -> NamedSharding:
@@ -77,13 +72,7 @@ def computing_on(mesh: Mesh) -> Iterator[None]:
 def parts(axis: str) -> int:
     """Into how many parts a logical axis is split where the code runs; 1: it is whole."""
     mesh: AbstractMesh = jax.sharding.get_abstract_mesh()
-    return math.prod(mesh.shape.get(name, 1) for name in _over(axis))
-
-
-def _over(axis: str | None) -> tuple[str, ...]:
-    """The mesh axes that a logical axis is split over."""
-    over = AXES[axis]
-    return (over,) if isinstance(over, str) else over or ()
+    return math.prod(mesh.shape.get(name, 1) for name in AXES[axis])
 
 
 def lay(x: Array, *axes: str | None) -> Array:
@@ -93,7 +82,7 @@ def lay(x: Array, *axes: str | None) -> Array:
 
 def share_of(mesh: Mesh, axis: str = "batch") -> tuple[int, int]:
     """(which, of how many equal parts) of a logical axis this process's devices have."""
-    n = math.prod(mesh.shape[name] for name in _over(axis))
+    n = math.prod(mesh.shape[name] for name in AXES[axis])
     held = {
         place
         for (where,) in lying(mesh, axis).addressable_devices_indices_map((n,)).values()
@@ -107,8 +96,8 @@ def place_share(mesh: Mesh, share: np.ndarray, *axes: str | None) -> Array:
     index, count = share_of(mesh, axes[0] or "batch")
     first, shape = index * len(share), (count * len(share), *share.shape[1:])
 
-    def part(where: tuple[slice, ...]) -> np.ndarray:
-        start, stop, _ = where[0].indices(shape[0])
+    def part(where: tuple[slice, ...] | None) -> np.ndarray:
+        start, stop, _ = (where[0] if where else slice(None)).indices(shape[0])
         return share[start - first : stop - first]
 
     return jax.make_array_from_callback(shape, lying(mesh, *axes), part)

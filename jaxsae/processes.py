@@ -26,14 +26,15 @@ GONE_WITHIN = 2 * HEARTBEAT + 30
 class Place(NamedTuple):
     """Which of how many processes this one is."""
 
-    index: int
-    count: int
+    number: int
+    of: int
     coordinator: str | None
     """HOST:PORT of the first process; None: the cluster's scheduler says it."""
 
 
 ALONE = Place(0, 1, None)
 _place = ALONE
+_when_alone: list[Callable[[], Any]] = []
 
 
 def place() -> Place:
@@ -43,17 +44,17 @@ def place() -> Place:
 
 def is_first() -> bool:
     """Whether this is the process that writes and talks; one that is alone, or has left the others, does."""
-    return _place.index == 0 or not together()
+    return _place.number == 0 or not together()
 
 
 def together() -> bool:
     """Whether there are others."""
-    return _place.count > 1
+    return _place.of > 1
 
 
 def share() -> tuple[int, int]:
     """(which, of how many) share of common work is this process's."""
-    return (_place.index, _place.count) if together() else (0, 1)
+    return (_place.number, _place.of) if together() else (0, 1)
 
 
 def of_scheduler() -> bool:
@@ -71,11 +72,12 @@ def of_scheduler() -> bool:
     return counted or on_kubernetes or on_tpus
 
 
-def join(wanted: Place | None) -> None:
+def join(wanted: Place | None, when_alone: Callable[[], Any] = lambda: None) -> None:
     """Meet the other processes; before anything asks for a device.
 
     Args:
       wanted: which process this is; None: what the scheduler says.
+      when_alone: called once it has left the others.
 
     Raises:
       InputError: the coordinator's port cannot be used. Where another process does not come in time, the runtime ends
@@ -85,15 +87,16 @@ def join(wanted: Place | None) -> None:
 
     # its service would swallow SIGTERM: a run saves its state by itself
     jax.config.update("jax_enable_preemption_service", False)
-    limits = {"initialization_timeout": STARTED_WITHIN, "heartbeat_timeout_seconds": HEARTBEAT}
+    limits: dict[str, Any] = {"initialization_timeout": STARTED_WITHIN, "heartbeat_timeout_seconds": HEARTBEAT}
     if wanted is None:
         jax.distributed.initialize(**limits)
     else:
         assert wanted.coordinator is not None
-        if wanted.index == 0:
+        if wanted.number == 0:
             _require_free(wanted.coordinator)
-        jax.distributed.initialize(wanted.coordinator, wanted.count, wanted.index, **limits)
+        jax.distributed.initialize(wanted.coordinator, wanted.of, wanted.number, **limits)
     global _place
+    _when_alone.append(when_alone)
     _place = Place(jax.process_index(), jax.process_count(), None if wanted is None else wanted.coordinator)
 
 
@@ -118,7 +121,9 @@ def leave() -> None:
         import jax
 
         jax.distributed.shutdown()
-        _place = _place._replace(count=1)
+        _place = _place._replace(of=1)
+        for call in _when_alone:
+            call()
 
 
 def wait(what: str) -> None:

@@ -241,6 +241,7 @@ def with_frozen_decoder(rows: Array, config: SAEConfig) -> SAE:
     import optax
 
     from jaxsae.config import TrainConfig
+    from jaxsae.sae.basis import principal_basis
     from jaxsae.train.group import Group
     from jaxsae.train.plan import Member
 

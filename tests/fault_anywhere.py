@@ -51,7 +51,7 @@ def children(parent: int) -> dict[int, int]:
         with contextlib.suppress(OSError, IndexError, ValueError):
             if int((path / "stat").read_text().rpartition(")")[2].split()[1]) == parent:
                 environment = dict(one.partition("=")[::2] for one in (path / "environ").read_text().split("\0"))
-                found[int(environment["JAXSAE_PROCESS"].split()[0])] = int(path.name)
+                found[int(environment["JAXSAE_PROCESS"].split()[1])] = int(path.name)
     return found
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import math
 import os
 import signal
 import socket
@@ -15,14 +16,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from typing import Any, TextIO
 
 from jaxsae.cli.arguments import Parser
 from jaxsae.errors import one_line, require
 
 CHILD = "JAXSAE_PROCESS"
-"""Set in a child's environment: `INDEX COUNT COORDINATOR`, or `scheduler`."""
+"""Set in a child's environment: `TELLS INDEX COUNT COORDINATOR`, or `TELLS scheduler`; TELLS is the descriptor of a
+pipe to the parent, in which it says that it has left the others."""
 TICK = 0.1
 
 
@@ -69,45 +70,83 @@ def is_parent(args: argparse.Namespace) -> bool:
     return (args.processes or 1) > 1 or (args.processes is None and of_scheduler())
 
 
+class _Child:
+    """One process that was started, as its parent sees it."""
+
+    def __init__(self, index: int, place: str) -> None:
+        self.index, self.status, self.stopped = index, None, None
+        self.told, tells = os.pipe()
+        os.set_blocking(self.told, False)
+        command = [sys.executable, *sys.orig_argv[1:]]
+        # in a group of its own, so that a terminal's Ctrl-C reaches it once, through its parent; and what it reads from
+        # ends when the parent does, however it ends
+        self.process = subprocess.Popen(
+            command,
+            env={**os.environ, CHILD: f"{tells} {place}"},
+            stdin=subprocess.PIPE,
+            start_new_session=True,
+            pass_fds=[tells],
+        )
+        os.close(tells)
+        self.alone = False
+        """Whether it has left the others: what becomes of them is nothing to it."""
+
+    status: int | None
+    """What it has ended with; below 0: the signal that ended it."""
+    stopped: float | None
+    """Since when it has been stopped, by `time.monotonic`."""
+
+    def look(self) -> None:
+        """See what has become of it."""
+        with contextlib.suppress(BlockingIOError):
+            self.alone |= bool(os.read(self.told, 1))
+        pid, status = os.waitpid(self.process.pid, os.WNOHANG | os.WUNTRACED | os.WCONTINUED)
+        if pid and os.WIFSTOPPED(status):
+            self.stopped = time.monotonic()
+        elif pid and os.WIFCONTINUED(status):
+            self.stopped = None
+        elif pid:
+            self.status = os.waitstatus_to_exitcode(status)
+            self.process.returncode = self.status
+
+    def send(self, number: int) -> None:
+        """Give it a signal, if it still runs."""
+        if self.status is None:
+            self.process.send_signal(number)
+
+
 def run_children(args: argparse.Namespace) -> int:
     """Start this command again as one process, or as all of them, and wait; gives the exit status."""
     from jaxsae.processes import GONE_WITHIN
 
-    places = _places(args)
-    with contextlib.ExitStack() as stack:
-        children = {i: stack.enter_context(_started(place)) for i, place in places.items()}
-        signals: list[int] = []
-        before = {
-            number: signal.signal(number, lambda number, frame: signals.append(number))
-            for number in (signal.SIGINT, signal.SIGTERM)
-        }
-        stack.callback(lambda: [signal.signal(number, how) for number, how in before.items()])
-        ended: dict[int, int] = {}
-        limit: float | None = None
-        stopped: dict[int, float] = {}
-        while len(ended) < len(children):
-            for child in children.values() if signals else ():
-                with contextlib.suppress(ProcessLookupError):
-                    child.send_signal(signals[0])
-            del signals[:1]
-            for index, child in children.items():
-                if index in ended:
-                    continue
-                status = _status(child)
-                if status == "stopped":
-                    stopped.setdefault(index, time.monotonic())
-                else:
-                    stopped.pop(index, None)
-                if isinstance(status, int):
-                    ended[index] = status
-                    if status != 0 and limit is None:
-                        limit = time.monotonic() + GONE_WITHIN
-                    if status < 0:
-                        _tell(index, status)
-                elif time.monotonic() > min(limit or float("inf"), stopped.get(index, float("inf")) + GONE_WITHIN):
-                    child.kill()
+    came: list[int] = []
+    before = {
+        number: signal.signal(number, lambda number, frame: came.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    children = [_Child(index, place) for index, place in _places(args).items()]
+    first_gone = math.inf
+    try:
+        while running := [child for child in children if child.status is None]:
+            for number in came:
+                for child in running:
+                    child.send(number)
+            came.clear()
+            for child in running:
+                child.look()
+                if child.status:  # of one that is alone, too: there is no telling whether it was then
+                    first_gone = min(first_gone, time.monotonic())
+                    _tell(child)
+                since = min(math.inf if child.alone else first_gone, child.stopped or math.inf)
+                if time.monotonic() > since + GONE_WITHIN:
+                    child.send(signal.SIGKILL)
             time.sleep(TICK)
-    return max(2 if status < 0 else status for status in ended.values())
+    finally:
+        for child in children:
+            child.send(signal.SIGKILL)
+        for number, how in before.items():
+            signal.signal(number, how)
+    return max(2 if child.status < 0 else child.status for child in children if child.status is not None)
 
 
 def _places(args: argparse.Namespace) -> dict[int, str]:
@@ -122,43 +161,16 @@ def _places(args: argparse.Namespace) -> dict[int, str]:
     return {i: f"{i} {args.processes} 127.0.0.1:{port}" for i in range(args.processes)}
 
 
-@contextlib.contextmanager
-def _started(place: str) -> Iterator[subprocess.Popen]:
-    """A child, in a group of its own so that a terminal's Ctrl-C reaches it once: through its parent."""
-    command = [sys.executable, *sys.orig_argv[1:]]
-    # what the child reads from ends when the parent does, however it ends
-    child = subprocess.Popen(command, env={**os.environ, CHILD: place}, stdin=subprocess.PIPE, start_new_session=True)
-    try:
-        yield child
-    finally:
-        if child.returncode is None:
-            child.kill()
-        child.wait()
-
-
-def _status(child: subprocess.Popen) -> int | str:
-    """`running`, `stopped`, or the status that the child has ended with; below 0: the signal that ended it."""
-    if child.returncode is not None:
-        return child.returncode
-    pid, status = os.waitpid(child.pid, os.WNOHANG | os.WUNTRACED | os.WCONTINUED)
-    if pid and os.WIFEXITED(status):
-        child.returncode = os.WEXITSTATUS(status)
-    elif pid and os.WIFSIGNALED(status):
-        child.returncode = -os.WTERMSIG(status)
-    elif pid:
-        child.is_stopped = os.WIFSTOPPED(status)  # type: ignore[attr-defined]
-    if child.returncode is not None:
-        return child.returncode
-    return "stopped" if getattr(child, "is_stopped", False) else "running"
-
-
-def _tell(index: int, status: int) -> None:
+def _tell(child: _Child) -> None:
     """One line for a child that could not say one."""
-    if -status == signal.SIGABRT:
+    if child.status == -signal.SIGABRT:
         what = "ended, as another process or the coordinator has gone, or did not come"
+    elif child.status is not None and child.status < 0:
+        what = f"was ended by {signal.Signals(-child.status).name}"
     else:
-        what = f"was ended by {signal.Signals(-status).name}"
-    sys.stderr.write(one_line(f"error: process {index} {what}; what was saved is whole, --resume goes on with all"))
+        return
+    said = f"error: process {child.index} {what}; what was saved is whole, --resume goes on with all"
+    sys.stderr.write(one_line(said))
 
 
 def enter(args: argparse.Namespace) -> None:
@@ -172,15 +184,14 @@ def enter(args: argparse.Namespace) -> None:
         return
     from jaxsae import processes, runtime
 
+    tells, *place = said.split(" ")
     threading.Thread(target=_end_with_parent, args=(os.dup(0),), daemon=True).start()
     _keep_to_itself(args.debug)
     runtime.compile_portably()
-    if said == "scheduler":
-        processes.join(None)
-    else:
-        index, count, coordinator = said.split(" ")
-        processes.join(processes.Place(int(index), int(count), coordinator))
-    sys.stdout = OfTheFirst(sys.stdout)  # type: ignore[assignment]
+    by_scheduler = place == ["scheduler"]
+    wanted = None if by_scheduler else processes.Place(int(place[0]), int(place[1]), place[2])
+    processes.join(wanted, when_alone=lambda: os.write(int(tells), b"."))
+    sys.stdout = OfTheFirst(sys.stdout)
     processes.agree({**_versions(), **_comparable(args)})
 
 
@@ -230,14 +241,14 @@ def _versions() -> dict[str, str]:
 def who() -> str:
     """What an error begins with: which process it is of, where that is not the first."""
     processes = sys.modules.get("jaxsae.processes")  # only where this process has met others
-    index = processes.place().index if processes else 0
+    index = processes.place().number if processes else 0
     return f"process {index}: " if index else ""
 
 
 def has_others() -> bool:
     """Whether this process is one of several that wait for each other."""
     processes = sys.modules.get("jaxsae.processes")
-    return bool(processes) and processes.together()
+    return processes is not None and processes.together()
 
 
 def is_of_others(error: Exception) -> bool:

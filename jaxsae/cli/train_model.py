@@ -93,7 +93,7 @@ def train(args: argparse.Namespace, recipe: PretrainConfig, dataset: str, output
     with process.stop_later() as stopping, terminal.Progress("train   ", left, "chars", args.quiet).shown() as progress:
 
         def pause() -> bool:
-            return stopping() or time.monotonic() - saved > SAVE_EVERY
+            return stopping() > 0 or time.monotonic() - saved > SAVE_EVERY
 
         given = (config, recipe, train, validation, characters, start, at, pause, progress.advance)
         for state, result in pretrain.pretrain(*given):

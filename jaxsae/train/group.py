@@ -101,8 +101,8 @@ class Group:
         if isinstance(rows, jax.Array):
             return place(self.mesh, jnp.pad(rows, ((0, missing), (0, 0))) if missing else rows, "rows", None)
 
-        def part(where: tuple[slice, ...]) -> np.ndarray:
-            start, stop, _ = where[0].indices(rows.shape[0] + missing)
+        def part(where: tuple[slice, ...] | None) -> np.ndarray:
+            start, stop, _ = (where[0] if where else slice(None)).indices(rows.shape[0] + missing)
             some = np.asarray(rows[start:stop])
             return np.pad(some, ((0, stop - start - len(some)), (0, 0)))
 

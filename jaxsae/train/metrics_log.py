@@ -58,7 +58,7 @@ class MetricsLog:
 
     def _log(self, name: str, figures: Mapping[str, float], step: int) -> None:
         line: dict[str, Any] = {"sae": name, "time": round(time.time(), 3), "step": step, **figures}
-        number = processes.place().index  # of several that train apart each has its own
+        number = processes.place().number  # of several that train apart each has its own
         file_name = f"metrics.{number}.jsonl" if number else "metrics.jsonl"
         with (self.folder / file_name).open("a", encoding="utf-8") as file:
             file.write(to_json(line) + "\n")

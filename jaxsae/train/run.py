@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 
 from jaxsae import processes
 from jaxsae.config import MeshShape, SAEConfig, TrainConfig
-from jaxsae.files import atomic_path, exclusive, sha256, to_json
+from jaxsae.files import atomic_path, exclusive, remove_left, sha256, to_json
 from jaxsae.mesh import arrange
 from jaxsae.models.hooks import file_stem, hook_names
 from jaxsae.runtime import give_back_memory, peak_memory
@@ -26,7 +26,7 @@ from jaxsae.train.loop import train
 from jaxsae.train.metrics_log import MetricsLog
 from jaxsae.train.outputs import check_replaceable, drop_unfinished, finished, keep_older
 from jaxsae.train.plan import Member
-from jaxsae.train.sources import SCORED_ROWS, OnRows, RunRows, Say, Source
+from jaxsae.train.sources import ROWS, SCORED_ROWS, OnRows, RunRows, Say, Source
 
 PACKAGES = ("jaxsae", "jax", "jaxlib", "flax", "optax", "numpy", "torch")
 
@@ -134,7 +134,11 @@ def train_run(
                 check_replaceable(by_file, resume=resume)
             if not resume:
                 drop_unfinished(by_file)
-            return [file.name for file in finished(by_file)] if resume else []
+            done = [file.name for file in finished(by_file)] if resume else []
+            if len(done) == len(members):  # what a kill between the last file and the end has left
+                drop_unfinished(by_file)
+                remove_left(output / ROWS)
+            return done
 
         done = set(processes.from_first(begin))
         results = {name: RunResult(files[name], _stored_report(files[name])) for name in done}
@@ -185,7 +189,7 @@ def train_run(
 
 def say_devices(meshes: Sequence[Mesh], say: Say) -> None:
     """Tell how the work is divided, where it is."""
-    count = processes.place().count
+    count = processes.place().of
     if len(meshes) * meshes[0].size * count == 1:
         return
     shape = MeshShape(**meshes[0].shape)
@@ -218,7 +222,7 @@ def _agreed(event: Event, stopping: Callable[[], int], checkpointer: Checkpointe
 
 def _own(members: Mapping[str, Member], done: set[str], saved: Sequence[Sequence[str]]) -> set[str]:
     """The members that this process trains: what was saved together stays together."""
-    index, count, _ = processes.place()
+    index, count = processes.share()
     left = [[name] for name in members if name not in done and not any(name in some for some in saved)]
     units = [*saved, *left]
     return {name for unit in units[index::count] for name in unit}

@@ -23,6 +23,9 @@ from jaxsae.text.samples import Samples, check_samples, kept_positions
 SCORED_ROWS = 2**15
 """Rows that an SAE is scored on where there is no held-out text."""
 
+ROWS = "rows"
+"""What rows on disk are called while a run goes on."""
+
 Say = Callable[[str], None]
 OnRows = Callable[[int], None]
 
@@ -141,7 +144,7 @@ class TextSource:
             rows = extract(model, self.samples, self.layers, self.padding, on_rows=on_rows).values
         else:
             say(f"rows     {in_words(self.size)} is above the memory limit of {in_words(self.limit)}: they go to disk")
-            path = cleanup.enter_context(temporary_beside(folder / "rows")) / "store"
+            path = cleanup.enter_context(temporary_beside(folder / ROWS)) / "store"
             store.write(path, model, self.samples, self.layers, self.padding, {}, on_rows=on_rows)
             rows = store.open_stores([str(path)], self.layers[0]).layers
         if self.held_out is None:
@@ -156,9 +159,7 @@ class TextSource:
     ) -> Mapping[int, AnyRows]:
         """The rows of which each process makes its share."""
         index, count = processes.share()
-        path = Path(
-            processes.from_first(lambda: str(cleanup.enter_context(temporary_beside(folder / "rows")) / "store"))
-        )
+        path = Path(processes.from_first(lambda: str(cleanup.enter_context(temporary_beside(folder / ROWS)) / "store")))
         store.write_share(path, index, count, model, self.samples, self.layers, self.padding, {}, on_rows=on_rows)
         processes.wait("the rows are written")
         processes.from_first(lambda: store.join(path, count, self.samples))

@@ -14,8 +14,8 @@ from jaxsae.errors import InputError, require
 from jaxsae.files import check_room, remove_folder
 
 STATE_FORMAT = 3
-"""Since 3: rows on disk are read in another order. Since 2: matrices as an SAE has them, whatever the device; members by
-their file's name."""
+"""Since 3: rows on disk are read in another order. Since 2: matrices as an SAE has them, whatever the device; members
+by their file's name."""
 
 
 class States:

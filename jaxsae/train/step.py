@@ -33,7 +33,6 @@ DEAD_AFTER = 25
 
 
 RowsPerMember = Float[Array, "n d_in"] | tuple[Float[Array, "n d_in"], ...]
-Step = Callable[["TrainState", "MemberConstants", RowsPerMember, Int[Array, "*members batch"]], "TrainState"]
 
 
 def clip_by_global_norm(max_norm: float) -> optax.GradientTransformation:
@@ -271,7 +270,7 @@ class Stepper:
         return self._ordered(self._layout(weights), in_order)
 
     @cached_property
-    def step(self) -> Step:
+    def step(self) -> Any:
         """Jitted: `step(state, members, rows, batch)` trains every member on `rows[batch]` and gives the next state.
 
         The state is donated: the one passed in is gone. With a tuple of rows, one for each member, `batch` has a row
