@@ -83,11 +83,8 @@ def lay(x: Array, *axes: str | None) -> Array:
 def share_of(mesh: Mesh, axis: str = "batch") -> tuple[int, int]:
     """(which, of how many equal parts) of a logical axis this process's devices have."""
     n = math.prod(mesh.shape[name] for name in AXES[axis])
-    held = {
-        place
-        for (where,) in lying(mesh, axis).addressable_devices_indices_map((n,)).values()
-        for place in range(n)[where]
-    }
+    shards = lying(mesh, axis).addressable_devices_indices_map((n,)).values()
+    held = {place for where in shards if where is not None for place in range(n)[where[0]]}
     return min(held) // len(held), n // len(held)
 
 

@@ -87,6 +87,9 @@ def join(wanted: Place | None, when_alone: Callable[[], Any] = lambda: None) -> 
 
     # its service would swallow SIGTERM: a run saves its state by itself
     jax.config.update("jax_enable_preemption_service", False)
+    global _place
+    # from here on there are others to leave in the lurch, whatever happens
+    _place = wanted or Place(0, 2, None)
     limits: dict[str, Any] = {"initialization_timeout": STARTED_WITHIN, "heartbeat_timeout_seconds": HEARTBEAT}
     if wanted is None:
         jax.distributed.initialize(**limits)
@@ -95,7 +98,6 @@ def join(wanted: Place | None, when_alone: Callable[[], Any] = lambda: None) -> 
         if wanted.number == 0:
             _require_free(wanted.coordinator)
         jax.distributed.initialize(wanted.coordinator, wanted.of, wanted.number, **limits)
-    global _place
     _when_alone.append(when_alone)
     _place = Place(jax.process_index(), jax.process_count(), None if wanted is None else wanted.coordinator)
 

@@ -95,7 +95,7 @@ def trial(base: Path, fault: str, after: float, again: int, whole: tuple, rng: r
     seen = f"{fault:12} after {happened - began:5.1f} s: ended in {took:5.1f} s, status {running.returncode}"
     lines = [line for line in err.splitlines() if not line.startswith("train  ")]
     if running.returncode and any("Traceback" in line for line in lines):
-        return seen, f"a traceback: {lines[-1]}"
+        return seen, "a traceback: " + "\n".join(lines[-12:])
     if running.returncode and not lines:
         return seen, "not a word"
     if (out / "sae_layer1_optimized.pt").exists() and result(out)[0] != whole[0]:

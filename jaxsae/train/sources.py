@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import jax.numpy as jnp
 
 from jaxsae import processes
-from jaxsae.activations import store
+from jaxsae.activations import store, together
 from jaxsae.activations.extraction import extract
 from jaxsae.activations.store import Store
 from jaxsae.errors import require
@@ -135,35 +135,26 @@ class TextSource:
         model = self.check(partial(self.checkpoint.model, n_layers=max(self.layers) + 1, hook=self.hook))
         self.checkpoint, self.check = None, lambda model: model()  # the check may hold the checkpoint too
         give_back_memory()  # the checkpoint's and the check's
-        if processes.together():
-            rows: Mapping[int, AnyRows] = self._of_all(model, folder, cleanup, on_rows)
-            if apart and not self.origin["streamed"]:
+        streamed = self.origin["streamed"]
+        if streamed or processes.together():
+            if streamed:
+                size, limit = in_words(self.size), in_words(self.limit)
+                say(f"rows     {size} is above the memory limit of {limit}: they go to disk")
+            beside = processes.from_first(lambda: str(cleanup.enter_context(temporary_beside(folder / ROWS))))
+            path = Path(beside) / "store"
+            together.write(path, model, self.samples, self.layers, self.padding, {}, on_rows=on_rows)
+            rows: Mapping[int, AnyRows] = store.open_stores([str(path)], self.layers[0]).layers
+            if apart and not streamed:
                 rows = {layer: jnp.asarray(of_layer[:]) for layer, of_layer in rows.items()}
             processes.wait("the rows are read")
-        elif not self.origin["streamed"]:
-            rows = extract(model, self.samples, self.layers, self.padding, on_rows=on_rows).values
         else:
-            say(f"rows     {in_words(self.size)} is above the memory limit of {in_words(self.limit)}: they go to disk")
-            path = cleanup.enter_context(temporary_beside(folder / ROWS)) / "store"
-            store.write(path, model, self.samples, self.layers, self.padding, {}, on_rows=on_rows)
-            rows = store.open_stores([str(path)], self.layers[0]).layers
+            rows = extract(model, self.samples, self.layers, self.padding, on_rows=on_rows).values
         if self.held_out is None:
             return RunRows(rows, rows, "training rows")
         if not (processes.is_first() or apart):
             return RunRows(rows, {}, "")
         scored = extract(model, self.held_out, self.layers, self.padding).values
         return RunRows(rows, scored, f"test split, first {len(self.held_out)} samples")
-
-    def _of_all(
-        self, model: ResidualModel, folder: Path, cleanup: contextlib.ExitStack, on_rows: OnRows
-    ) -> Mapping[int, AnyRows]:
-        """The rows of which each process makes its share."""
-        index, count = processes.share()
-        path = Path(processes.from_first(lambda: str(cleanup.enter_context(temporary_beside(folder / ROWS)) / "store")))
-        store.write_share(path, index, count, model, self.samples, self.layers, self.padding, {}, on_rows=on_rows)
-        processes.wait("the rows are written")
-        processes.from_first(lambda: store.join(path, count, self.samples))
-        return store.open_stores([str(path)], self.layers[0]).layers
 
 
 class StoreSource:
