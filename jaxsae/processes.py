@@ -97,6 +97,8 @@ def join(wanted: Place | None, when_alone: Callable[[], Any] = lambda: None) -> 
         assert wanted.coordinator is not None
         if wanted.number == 0:
             _require_free(wanted.coordinator)
+        if wanted.coordinator.startswith("127."):  # else it listens to everybody, and nothing there asks for a password
+            limits["coordinator_bind_address"] = wanted.coordinator
         jax.distributed.initialize(wanted.coordinator, wanted.of, wanted.number, **limits)
     _when_alone.append(when_alone)
     _place = Place(jax.process_index(), jax.process_count(), None if wanted is None else wanted.coordinator)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import logging
 import math
 import os
 import signal
@@ -216,7 +217,10 @@ def _end_with_parent(descriptor: int) -> None:
 
 
 def _keep_to_itself(debug: bool) -> None:
-    """What the runtime says from C++ goes nowhere: what is ours to say goes past it."""
+    """What the runtime says from C++, and threads of libraries when others have gone, goes nowhere: ours goes past it."""
+    if not debug:
+        logging.disable(logging.ERROR)
+        threading.excepthook = lambda about: None
     for number, name in ((1, "stdout"), (2, "stderr")):
         stream = os.fdopen(os.dup(number), "w", encoding="utf-8", errors="backslashreplace", buffering=1)
         setattr(sys, name, stream)
