@@ -215,6 +215,11 @@ def memory_of_machine(root: Path = Path("/")) -> int:
     return min(limit for limit in limits if limit > 0)
 
 
+def in_words(size: float) -> str:
+    """Bytes as people say them."""
+    return f"{size / 2**30:.1f} GB" if size >= 2**29 else f"{size / 2**20:.0f} MB"
+
+
 _together = 0
 
 

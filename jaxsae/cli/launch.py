@@ -217,7 +217,7 @@ def _end_with_parent(descriptor: int) -> None:
 
 
 def _keep_to_itself(debug: bool) -> None:
-    """What the runtime says from C++, and threads of libraries when others have gone, goes nowhere: ours goes past it."""
+    """What the runtime says from C++, and libraries' threads when others have gone, goes nowhere; ours goes past it."""
     if not debug:
         logging.disable(logging.ERROR)
         threading.excepthook = lambda about: None

@@ -8,28 +8,11 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from jaxsae.config import MeshShape, SAEConfig, TrainConfig
+from jaxsae.config import TrainConfig
 from jaxsae.mesh import lying
 from jaxsae.sae.architectures import init
 from jaxsae.sae.basis import Basis
 from jaxsae.train.step import MemberConstants, Stepper, optimizer
-
-
-BLOCKS = 3
-"""Arrays [batch, latents] that a step holds at the same time, as measured where such an array is large."""
-
-
-def memory_needed(config: SAEConfig, batch_size: int, shape: MeshShape, rows: int) -> int:
-    """Bytes that training takes of each device, about; known without compiling anything.
-
-    Weights, two moments, gradients and what Adam makes of them; what a batch makes of its latents; the rows held.
-
-    Args:
-      rows: how many are held in memory.
-    """
-    weights = 4 * (2 * config.d_in + 3) * config.d_sae // shape.latents
-    block = 4 * batch_size * config.d_sae // shape.size
-    return 5 * weights + BLOCKS * block + 4 * rows * config.d_in // shape.size
 
 
 class Exchange(NamedTuple):

@@ -23,6 +23,7 @@ from jaxsae.sae.row_types import AnyRows
 from jaxsae.train.checkpointer import Checkpointer
 from jaxsae.train.events import Event, Finished, PartEnd, Resumable, StepEnd, Trained
 from jaxsae.train.loop import train
+from jaxsae.train.memory import check_memory
 from jaxsae.train.metrics_log import MetricsLog
 from jaxsae.train.outputs import check_replaceable, drop_unfinished, finished, keep_older
 from jaxsae.train.plan import Member
@@ -151,6 +152,10 @@ def train_run(
         batch_size = next(iter(members.values())).config.batch_size
         meshes, apart = arrange(mesh, len(members) - len(done), config.d_sae, batch_size)
         say_devices(meshes, say)
+        held = 0 if streamed else source.size
+        memory = check_memory(config, batch_size, len(members) - len(done), meshes, held)
+        if memory:
+            say(f"memory   {memory}")
         rows = source.load(output, cleanup, say, on_rows, apart)
         if apart:  # from here on each process is for itself
             own = _own(members, done, saved)

@@ -16,7 +16,7 @@ from jaxsae.errors import require
 from jaxsae.files import temporary_beside
 from jaxsae.models.hooks import Hook, hook_of
 from jaxsae.models.protocol import ResidualModel, StoredModel
-from jaxsae.runtime import give_back_memory, memory_of_machine
+from jaxsae.runtime import give_back_memory, in_words, memory_of_machine
 from jaxsae.sae.row_types import AnyRows
 from jaxsae.text.samples import Samples, check_samples, kept_positions
 
@@ -48,6 +48,8 @@ class Source(Protocol):
     hook: Hook
     """Where the layers are read."""
     d_in: int
+    size: int
+    """Bytes of the rows in memory."""
     origin: dict[str, Any]
     """What identifies the rows, with the settings that made them."""
     checkpoint_sha256: str | None
@@ -218,8 +220,3 @@ class StoreSource:
             return RunRows(rows, rows, "training rows")
         scored = {layer: jnp.asarray(of_layer[:SCORED_ROWS]) for layer, of_layer in self.found.items()}
         return RunRows(rows, scored, f"first {SCORED_ROWS:,} training rows")
-
-
-def in_words(size: float) -> str:
-    """Bytes as people say them."""
-    return f"{size / 2**30:.1f} GB" if size >= 2**29 else f"{size / 2**20:.0f} MB"
