@@ -295,7 +295,7 @@ def init(key: Key[Array, ""], config: SAEConfig) -> SAE:
         alone(jax.random.normal(of, shape, jnp.float32))
         for of, shape in ((enc, (config.d_in, config.d_sae)), (dec, (config.d_sae, config.d_in)))
     )
-    norms = alone(jnp.sqrt(alone(alone(W_dec * W_dec).sum(axis=1, keepdims=True))))
+    norms = alone(jnp.linalg.norm(W_dec, axis=1, keepdims=True))
     sae = SAE(
         W_enc=alone(0.01 * W_enc),
         b_enc=jnp.zeros(config.d_sae, jnp.float32),

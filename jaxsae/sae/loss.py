@@ -114,7 +114,12 @@ def aux_k(
       left: what the others leave of x, in its units.
       dead: which latents are.
     """
-    some = jax.lax.top_k(dead.astype(x.dtype), min(left.shape[-1], len(dead)))[1]
+    split = parts("latents")
+    is_dealt = split > 1 and len(architecture(sae.architecture).prefixes(len(dead))) > 1
+    flags = in_order(dead, split, 0) if is_dealt else dead
+    some = jax.lax.top_k(flags.astype(x.dtype), min(left.shape[-1], len(dead)))[1]
+    if is_dealt:
+        some = in_order(jnp.arange(len(dead)), split, 0)[some]  # where the latent of that number is held
     pre_acts = matmul(x, sae.W_enc.T[some].T, dtype) + sae.b_enc[some][None, :]
     latents = jnp.where(dead[some][None, :], jax.nn.relu(pre_acts), 0)
     error = total((matmul(latents, sae.W_dec[some], dtype) - left) ** 2)

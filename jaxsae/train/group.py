@@ -89,6 +89,9 @@ class Group:
             revive=self.modern,
             mesh=self.mesh,
         )
+        self.waits = self.mesh.size > 1 and self.mesh.devices.flat[0].platform == "cpu"
+        """Whether each step is waited for. Devices that a processor simulates share its threads: those of one that wait
+        for the others, in steps handed over ahead, can take them all, and none is left to these."""
         self.held: dict[int, Array] = {}
         """Layer -> its rows, of which each device has its share; empty where they are streamed."""
         of_disk = isinstance(rows[next(iter(layers))], RowsOnDisk)

@@ -157,6 +157,8 @@ def _train_part(group: Group, part: Part, load: LoadState) -> Iterator[Event]:
         fed = itertools.islice(group.feed(alive, shared, number), skipped, None)
         for done, (taken, batch) in enumerate(fed, start=skipped + 1):
             state = group.stepper.step(state, constants, taken, batch)
+            if group.waits:
+                jax.block_until_ready(state.finite)
             yield StepEnd(part, number, done)
             if done < group.steps:
                 yield resumable(number, done, state)

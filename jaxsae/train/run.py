@@ -135,10 +135,10 @@ def train_run(
                 check_replaceable(by_file, resume=resume)
             if not resume:
                 drop_unfinished(by_file)
+            remove_left(output / ROWS)
             done = [file.name for file in finished(by_file)] if resume else []
             if len(done) == len(members):  # what a kill between the last file and the end has left
                 drop_unfinished(by_file)
-                remove_left(output / ROWS)
             return done
 
         done = set(processes.from_first(begin))
