@@ -119,7 +119,7 @@ def _require_free(coordinator: str) -> None:
 
 
 def leave() -> None:
-    """Part from the others, once all is done: what one does after that is nothing to them."""
+    """Part from the others, once all is done."""
     global _place
     if together():
         import jax
@@ -128,6 +128,19 @@ def leave() -> None:
         _place = _place._replace(of=1)
         for call in _when_alone:
             call()
+
+
+def part() -> None:
+    """Part from the others and go on alone, as if there had been none; arrays on devices are gone.
+
+    What becomes of one is then nothing to the others.
+    """
+    leave()
+    import jax
+    from jax.extend.backend import clear_backends
+
+    jax.clear_caches()
+    clear_backends()
 
 
 def wait(what: str) -> None:

@@ -94,7 +94,15 @@ def main(args: argparse.Namespace) -> None:
                     f"{rate / 1e6:.2f}",
                 )
             )
-    columns = ("d_sae", "mesh", "batch", "state GiB", "temporary GiB", f"fits {args.card}", "exchanged GB")
+    columns: tuple[str, ...] = (
+        "d_sae",
+        "mesh",
+        "batch",
+        "state GiB",
+        "temporary GiB",
+        f"fits {args.card}",
+        "exchanged GB",
+    )
     columns += ("step ms float32", "step ms bfloat16", "of it exchange", "million rows/s bfloat16")
     terminal.print_table(f"{args.architecture}, d_in {args.d_in:,}: on each device, for one step", columns, rows, key=2)
 

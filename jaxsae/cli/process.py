@@ -89,13 +89,12 @@ def run(main: Callable[[argparse.Namespace], int | None], parser: Parser) -> NoR
     try:
         status, said = _status_of(main, args, parser)
     except Exception:
-        if launch.has_others():
-            traceback.print_exc()
-            launch.leave(1)
-        raise
-    with contextlib.suppress(BrokenPipeError):
+        if not launch.has_others():
+            raise
+        status, said = 1, traceback.format_exc()
+    with contextlib.suppress(OSError):  # whoever reads it may be gone, and others wait for this one's end
         sys.stdout.flush()
-    sys.stderr.write(said)
+        sys.stderr.write(said)
     launch.leave(status)
     sys.exit(status)
 

@@ -160,7 +160,8 @@ def train_run(
         if apart:  # from here on each process is for itself
             own = _own(members, done, saved)
             members = {name: member for name, member in members.items() if name in own}
-            processes.leave()
+            processes.part()
+            meshes, _ = arrange(mesh, len(members), config.d_sae, batch_size)
         give_back_memory()  # the model's
         on_loaded(rows)
         writer = _Writer(source, members, files, settings, rows, save, keep=not overwrite, command=command)

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax.numpy as jnp
+import numpy as np
 
 from jaxsae import processes
 from jaxsae.activations import store, together
 from jaxsae.activations.extraction import extract
+from jaxsae.activations.rows import RowsOnDisk
 from jaxsae.activations.store import Store
 from jaxsae.errors import require
 from jaxsae.files import temporary_beside
@@ -66,7 +68,8 @@ class Source(Protocol):
           cleanup: what it closes is removed when the run is over.
           say: called with lines that tell what is done.
           on_rows: called with the number of rows made since the last call.
-          apart: of several processes each trains SAEs of its own, from all rows; else each reads its share alone.
+          apart: of several processes each trains SAEs of its own, from all rows, which then are on the host; else each
+            reads its share alone.
         """
 
 
@@ -147,7 +150,7 @@ class TextSource:
             together.write(path, model, self.samples, self.layers, self.padding, {}, on_rows=on_rows)
             rows: Mapping[int, AnyRows] = store.open_stores([str(path)], self.layers[0]).layers
             if apart and not streamed:
-                rows = {layer: jnp.asarray(of_layer[:]) for layer, of_layer in rows.items()}
+                rows = {layer: _on_host(of_layer) for layer, of_layer in rows.items()}
             processes.wait("the rows are read")
         else:
             rows = extract(model, self.samples, self.layers, self.padding, on_rows=on_rows).values
@@ -155,8 +158,11 @@ class TextSource:
             return RunRows(rows, rows, "training rows")
         if not (processes.is_first() or apart):
             return RunRows(rows, {}, "")
-        scored = extract(model, self.held_out, self.layers, self.padding).values
-        return RunRows(rows, scored, f"test split, first {len(self.held_out)} samples")
+        said = f"test split, first {len(self.held_out)} samples"
+        scored: Mapping[int, AnyRows] = extract(model, self.held_out, self.layers, self.padding).values
+        if apart:
+            return RunRows(rows, {layer: _on_host(of_layer) for layer, of_layer in scored.items()}, said)
+        return RunRows(rows, scored, said)
 
 
 class StoreSource:
@@ -212,11 +218,17 @@ class StoreSource:
         rows: Mapping[int, AnyRows] = self.found
         shared = processes.together() and not apart
         if not self.origin["streamed"] and not shared:
-            rows = {layer: jnp.asarray(of_layer[:]) for layer, of_layer in self.found.items()}
+            hold = _on_host if apart else lambda of_layer: jnp.asarray(of_layer[:])
+            rows = {layer: hold(of_layer) for layer, of_layer in self.found.items()}
         elif self.origin["streamed"]:
             size, limit = in_words(self.size), in_words(self.limit)
             say(f"rows     {size} is above the memory limit of {limit}: they are read as they are used")
         if n <= SCORED_ROWS:
             return RunRows(rows, rows, "training rows")
-        scored = {layer: jnp.asarray(of_layer[:SCORED_ROWS]) for layer, of_layer in self.found.items()}
+        scored = {layer: _on_host(of_layer[:SCORED_ROWS]) for layer, of_layer in self.found.items()}
         return RunRows(rows, scored, f"first {SCORED_ROWS:,} training rows")
+
+
+def _on_host(rows: Any) -> RowsOnDisk:
+    """Rows in the memory of this process, for when its devices are not what they will be."""
+    return RowsOnDisk([np.asarray(rows[:])])

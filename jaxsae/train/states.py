@@ -18,6 +18,10 @@ STATE_FORMAT = 3
 by their file's name."""
 
 
+SAVED_WITHIN = 300
+"""Seconds that a save may take: so long processes wait for one that cannot write its part and cannot say so."""
+
+
 class States:
     """A run's saved states: Orbax steps in a folder, of which the two newest are kept.
 
@@ -37,9 +41,11 @@ class States:
             from orbax.checkpoint import v1 as ocp
 
             keep = ocp.training.preservation_policies.LatestN(2)
-            self._checkpointer = ocp.training.Checkpointer(
-                self.folder, preservation_policy=keep, cleanup_tmp_directories=True
-            )
+            limit = ocp.options.AsyncOptions(timeout_secs=SAVED_WITHIN)
+            with ocp.Context(async_options=limit):
+                self._checkpointer = ocp.training.Checkpointer(
+                    self.folder, preservation_policy=keep, cleanup_tmp_directories=True
+                )
         return self._checkpointer
 
     def save(self, step: int, state: Any, position: Mapping[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -198,7 +199,7 @@ def test_the_start_is_the_same_on_every_mesh():
     starts = []
     for shape in (MeshShape(), *MESHES):
         stepper = Stepper(config, optimizer(1e-3), mesh=make_mesh(shape), sparse=False)
-        state = stepper.begin(lambda: jax.tree.map(lambda a: a[None], init(jax.random.key(3), config)))
+        state = stepper.begin(partial(ensemble_of_one, config, seed=3))
         starts.append(leaves(stepper.saes(state.sae)))
         assert all((a == b).all() for a, b in zip(starts[-1], starts[0], strict=True))
         assert {leaf.sharding.spec for leaf in jax.tree.leaves(state.sae) if leaf.ndim == 3} == {

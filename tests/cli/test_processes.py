@@ -1,0 +1,210 @@
+"""One command as several processes, on this machine: the same results, the same end, and what differs is refused."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import fault_anywhere
+import numpy as np
+import pytest
+from conftest import ROOT, tiny_splits
+
+from convert import load_sae
+from jaxsae.activations.store import open_stores
+from jaxsae.processes import GONE_WITHIN
+
+TRAIN = ["--layer", 1, "--batch-size", 32, "--epochs", 3, "--verify", 0, "--quiet"]
+JOINED = [*TRAIN, "--recipe", "modern", "--lr", "1e-3", "--k-sparse", 4, "--expansion", 4]
+"""On every mesh: 120 latents, batches of 32."""
+
+
+def command(script, *flags, **more):
+    line = [sys.executable, ROOT / "scripts" / f"{script}.py", *flags]
+    return subprocess.Popen(
+        [str(word) for word in line], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **more
+    )
+
+
+def ran(script, *flags, status=0, **more):
+    running = command(script, *flags, **more)
+    out, err = running.communicate(timeout=GONE_WITHIN + 60)
+    assert running.returncode == status, (out, err)
+    return out, err
+
+
+@pytest.fixture(scope="module")
+def files(tiny_pt, tiny_dataset):
+    return ["--checkpoint", tiny_pt, "--dataset", tiny_dataset]
+
+
+def sae_of(folder, name="sae_layer1_optimized.pt"):
+    return load_sae(folder / name).sae, json.loads((folder / name).with_suffix(".json").read_text())["losses"]
+
+
+def assert_close(found, expected):
+    np.testing.assert_allclose(found[1], expected[1], rtol=1e-5)
+    for name in ("W_enc", "b_enc", "W_dec", "b_dec"):
+        a, b = (np.asarray(getattr(of[0], name)) for of in (found, expected))
+        assert np.abs(a - b).max() < 1e-4 * np.abs(b).max()
+
+
+@pytest.mark.parametrize(("processes", "devices", "mesh"), [(2, 1, None), (2, 2, "data=2,latents=2"), (4, 1, "data=4")])
+def test_processes_train_what_one_does(files, script, tmp_path, processes, devices, mesh):
+    """Rows held on the devices; only the first process writes and talks."""
+    assert script("train", *files, *JOINED, "--output", tmp_path / "one").status == 0
+    flags = [*files, *JOINED[:-1], 4, "--output", tmp_path / "out", "--processes", processes]
+    flags.remove("--quiet")
+    more = ["--mesh", mesh] if mesh else []
+    out, err = ran("train", *flags, *more, env={**os.environ, "JAX_NUM_CPU_DEVICES": str(devices)})
+    assert f"devices  {mesh or f'latents={processes}'}, {processes} processes" in out
+    assert out.count("wrote ") == 1
+    assert "Traceback" not in err
+    assert_close(sae_of(tmp_path / "out"), sae_of(tmp_path / "one"))
+    assert {path.suffix for path in (tmp_path / "out").iterdir()} == {".pt", ".json", ".png", ".jsonl"}
+
+
+def test_processes_write_one_store_and_stream_it(files, script, tmp_path):
+    """Each extracts its share and reads its share of every batch: the rows of one process, and its SAE."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    flags = [*files, "--layer", "0,1", "--quiet"]
+    assert script("extract_activations", *flags, "--output", one).status == 0
+    ran("extract_activations", *flags, "--output", two, "--processes", 2)
+    a, b = (open_stores([str(path)], 1) for path in (one, two))
+    assert len(b.layers[1].parts) == 2
+    for layer in (0, 1):
+        assert (a.layers[layer][:] == b.layers[layer][:]).all()
+    assert (a.samples().ids == b.samples().ids).all()
+    streamed = ["--memory-limit", "0.001MB", "--mesh", "data=2"]
+    assert script("train", *JOINED, *streamed[:2], "--dataset", one, "--output", tmp_path / "1").status == 0
+    ran("train", *JOINED, *streamed, "--dataset", two, "--output", tmp_path / "2", "--processes", 2)
+    assert_close(sae_of(tmp_path / "2"), sae_of(tmp_path / "1"))
+
+
+def test_several_saes_are_trained_apart(files, script, tmp_path):
+    """Each process writes its own, to the bits of a run alone; the death of one costs its own alone."""
+    flags = [*files, *JOINED, "--seed", "0,1,2,3"]
+    out, _ = ran("train", *flags, "--output", tmp_path / "out", "--processes", 2)
+    for seed in range(2):
+        alone = [*files, *JOINED, "--seed", f"{seed},{seed + 2}", "--output", tmp_path / str(seed)]
+        assert script("train", *alone).status == 0
+        for number in (seed, seed + 2):
+            name = f"sae_layer1_optimized_seed{number}.pt"
+            assert (tmp_path / "out" / name).read_bytes() == (tmp_path / str(seed) / name).read_bytes()
+    assert out.count("wrote    2 x .pt") == 2
+    long = [*flags, "--epochs", 3000, "--save-every", 0, "--output", tmp_path / "long"]
+    running = command("train", *long, "--processes", 2)
+    wait_for(lambda: (tmp_path / "long" / "metrics.1.jsonl").exists(), running)
+    wait_for(lambda: (tmp_path / "long" / "metrics.jsonl").exists(), running)
+    pids = fault_anywhere.children(running.pid)
+    os.kill(pids[1], signal.SIGKILL)
+    time.sleep(3)
+    assert list(fault_anywhere.children(running.pid)) == [0]
+    running.send_signal(signal.SIGTERM)
+    _, err = running.communicate(timeout=60)
+    assert running.returncode == 143, err
+    assert "process 1 was ended by SIGKILL" in err
+
+
+def wait_for(condition, running, seconds=120):
+    until = time.monotonic() + seconds
+    while not condition():
+        assert running.poll() is None, running.communicate()
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_one_that_goes_takes_the_others_with_it(files, script, tmp_path, number):
+    """Asked to end, all save after the same step; killed, all end soon. What was saved goes on, on another mesh."""
+    flags = [*files, *TRAIN, "--expansion", 4, "--epochs", 60, "--patience", 60, "--save-every", 0, "--resume"]
+    out = tmp_path / "out"
+    running = command("train", *flags, "--output", out, "--processes", 2)
+    state = out / "sae_layer1_optimized.state"
+    wait_for(lambda: any(path.name.isdigit() for path in state.glob("*")), running)
+    os.kill(fault_anywhere.children(running.pid)[1], number)
+    began = time.monotonic()
+    _, err = running.communicate(timeout=GONE_WITHIN + 30)
+    assert time.monotonic() - began < GONE_WITHIN
+    assert running.returncode == (143 if number == signal.SIGTERM else 2), err
+    lines = err.splitlines()
+    assert "Traceback" not in err
+    assert len(lines) <= 6, lines
+    if number == signal.SIGTERM:
+        assert "the state is saved; the same command with --resume goes on" in err
+    else:
+        assert any("process 1 was ended by SIGKILL" in line for line in lines)
+    assert not list(out.glob("*.pt"))
+    if number == signal.SIGKILL:
+        return
+    again = script("train", *flags, "--output", out)
+    assert again.status == 0, again
+    assert script("train", *flags, "--output", tmp_path / "one").status == 0
+    assert_close(sae_of(out), sae_of(tmp_path / "one"))
+    assert not state.exists()
+
+
+DIFFER = {
+    "--lr": (["--lr", "1e-3"], ["--lr", "1e-4"]),
+    "--seed": (["--seed", "1"], ["--seed", "2"]),
+    "--epochs": (["--epochs", "3"], ["--epochs", "4"]),
+    "--layer": (["--layer", "1"], ["--layer", "2"]),
+    "--precision": ([], ["--precision", "bfloat16"]),
+    "--max-samples": ([], ["--max-samples", "5"]),
+    "--mesh": (["--mesh", "data=2"], ["--mesh", "latents=2"]),
+    "--processes": ([], ["--processes", "3"]),
+    "model_sha256": ([], []),
+    "dataset_sha256": ([], []),
+}
+
+
+@pytest.mark.parametrize("what", DIFFER)
+def test_processes_that_differ_are_refused(what, tmp_path, tiny_pt, tiny_dataset):
+    """A flag, the model or the text: at the start, in each of them, by one line that names it."""
+    from jaxsae.text.arrow import save_splits
+
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        where = f"127.0.0.1:{one.getsockname()[1]}"
+    running = []
+    for index, flags in enumerate(DIFFER[what]):
+        folder = tmp_path / str(index)
+        folder.mkdir()
+        shutil.copy(tiny_pt, folder / "best_model.pt")
+        shutil.copytree(tiny_dataset, folder / "text")
+        if index == 1 and what == "model_sha256":
+            import torch
+            from conftest import checkpoint_content
+
+            torch.save(checkpoint_content(seed=1), folder / "best_model.pt")
+        if index == 1 and what == "dataset_sha256":
+            shutil.rmtree(folder / "text")
+            (folder / "text").mkdir()
+            save_splits(folder / "text", tiny_splits(seed=1))
+        line = ["--checkpoint", "best_model.pt", "--dataset", "text", *TRAIN, "--output", tmp_path / "out"]
+        line += ["--processes", 2, "--process-id", index, "--coordinator", where]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        running.append(command("train", *line, *flags, cwd=folder, env=environment))
+    for one in running:
+        _, err = one.communicate(timeout=GONE_WITHIN)
+        assert one.returncode == 2, err
+        said = [line for line in err.splitlines() if line.startswith("error: ")]
+        assert len(said) == 1, err
+        assert f"the same {what}, got" in said[0] or f"read the same {what}" in said[0], err
+    assert not list(tmp_path.glob("out/*"))
+
+
+def test_flags_of_processes_are_checked(script, files):
+    for flags, part in (
+        (["--process-id", 0], "must be given together"),
+        (["--processes", 0], "at least 1"),
+        (["--processes", 2, "--process-id", 2, "--coordinator", "localhost:1234"], "--process-id must be in 0..1"),
+        (["--processes", 2, "--process-id", 0, "--coordinator", "localhost"], "HOST:PORT"),
+    ):
+        found = script("train", *files, *TRAIN, *flags)
+        assert (found.status, found.err.count("\n")) == (2, 1), found
+        assert part in found.err
