@@ -71,6 +71,7 @@ def figure(value: float | None) -> str:
 
 def show_concepts(inspection: Inspection) -> None:
     """Concept by concept the best latent and what no SAE made; then the concepts that cannot be scored, and why."""
+    from jaxsae.features.baselines import MOST_DIRECTIONS
     from jaxsae.text.pieces import in_units, of_tablets
 
     columns = ["concept", "of the text", "n", "best", "run", "95 %", "random", "windows", "neurons"]
@@ -90,10 +91,10 @@ def show_concepts(inspection: Inspection) -> None:
         if concept.about != "spelling":
             unit = inspection.samples.tokenizer.unit
             terminal.print_wrapped(f"left out  {concept.name}: {in_units(reason, unit)}", indent=10)
+    few = inspection.sae.d_sae <= MOST_DIRECTIONS
+    directions = "as many random directions as features" if few else f"{MOST_DIRECTIONS:,} random directions"
     what = "run: F1 of the precision of characters and the recall of instances, of which there are n. random, windows, "
-    what += (
-        "neurons: the best of as many random directions as features, of windows of three characters, of feed-forward "
-    )
+    what += f"neurons: the best of {directions}, of windows of three characters, of feed-forward "
     what += "neurons, chosen and scored alike. *: clearly better than random directions."
     if of_tablets(inspection.samples.tokenizer):
         what += (

@@ -1,8 +1,16 @@
 """On how many rows two latents, or a latent and a character, are both there: a table if that is small, else sparse."""
 
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.sparse import coo_array, csr_array
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
+    CSR = csr_array
+else:  # heavy: where figures are kept it is not needed
+    CSR = Any
 
 MOST_IN_TABLE = 2**26
 """Pairs of a table, 256 MB: of 8,192 latents. Of more, those alone are kept that occur."""
@@ -22,8 +30,8 @@ class PairCounts:
         self.left_out = False
         """Whether there were more pairs than `MOST_PAIRS`: then all counts are 0."""
         self._table = np.zeros(self.shape, np.float32) if of_a * of_b <= MOST_IN_TABLE else None
-        self._sum: csr_array | None = None
-        self._waiting: list[coo_array] = []
+        self._sum: CSR | None = None
+        self._waiting: list[Any] = []
 
     @property
     def nbytes(self) -> int:
@@ -34,7 +42,7 @@ class PairCounts:
         found = self._sum
         return waiting + (0 if found is None else found.data.nbytes + found.indices.nbytes + found.indptr.nbytes)
 
-    def add(self, a: csr_array, b: csr_array) -> None:
+    def add(self, a: CSR, b: CSR) -> None:
         """Count the pairs of some rows.
 
         Args:
@@ -63,7 +71,9 @@ class PairCounts:
                 if self.left_out:
                     return
 
-    def _add_up(self) -> csr_array:
+    def _add_up(self) -> CSR:
+        from scipy.sparse import coo_array, csr_array
+
         if self._waiting:
             parts, self._waiting = self._waiting, []
             row, col, data = (np.concatenate([getattr(one, name) for one in parts]) for name in ("row", "col", "data"))
@@ -104,6 +114,8 @@ class PairCounts:
         if self._table is not None:
             self._table[a, b] = count
         else:
+            from scipy.sparse import coo_array
+
             self._sum, self._waiting = coo_array((count, (a, b)), self.shape).tocsr(), []
 
     def matrix(self) -> Float[np.ndarray, "a b"]:

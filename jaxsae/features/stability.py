@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy.sparse import csr_array
 
 from jaxsae.features.firings import Firings
+from jaxsae.features.pair_counts import CSR
 from jaxsae.sae.active import rows_at_once
 from jaxsae.sae.autoencoder import SAE
 from jaxsae.sae.consistency import directions_of, largest_cosines, pw_mcc
@@ -79,8 +79,10 @@ class Compared(NamedTuple):
     same: Bool[np.ndarray, "some other_columns"]
 
 
-def _by_latent(firings: Firings) -> csr_array:
+def _by_latent(firings: Firings) -> CSR:
     """[latents, characters]: 1 where a latent fires."""
+    from scipy.sparse import csr_array  # heavy, and for those alone who compare SAEs
+
     ones = np.ones(len(firings.row), np.float32)
     return csr_array((ones, (firings.column.astype(np.int32), firings.row)), (firings.columns, len(firings.judged)))
 

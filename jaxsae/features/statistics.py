@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy.sparse import csr_array
 
 from jaxsae.activations.extraction import StreamBatch
 from jaxsae.features.concepts import true_text
@@ -21,7 +20,7 @@ from jaxsae.features.contexts import DRAWN, STRONGEST, Contexts
 from jaxsae.features.firings import FiringLog, Firings
 from jaxsae.features.histograms import Histograms
 from jaxsae.features.judged_text import JudgedText
-from jaxsae.features.pair_counts import PairCounts
+from jaxsae.features.pair_counts import CSR, PairCounts
 from jaxsae.sae.active import ActiveLatents, active_latents, rows_at_once
 from jaxsae.sae.autoencoder import SAE
 from jaxsae.text.pieces import Pieces, begins_word, is_space
@@ -150,15 +149,19 @@ class LatentStatistics:
             self.drawn.offer(np.where(here > 0, drawn, 0), here, some, sample, first)
 
 
-def firing_matrix(active: ActiveLatents) -> csr_array:
+def firing_matrix(active: ActiveLatents) -> CSR:
     """[rows, d_sae]: 1 where a latent is active."""
+    from scipy.sparse import csr_array  # heavy: where figures are kept it is not needed
+
     ends = np.cumsum(np.bincount(active.row, minlength=active.rows))
     ones = np.ones(len(active.latent), np.float32)
     return csr_array((ones, active.latent, np.append(0, ends)), (active.rows, active.d_sae))
 
 
-def _one_hot(number: Int[np.ndarray, " n"], columns: int) -> csr_array:
+def _one_hot(number: Int[np.ndarray, " n"], columns: int) -> CSR:
     """[n, columns]: 1 in the column of each number; -1 has none."""
+    from scipy.sparse import csr_array
+
     there = number >= 0
     return csr_array(
         (np.ones(int(there.sum()), np.float32), number[there], np.append(0, np.cumsum(there))), (len(number), columns)
