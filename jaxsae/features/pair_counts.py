@@ -1,17 +1,12 @@
 """On how many rows two latents, or a latent and a character, are both there: a table if that is small, else sparse."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
-if TYPE_CHECKING:
-    from scipy.sparse import csr_array
-
-    CSR = csr_array
-else:  # heavy: where figures are kept it is not needed
-    CSR = Any
-
+CSR = Any
+"""A `scipy.sparse.csr_array`; the module is heavy, and where figures are kept it is not needed."""
 MOST_IN_TABLE = 2**26
 """Pairs of a table, 256 MB: of 8,192 latents. Of more, those alone are kept that occur."""
 MOST_PAIRS = 2**25

@@ -74,12 +74,18 @@ def test_pairs_are_those_of_the_product(monkeypatch, share, in_table, faster):
 
 @pytest.mark.parametrize("in_one_row", [True, False])
 def test_too_many_pairs_are_left_out(monkeypatch, narrow, in_one_row):
+    """Before the pairs of a row are made, or when those of all rows have become too many."""
     monkeypatch.setattr(pair_counts, "MOST_PAIRS", 300)
     counts = PairCounts(D_SAE, D_SAE)
-    for batch in range(8):
-        assert not counts.left_out or batch > 0
-        fires = np.ones((1, D_SAE), np.float32) if in_one_row else random_fires((40, D_SAE), 0.1, batch)
-        counts.add(csr_array(fires), csr_array(fires))
+    if in_one_row:
+        monkeypatch.setattr(pair_counts, "PENDING", (2**20, 2**23))
+        every = csr_array(np.ones((1, D_SAE), np.float32))
+        counts.add(every, every)
+    else:
+        for batch in range(8):
+            assert not counts.left_out or batch > 0
+            fires = csr_array(random_fires((40, D_SAE), 0.1, batch))
+            counts.add(fires, fires)
     assert counts.left_out
     assert not counts.matrix().any()
     assert counts.nbytes == 0
@@ -105,6 +111,39 @@ def test_neighbours_of_some_are_those_of_all(narrow):
     top, largest = relations._largest(values, 3)
     assert top.tolist() == [[1, 2, 4], [0, 1, 2], [0, 2, 3]]
     assert largest.tolist() == [[3, 3, 3], [0, 0, 0], [5, 2, 2]]
+
+
+def test_what_rarely_fires_comes_before_what_avoids_a_latent(narrow):
+    """Five latents that never fire with one, but hardly ever fire, correlate more with it than one that seldom does."""
+    fires = np.zeros((100, 7), np.float32)
+    fires[:50, 0] = fires[49:, 6] = 1
+    fires[50 + np.arange(5), 1 + np.arange(5)] = 1
+    statistics = LatentStatistics(7, np.array([97]), JudgedText.of(sample("a")))
+    statistics.rows, statistics.fired = 100, fires.sum(axis=0).astype(int)
+    statistics.cofiring.add(csr_array(fires), csr_array(fires))
+    assert relations.fires_with(statistics, 0) == []
+    assert relations.fires_with(statistics, 0, 6) == [(6, 1 / 50, 100 / (50 * 51))]
+
+
+@pytest.mark.parametrize("share", [0.02, 0.5])
+def test_partners_in_firing_are_those_among_all_latents(narrow, share):
+    fires = random_fires((60, D_SAE), share)
+    fires[:, :10] *= np.arange(60)[:, None] % 5 == 0
+    statistics = LatentStatistics(D_SAE, np.array([97]), JudgedText.of(sample("a")))
+    statistics.rows, statistics.fired = 60, fires.sum(axis=0).astype(int)
+    statistics.cofiring.add(csr_array(fires), csr_array(fires))
+    for latent in np.flatnonzero(fires.any(axis=0)).tolist():
+        correlation = np.full(D_SAE, -1.0)
+        varies = fires.std(axis=0) > 0
+        correlation[varies] = np.corrcoef(fires[:, varies].T)[varies[:latent].sum()]
+        correlation[latent] = -np.inf
+        order = np.argsort(-np.round(correlation, 9), kind="stable")[:5]
+        both = fires[:, latent] @ fires
+        expected = [i for i in order.tolist() if both[i] > 0]
+        found = relations.fires_with(statistics, latent)
+        # ties may stand in another order
+        np.testing.assert_allclose(correlation[[one[0] for one in found]], correlation[expected], atol=1e-9)
+        np.testing.assert_allclose([one[1] for one in found], both[[one[0] for one in found]] / fires[:, latent].sum())
 
 
 @pytest.mark.parametrize("k", [None, 4])
@@ -176,6 +215,10 @@ def test_an_inspection_in_pieces_is_the_same(tiny_pt, monkeypatch, request):
     monkeypatch.setattr(inspection, "WIDE", D_SAE - 1)
     found = read(tiny_pt, pattern="a")
     assert figures(found) == whole
+    several = [one.as_json() for one in found[0].features([7, 3])]
+    assert [one["feature"] for one in several] == [7, 3]
+    nearest = found[0].nearest[0]
+    assert [[row["feature"] for row in one["nearest"]] for one in several] == [nearest[7].tolist(), nearest[3].tolist()]
     # and as it is kept
     for one, following in ((found[0], found[1]),):
         stored = kept_parts.pack_statistics(one.statistics)
@@ -229,6 +272,8 @@ RUN = """
 import sys
 from jaxsae import runtime
 from jaxsae.cli.main import run_command
+from jaxsae.features import report
+report.MOST_FEATURES = 1000  # for time, not for memory
 for line in sys.stdin.read().splitlines():
     sys.argv = line.split()
     try:
