@@ -58,7 +58,7 @@ class PairCounts:
             return
         # so many rows at once that the pairs of all of them together are few
         piece = (np.cumsum(work) - work) // PENDING[1]
-        for start, end in _stretches(piece):
+        for start, end in stretches(piece):
             self._waiting.append((a[start:end].T @ b[start:end]).tocoo())
             known = 0 if self._sum is None else self._sum.nnz
             if sum(part.nnz for part in self._waiting) > min(max(known, PENDING[0]), PENDING[1]):
@@ -118,7 +118,7 @@ class PairCounts:
         return self._add_up().toarray() if self._table is None else self._table
 
 
-def _stretches(number: Int[np.ndarray, " n"]) -> list[tuple[int, int]]:
+def stretches(number: Int[np.ndarray, " n"]) -> list[tuple[int, int]]:
     """Where equal numbers stand one behind the other: (start, end) of each stretch."""
     starts = np.flatnonzero(np.diff(number, prepend=-1)).tolist()
     return list(zip(starts, [*starts[1:], len(number)], strict=True))

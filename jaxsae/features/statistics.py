@@ -20,7 +20,7 @@ from jaxsae.features.contexts import DRAWN, STRONGEST, Contexts
 from jaxsae.features.firings import FiringLog, Firings
 from jaxsae.features.histograms import Histograms
 from jaxsae.features.judged_text import JudgedText
-from jaxsae.features.pair_counts import CSR, PairCounts
+from jaxsae.features.pair_counts import CSR, PairCounts, stretches
 from jaxsae.sae.active import ActiveLatents, active_latents, rows_at_once
 from jaxsae.sae.autoencoder import SAE
 from jaxsae.text.pieces import Pieces, begins_word, is_space
@@ -30,6 +30,8 @@ WORD_POSITIONS = ("between words", "only character", "first", "second", "inner",
 """The places of a character in its word; words are separated by spaces."""
 DAMAGED = -1
 """Number that stands for every damaged character where firings are counted by character."""
+COUNTED_AT_ONCE = 2**23
+"""Firings, about, which bounds the memory where many of a wide SAE's latents fire on each row."""
 
 
 class LayerSAE(NamedTuple):
@@ -110,6 +112,19 @@ class LatentStatistics:
         if not active.rows:  # of texts without characters
             return
         self.rows += active.rows
+        for rows, number in ((self.character_rows, characters.character), (self.place_rows, characters.place)):
+            rows += np.bincount(number[number >= 0], minlength=len(rows))
+        ends = np.searchsorted(active.row, np.arange(active.rows), side="right")
+        for start, end in stretches(ends // COUNTED_AT_ONCE):
+            self._count(active.between(start, end), BatchCharacters(*(of[start:end] for of in characters)))
+        starts = np.flatnonzero(np.diff(characters.sample, prepend=-1)).tolist()
+        for start, end in itertools.pairwise([*starts, active.rows]):
+            end = start + int(characters.real[start:end].sum())  # padding, where it is kept, is no context
+            if end > start:
+                self._offer(active.between(start, end), int(characters.sample[start]), int(characters.position[start]))
+
+    def _count(self, active: ActiveLatents, characters: BatchCharacters) -> None:
+        """Add some rows to the counts of firings."""
         row, latent, values = active.row, active.latent, active.value
         self.fired += np.bincount(latent, minlength=self.d_sae)
         self.total += np.bincount(latent, values, self.d_sae)
@@ -122,14 +137,6 @@ class LatentStatistics:
         self.by_character.add(fires, _one_hot(characters.character, len(self.character_ids)))
         there = characters.place[row] >= 0
         np.add.at(self.by_place.reshape(-1), characters.place[row[there]] * self.d_sae + latent[there], 1)
-        for rows, number in ((self.character_rows, characters.character), (self.place_rows, characters.place)):
-            rows += np.bincount(number[number >= 0], minlength=len(rows))
-
-        starts = np.flatnonzero(np.diff(characters.sample, prepend=-1)).tolist()
-        for start, end in itertools.pairwise([*starts, active.rows]):
-            end = start + int(characters.real[start:end].sum())  # padding, where it is kept, is no context
-            if end > start:
-                self._offer(active.between(start, end), int(characters.sample[start]), int(characters.position[start]))
 
     def _offer(self, active: ActiveLatents, sample: int, first: int) -> None:
         """Offer the places of one sample as contexts; rows are positions `first`, `first` + 1, ... of it."""

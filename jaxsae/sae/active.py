@@ -63,7 +63,7 @@ def active_latents(sae: SAE, x: Float[Array | np.ndarray, "*n d_in"]) -> ActiveL
         latents = np.asarray(_encode(sae, every[start : start + step]))
         flat = np.flatnonzero(latents)
         row, latent = np.divmod(flat, sae.d_sae)
-        parts.append((row + start, latent, latents.reshape(-1)[flat]))
+        parts.append(((row + start).astype(np.int32), latent.astype(np.int32), latents.reshape(-1)[flat]))
     row, latent, value = (np.concatenate(of) for of in zip(*parts, strict=True))
     return ActiveLatents(row, latent, value, len(every), sae.d_sae)
 

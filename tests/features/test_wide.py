@@ -16,6 +16,7 @@ from scipy.sparse import csr_array
 from convert import load_restoration_model, save_sae
 from jaxsae.config import SAEConfig
 from jaxsae.features import captions, inspection, kept_parts, pair_counts, relations, report, splice
+from jaxsae.features import statistics as statistics_lib
 from jaxsae.features.concept_scores import MarkedText
 from jaxsae.features.inspection import inspect_all
 from jaxsae.features.judged_text import JudgedText
@@ -42,6 +43,7 @@ def narrow(monkeypatch):
     monkeypatch.setattr(pair_counts, "MOST_IN_TABLE", 0)
     monkeypatch.setattr(pair_counts, "PENDING", (10, 100))
     monkeypatch.setattr(captions, "AT_ONCE", 1)
+    monkeypatch.setattr(statistics_lib, "COUNTED_AT_ONCE", 50)
 
 
 def random_fires(shape: tuple[int, int], share: float, seed: int = 0) -> np.ndarray:
@@ -202,6 +204,7 @@ def figures(found) -> str:
         for feature in features:
             for name in ("promotes", "suppresses", "nearest"):
                 feature[name] = [row[next(iter(row))] for row in feature[name]]
+            feature["mean"] = round(feature["mean"], 6)
             feature["found_again"]["cosine"] = round(feature["found_again"]["cosine"], 5)
         scores = [[s.as_json(), s.run.tolist(), s.chosen.tolist()] for s in one.concept_scores]
         out += [features, scores, [caption.as_json() for caption in one.captions], one.stability.jaccard.tolist()]
