@@ -169,7 +169,7 @@ def latents_and_rows(
     import numpy as np
 
     from jaxsae.activations.extraction import stream
-    from jaxsae.features.statistics import encode_stream
+    from jaxsae.sae.active import active_latents
 
     width = 0 if sae is None else sae.d_sae
     sums, means = np.zeros((len(of), width), np.float32), np.zeros((len(of), model.d_model), np.float32)
@@ -179,7 +179,7 @@ def latents_and_rows(
     for batch in stream(model, samples, [layer]):
         x = np.asarray(batch.values[layer])[batch.kept]
         kept = batch.kept.reshape(-1)
-        latents = None if sae is None else np.asarray(encode_stream(sae, batch.values[layer]))[kept]
+        latents = None if sae is None else active_latents(sae, batch.values[layer]).of_rows(kept).dense()
         for number, rows in batch.samples():
             for i in of_text.get(number, []):
                 means[i] = x[rows][of[i].start : of[i].end].mean(axis=0)

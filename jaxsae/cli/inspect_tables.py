@@ -20,6 +20,9 @@ if TYPE_CHECKING:  # heavy: loaded by the functions that use them
 
 def show_overview(path: str, inspection: Inspection, others: Sequence[str] = ()) -> None:
     """The whole SAE; `others`: the files of other seeds that it is compared with."""
+    from jaxsae.features.pair_counts import MOST_PAIRS
+    from jaxsae.sae.consistency import pw_mcc_in_words
+
     figures, statistics = inspection.as_json(), inspection.statistics
     unit = inspection.samples.tokenizer.unit
     terminal.print_wrapped(
@@ -42,7 +45,10 @@ def show_overview(path: str, inspection: Inspection, others: Sequence[str] = ())
         fires = statistics.fired > 0
         again = int((fires & (stability.found == 1)).sum())
         line = f"seeds    beside {', '.join(others)}: of {int(fires.sum()):,} features that fire, {again:,} are found again in "
-        line += f"each of {stability.seeds} other seeds (PW-MCC {stability.pw_mcc:.2f})"
+        line += f"each of {stability.seeds} other seeds ({pw_mcc_in_words(stability.pw_mcc)})"
+        terminal.print_wrapped(line, indent=9)
+    if statistics.cofiring.left_out:
+        line = f"together left out: more than {MOST_PAIRS:,} pairs of features fire together"
         terminal.print_wrapped(line, indent=9)
     rows: list[Sequence[object]] = []
     for latent in inspection.reading_order[:10]:
@@ -65,6 +71,7 @@ def figure(value: float | None) -> str:
 
 def show_concepts(inspection: Inspection) -> None:
     """Concept by concept the best latent and what no SAE made; then the concepts that cannot be scored, and why."""
+    from jaxsae.features.baselines import MOST_DIRECTIONS
     from jaxsae.text.pieces import in_units, of_tablets
 
     columns = ["concept", "of the text", "n", "best", "run", "95 %", "random", "windows", "neurons"]
@@ -84,10 +91,10 @@ def show_concepts(inspection: Inspection) -> None:
         if concept.about != "spelling":
             unit = inspection.samples.tokenizer.unit
             terminal.print_wrapped(f"left out  {concept.name}: {in_units(reason, unit)}", indent=10)
+    few = inspection.sae.d_sae <= MOST_DIRECTIONS
+    directions = "as many random directions as features" if few else f"{MOST_DIRECTIONS:,} random directions"
     what = "run: F1 of the precision of characters and the recall of instances, of which there are n. random, windows, "
-    what += (
-        "neurons: the best of as many random directions as features, of windows of three characters, of feed-forward "
-    )
+    what += f"neurons: the best of {directions}, of windows of three characters, of feed-forward "
     what += "neurons, chosen and scored alike. *: clearly better than random directions."
     if of_tablets(inspection.samples.tokenizer):
         what += (

@@ -75,13 +75,13 @@ def say_all(results: list[RunResult], scored_on: str) -> None:
 def consistency(results: list[RunResult]) -> list[str]:
     """How alike the SAEs are that differ in their seed alone."""
     from convert import load_sae
-    from jaxsae.sae.consistency import pw_mcc
+    from jaxsae.sae.consistency import pw_mcc, pw_mcc_in_words
 
     alike: dict[str, list[Path]] = {}
     for result in results:
         alike.setdefault(re.sub(r"_seed\d+$", "", result.file.stem), []).append(result.file)
     return [
-        f"seeds    {stem}: PW-MCC {pw_mcc([load_sae(file).sae for file in files]):.3f} over {len(files)} seeds"
+        f"seeds    {stem}: {pw_mcc_in_words(pw_mcc([load_sae(file).sae for file in files]), 3)} over {len(files)} seeds"
         for stem, files in alike.items()
         if len(files) > 1
     ]

@@ -11,13 +11,12 @@ latents, which disturb each other little; `scripts/rate_explanations.py` compare
 from collections.abc import Iterator
 from typing import NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 from scipy.sparse import csr_array
 
 from jaxsae.explain.readout import Readout, Stream
-from jaxsae.features.statistics import encode_stream
+from jaxsae.sae.active import active_latents, rows_at_once
 from jaxsae.sae.autoencoder import SAE
 
 RANKS = 16
@@ -52,16 +51,19 @@ class Parts(NamedTuple):
     def along(self, some: Int[np.ndarray, " some"], gradient: Stream) -> Float[np.ndarray, " some"]:
         """What each of some parts writes, times a gradient there."""
         position, number = self.position[some], self.number[some]
-        if 8 * len(some) > len(self.directions):  # then it is quicker to have the product with all directions
+        fits = rows_at_once(len(self.directions), len(gradient)) == len(gradient)
+        if fits and 8 * len(some) > len(self.directions):  # then the product with all directions is quicker
             return self.value[some] * (gradient @ self.directions.T)[position, number]
-        return self.value[some] * np.einsum("nd,nd->n", self.directions[number], gradient[position])
+        step = rows_at_once(gradient.shape[1], max(len(some), 1))
+        parts = [slice(start, start + step) for start in range(0, len(some), step)]
+        products = [np.einsum("nd,nd->n", self.directions[number[part]], gradient[position[part]]) for part in parts]
+        return self.value[some] * np.concatenate([np.zeros(0, np.float32), *products])
 
 
 def latent_parts(sae: SAE, x: Stream) -> Parts:
     """The latents that are active in a stream."""
-    latents = np.asarray(encode_stream(sae, jnp.asarray(x)[None]))
-    position, number = np.nonzero(latents)
-    return Parts(position, number, latents[position, number], np.asarray(sae.W_dec, np.float32))
+    active = active_latents(sae, x)
+    return Parts(active.row, active.latent, active.value, np.asarray(sae.W_dec, np.float32))
 
 
 def attribution(

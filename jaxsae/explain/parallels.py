@@ -21,8 +21,9 @@ from jaxsae.explain.passages import Passage, passage_around, passages
 from jaxsae.features.concepts import Concept
 from jaxsae.features.inspection import check_text, inspect_all
 from jaxsae.features.judged_text import MOST_CHARACTERS
-from jaxsae.features.statistics import LayerSAE, encode_stream
+from jaxsae.features.statistics import LayerSAE
 from jaxsae.models.protocol import ModelShape, ResidualModel
+from jaxsae.sae.active import ActiveLatents, active_latents
 from jaxsae.sae.autoencoder import SAE, identity
 from jaxsae.text.batching import run_lengths
 from jaxsae.text.preparation import NO_LABEL, PADDING_ID
@@ -97,12 +98,13 @@ def build(
     of_text = [passages(text, number) for number, text in enumerate(texts)]
     every = [one for of in of_text for one in of]
     require(bool(every), "an index needs texts with words, got none")
-    sums = [_sums(np.zeros((0, sae.d_sae), np.float32), of) for of in of_text]
+    nothing = scipy.sparse.csr_matrix((0, sae.d_sae), dtype=np.float32)
+    sums = [nothing for _ in of_text]
     whole = Samples(samples.true_ids, np.full_like(samples.labels, NO_LABEL), samples.mask)
     for batch in stream(model, whole, [layer]):
-        latents = np.asarray(encode_stream(sae, batch.values[layer]))[batch.kept.reshape(-1)]
+        active = active_latents(sae, batch.values[layer]).of_rows(batch.kept.reshape(-1))
         for number, rows in batch.samples():
-            sums[number] = _sums(latents[rows], of_text[number])
+            sums[number] = _sums(active.between(rows.start, rows.stop), of_text[number])
         on_rows(int(batch.kept.sum()))
     rows = scipy.sparse.vstack(sums, format="csr")
     scale = float(np.median(rows.data)) if rows.nnz else 1.0
@@ -120,10 +122,13 @@ def captioned(samples: Samples) -> Samples:
     return Samples(samples.ids[::step], samples.labels[::step], samples.mask[::step])
 
 
-def _sums(values: Float[np.ndarray, "n d_sae"], of: Sequence[Passage]) -> scipy.sparse.csr_matrix:
+def _sums(active: ActiveLatents, of: Sequence[Passage]) -> scipy.sparse.csr_matrix:
     """The sum of each latent over the characters of each passage."""
-    dense = [values[one.start : one.end].sum(axis=0) for one in of]
-    return scipy.sparse.csr_matrix(np.stack(dense) if dense else np.zeros((0, values.shape[1]), np.float32))
+    values = scipy.sparse.csr_matrix((active.value, (active.row, active.latent)), (active.rows, active.d_sae))
+    inside = np.zeros((len(of), active.rows), np.float32)
+    for row, one in zip(inside, of, strict=True):
+        row[one.start : one.end] = 1
+    return (scipy.sparse.csr_matrix(inside) @ values).sorted_indices()
 
 
 def sparse_rows(sums: Float[np.ndarray, "passages d_sae"], scale: float) -> scipy.sparse.csr_matrix:
@@ -201,14 +206,14 @@ def best(scores: Float[np.ndarray, "queries passages"], text: np.ndarray, top: i
     return [(int(query[number]), number) for number in numbers]
 
 
-def latents_of(model: ResidualModel, sae: SAE, text: str, layer: int) -> Float[np.ndarray, "n d_sae"]:
+def latents_of(model: ResidualModel, sae: SAE, text: str, layer: int) -> ActiveLatents:
     """The latents of each character of a text, run at one of few lengths: each is compiled for."""
     ids = model.tokenizer.encode(text)
     length = next(n for n in run_lengths(model.max_position) if n >= len(ids))
     padded = np.full((1, length), PADDING_ID, np.int32)
     padded[0, : len(ids)] = ids
     x = model.activations(padded, (np.arange(length) < len(ids))[None].astype(np.int8), layer=layer)
-    return np.asarray(encode_stream(sae, x))[: len(ids)]
+    return active_latents(sae, x).between(0, len(ids))
 
 
 def _parallel(

@@ -16,6 +16,8 @@ from jaxsae.text.tokenizer import Tokenizer
 
 WINDOWS = 2048
 """The commonest windows of three characters, as the model sees them."""
+MOST_DIRECTIONS = 1 << 14
+"""Random directions beside a wide SAE; the best of eight times as many is hardly better, and takes minutes."""
 ALONE = (1 << 21) - 1
 """Of a window's key, where nothing stands beside the token."""
 
@@ -32,7 +34,7 @@ class Baselines(NamedTuple):
     """The baselines of one layer."""
 
     random: Baseline
-    """As many random directions of the residual stream as the SAE has latents, both ways."""
+    """As many random directions of the residual stream as the SAE has latents, or `MOST_DIRECTIONS`, both ways."""
     windows: Baseline
     window_texts: list[str]
     """The windows of text that `windows.column` numbers."""
@@ -173,7 +175,7 @@ def baselines(
     """
     used = np.ones(len(text), bool)
     return Baselines(
-        random_directions(rows, d_sae, text, marked, used),
+        random_directions(rows, min(d_sae, MOST_DIRECTIONS), text, marked, used),
         *windows_of_text(text, marked, used),
         neurons(model, text, layer, marked, used) if isinstance(model, ModelWithNeurons) else None,
     )

@@ -143,12 +143,33 @@ def _strongest(firings: Firings, text: JudgedText) -> Firings:
     return dataclasses.replace(firings, row=firings.row[kept], column=firings.column[kept], code=firings.code[kept])
 
 
+AT_ONCE = 2**27
+"""Bytes of counts of one family's values and latents that are held at once."""
+
+
 def _best(firings: Firings, text: JudgedText, every: Sequence[Family]) -> list[Caption]:
     """For each latent the best description of its firings, or a hint."""
     fired = np.stack(
         [np.bincount(firings.column[_in(firings, text, half)], minlength=firings.columns) for half in (0, 1)]
     )
-    enough = fired.min(axis=0) >= FEWEST_FIRINGS
+    out = [
+        Caption(f"{UNCLEAR}; fires too rarely" if before or n else SILENT, "", 0.0, 0.0, n, 0)
+        for before, n in fired.T.tolist()
+    ]
+    enough = np.flatnonzero(fired.min(axis=0) >= FEWEST_FIRINGS)
+    step = max(1, AT_ONCE // (16 * max(1, *(len(family.labels) for family in every))))  # 16: see `_of_family`
+    for start in range(0, len(enough), step):
+        some = enough[start : start + step]
+        described = _best_of_some(firings.of(some), text, every, fired[:, some])
+        for column, caption in zip(some.tolist(), described, strict=True):
+            out[column] = caption
+    return out
+
+
+def _best_of_some(
+    firings: Firings, text: JudgedText, every: Sequence[Family], fired: Int[np.ndarray, "halves columns"]
+) -> list[Caption]:
+    """As `_best`, of latents that fire often enough."""
     rate = fired[1] / max(int(((text.half == 1) & firings.judged).sum()), 1)
     found = [_of_family(firings, text, family, fired) for family in every]
     chosen = np.stack([one.chosen for one in found])
@@ -158,10 +179,6 @@ def _best(firings: Firings, text: JudgedText, every: Sequence[Family]) -> list[C
     out = []
     for column in range(firings.columns):
         n = int(fired[1, column])
-        if not enough[column]:
-            words = f"{UNCLEAR}; fires too rarely" if fired[:, column].any() else SILENT
-            out.append(Caption(words, "", 0.0, 0.0, n, 0))
-            continue
         caption = _caption(found[best[column]], column, n, single[column], rate[column])
         if not caption.clear and hints[hint[column], column] > 0:
             other = _caption(found[hint[column]], column, n, single[column], rate[column])

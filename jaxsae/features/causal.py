@@ -8,7 +8,7 @@ from jaxtyping import Bool
 
 from jaxsae.features import splice
 from jaxsae.features.splice import Restored
-from jaxsae.features.statistics import LayerSAE, encode_stream
+from jaxsae.features.statistics import LayerSAE
 from jaxsae.models.protocol import ResidualModel
 from jaxsae.text.pieces import shown
 from jaxsae.text.samples import Samples
@@ -70,7 +70,7 @@ def causal_effects(
     latents = np.array([latent for latent, _ in settings])
     changes = {str(i): splice.steer(at.sae, [setting]) for i, setting in enumerate(settings)}
     found, values = splice.restorations(
-        model, samples, at.layer, changes, lambda x: encode_stream(at.sae, x)[:, latents]
+        model, samples, at.layer, changes, lambda x: splice.some_latents(at.sae, x, latents)
     )
     return [
         _effect(Setting(*setting), found["clean"], found[str(i)], values[:, i] > 0, model.tokenizer)

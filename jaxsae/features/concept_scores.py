@@ -1,5 +1,6 @@
 """How well an SAE's latents find each concept, beside what finds it without an SAE."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -158,12 +159,17 @@ def concept_scores(
     """
     used = firings.judged
     halves = marked.halves if used.all() else judge.halves(marked.text, marked.has[marked.scored], used)
-    choose, score, edges = judge.sparse_halves(firings, marked.text, halves, used)
+    few, number_of = _judged_latents(firings, marked.text, used)
+    choose, score, edges = judge.sparse_halves(few, marked.text, halves, used)
     judged: Judgement = judge.judge(choose, score, halves)
+    run, chosen = judged.run[:, number_of], judged.chosen[:, number_of]
     out = []
     for p, number in enumerate(marked.scored.tolist()):
-        chosen = [latents[number]] if number in latents else judged.best(p, count)
-        best = [detection_score(judged, p, latent, score, edges) for latent in chosen]
+        first = np.argsort(-chosen[p], kind="stable")[:count].tolist()
+        best = [
+            detection_score(judged, p, int(number_of[latent]), score, edges)._replace(latent=latent)
+            for latent in ([latents[number]] if number in latents else first)
+        ]
         out.append(
             ConceptScores(
                 concept=marked.concepts[number],
@@ -175,8 +181,23 @@ def concept_scores(
                 windows=float(baselines.windows.score[p]) if baselines else None,
                 window=baselines.window_texts[baselines.windows.column[p]] if baselines else None,
                 neurons=float(baselines.neurons.score[p]) if baselines and baselines.neurons else None,
-                run=judged.run[p],
-                chosen=judged.chosen[p],
+                run=run[p],
+                chosen=chosen[p],
             )
         )
     return out
+
+
+def _judged_latents(
+    firings: Firings, text: JudgedText, used: Bool[np.ndarray, " n"]
+) -> tuple[Firings, Int[np.ndarray, " d_sae"]]:
+    """(the firings of the latents that are judged, the number that each latent has among these).
+
+    The others, of a wide SAE most, share the last number, which has no firings.
+    """
+    here = (text.half[firings.row] == 0) & used[firings.row]
+    fired = np.bincount(firings.column[here], minlength=firings.columns)
+    enough = np.flatnonzero(fired >= judge.FEWEST_FIRINGS)
+    number_of = np.full(firings.columns, len(enough))
+    number_of[enough] = np.arange(len(enough))
+    return dataclasses.replace(firings.of(enough), columns=len(enough) + 1), number_of

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 STRONGEST, DRAWN = 8, 12
 """How many contexts of each latent are kept; at most one in each sample."""
@@ -27,21 +27,26 @@ class Contexts:
         """The latent's values, from `BEFORE` characters before the place to `AFTER` after it."""
 
     def offer(
-        self, score: Float[np.ndarray, "n d_sae"], latents: Float[np.ndarray, "n d_sae"], sample: int, first: int
+        self,
+        score: Float[np.ndarray, "n some"],
+        latents: Float[np.ndarray, "n some"],
+        some: Int[np.ndarray, " some"],
+        sample: int,
+        first: int,
     ) -> None:
         """Keep the best new place of each latent, if its score is higher than the lowest that is kept.
 
-        Rows are positions `first`, `first` + 1, ... of one sample.
+        Rows are positions `first`, `first` + 1, ... of one sample; columns are the latents `some`.
         """
-        row = score.argmax(axis=0)
-        best = score[row, np.arange(self.d_sae)]
-        slot = self.score.argmin(axis=0)
-        new = np.flatnonzero(best > self.score[slot, np.arange(self.d_sae)])
+        row, number = score.argmax(axis=0), np.arange(len(some))
+        best, kept = score[row, number], self.score[:, some]
+        slot = kept.argmin(axis=0)
+        new = np.flatnonzero(best > kept[slot, number])
         if not len(new):
             return
         around = row[new, None] + np.arange(-BEFORE, AFTER + 1)
         inside = (around >= 0) & (around < len(latents))
         values = np.where(inside, latents[np.clip(around, 0, len(latents) - 1), new[:, None]], 0)
-        at = (slot[new], new)
+        at = (slot[new], some[new])
         self.score[at], self.sample[at], self.position[at] = best[new], sample, first + row[new]
         self.values[at] = np.minimum(values, np.finfo(np.float16).max)

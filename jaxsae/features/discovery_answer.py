@@ -7,6 +7,7 @@ from jaxsae.features.captions import CLEAR
 from jaxsae.features.concept_scores import ConceptScores
 from jaxsae.features.inspection import Inspection
 from jaxsae.features.questions import Discoveries
+from jaxsae.sae.consistency import pw_mcc_in_words
 
 SHOWN = 10
 """Discoveries that are told, at most."""
@@ -53,7 +54,8 @@ def _summary_sentence(inspection: Inspection) -> str:
     if stability is None:
         return sentence
     share = float((stability.found[inspection.statistics.fired > 0] == 1).mean())
-    return f"{sentence} {share:.0%} are found again in each of {stability.seeds} other seeds (PW-MCC {stability.pw_mcc:.2f})."
+    pairs = pw_mcc_in_words(stability.pw_mcc)
+    return f"{sentence} {share:.0%} are found again in each of {stability.seeds} other seeds ({pairs})."
 
 
 def discovery_sentence(inspection: Inspection, scores: ConceptScores) -> str:

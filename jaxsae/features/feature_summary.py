@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from jaxsae.features import relations
 from jaxsae.features.captions import Caption
 from jaxsae.features.concept_scores import ConceptScores
 from jaxsae.features.concepts import true_text
 from jaxsae.features.contexts import AFTER, BEFORE, Contexts
+from jaxsae.features.relations import Relations
 from jaxsae.features.stability import Stability
 from jaxsae.features.statistics import WORD_POSITIONS, LatentStatistics
 from jaxsae.text.pieces import Pieces, part
@@ -216,8 +217,10 @@ def promoted_and_suppressed(
 ) -> tuple[list[LogitEffect], list[LogitEffect]]:
     """The characters whose logits a latent raises most, and those whose logits it lowers most."""
     order = np.argsort(-effect, kind="stable")
-    ranked = [LogitEffect(output_names[i], float(effect[i])) for i in order]
-    return ranked[:count], ranked[::-1][:count]
+    first, last = (
+        [LogitEffect(output_names[i], float(effect[i])) for i in some] for some in (order[:count], order[::-1][:count])
+    )
+    return first, last
 
 
 def concepts_of_latent(scores: Sequence[ConceptScores], latent: int) -> list[FoundConcept]:
@@ -248,8 +251,7 @@ def feature_summary(
     character_names: Sequence[str],
     scores: Sequence[ConceptScores],
     output_names: Sequence[str],
-    direct_logits: Float[np.ndarray, "d_sae characters"],
-    nearest: tuple[Int[np.ndarray, "d_sae count"], Float[np.ndarray, "d_sae count"]],
+    related: Relations,
     strongest: int = 8,
 ) -> FeatureSummary:
     """Everything known of one latent; `Inspection.feature` gives what is needed for it.
@@ -259,14 +261,17 @@ def feature_summary(
       stability: of the SAE.
       character_names: of `statistics.character_ids`.
       scores: those of all concepts.
-      output_names: the characters that `direct_logits` has a column for, if it has any.
-      nearest: as `relations.nearest` gives it.
+      output_names: the characters that its direct logits have a column for, if they have any.
+      related: of the latent alone.
       strongest: how many of the strongest contexts are shown, at most.
     """
     fired = int(statistics.fired[latent])
     edges, counts = value_histogram(statistics, latent)
-    promotes, suppresses = promoted_and_suppressed(output_names[: direct_logits.shape[1]], direct_logits[latent])
-    by_character, by_place = statistics.by_character[:, latent], statistics.by_place[:, latent]
+    (logits,), (nearest,), (cosines,) = related
+    promotes, suppresses = promoted_and_suppressed(output_names[: len(logits)], logits)
+    characters, there = statistics.by_character.row(latent)
+    by_character, by_place = np.zeros(len(character_names), np.float32), statistics.by_place[:, latent]
+    by_character[characters] = there
     return FeatureSummary(
         feature=latent,
         caption=caption,
@@ -284,5 +289,5 @@ def feature_summary(
         concepts=concepts_of_latent(scores, latent) if fired else [],
         promotes=promotes,
         suppresses=suppresses,
-        nearest=[Neighbour(int(i), float(c)) for i, c in zip(nearest[0][latent], nearest[1][latent], strict=True)],
+        nearest=[Neighbour(int(i), float(c)) for i, c in zip(nearest, cosines, strict=True)],
     )

@@ -41,6 +41,14 @@ class Firings:
         kept = judged[self.row]
         return Firings(self.row[kept], self.column[kept], self.code[kept], self.columns, judged)
 
+    def of(self, columns: Int[np.ndarray, " some"]) -> "Firings":
+        """Those of some columns, ascending, which are numbered anew."""
+        number = np.full(self.columns, -1)
+        number[columns] = np.arange(len(columns))
+        at = number[self.column]
+        kept = at >= 0
+        return Firings(self.row[kept], at[kept], self.code[kept], len(columns), self.judged)
+
     @property
     def fired(self) -> Int[np.ndarray, " columns"]:
         """On how many judged characters each latent fires."""

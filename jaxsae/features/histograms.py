@@ -46,5 +46,4 @@ class Histograms:
     def add(self, column: Int[np.ndarray, " m"], values: Float[np.ndarray, " m"]) -> None:
         """Count values of the columns."""
         self._reach(float(values.max(initial=0)))
-        flat = np.bincount(column * BINS + self.bins_of(values), minlength=self.counts.size)
-        self.counts += flat.reshape(self.counts.shape)
+        np.add.at(self.counts.reshape(-1), column * BINS + self.bins_of(values), 1)

@@ -1,13 +1,13 @@
 """What the latents of SAEs mean: one pass over the text counts what they do, and an `Inspection` answers from it."""
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from jaxsae.activations.extraction import stream, stream_from_rows
 from jaxsae.activations.rows import RowsOnDisk
@@ -22,6 +22,7 @@ from jaxsae.features.feature_summary import Context, FeatureSummary
 from jaxsae.features.judged_text import JudgedText
 from jaxsae.features.kept import Kept, digest_of, nothing_kept
 from jaxsae.features.lookups import CharacterLatents, MatchedLatent, PatternDetector, PatternDetectors
+from jaxsae.features.pair_counts import PairCounts
 from jaxsae.features.relations import Relations
 from jaxsae.features.stability import Stability, same_firing, stability_of
 from jaxsae.features.statistics import (
@@ -30,13 +31,26 @@ from jaxsae.features.statistics import (
     LatentStatistics,
     LayerSAE,
     collect_statistics,
-    encode_stream,
 )
 from jaxsae.models.protocol import LazyModel, ModelShape, ResidualModel
+from jaxsae.sae.active import active_latents
 from jaxsae.sae.autoencoder import SAE, identity
 from jaxsae.text.pieces import damaged_word, framed, of_characters, shown
 from jaxsae.text.samples import Samples
 from jaxsae.train.densities import DECADES, density_counts
+
+WIDE = 8192
+"""Latents of an SAE, at most, whose similar decoder rows and direct logits are computed for all at once and kept; of a
+wider one, they are for those that are asked for."""
+
+
+class FiringTogether(NamedTuple):
+    """The pairs of latents of two SAEs that both fire on some row, see `stability.same_firing`."""
+
+    one: Int[np.ndarray, " pairs"]
+    other: Int[np.ndarray, " pairs"]
+    jaccard: Float[np.ndarray, " pairs"]
+    same: Bool[np.ndarray, " pairs"]
 
 
 @dataclass(frozen=True)
@@ -82,7 +96,7 @@ class Inspection:
     """Which latents SAEs of other seeds have too; None: there are none."""
     pattern: str | None = None
     """A spelling whose characters are among the concepts."""
-    cofiring_with_next: Float[np.ndarray, "d_sae next_d_sae"] | None = None
+    cofiring_with_next: PairCounts | None = None
     """On how many rows a latent of this SAE and one of the next SAE of the pass both fire; None: it is the last."""
     kept: Kept = field(default_factory=nothing_kept)
     """Where figures that are computed when they are asked for are kept."""
@@ -141,14 +155,17 @@ class Inspection:
         return self.kept.part(
             "relations",
             "",
-            lambda: Relations(
-                relations.direct_logits(self.lazy_model.known, self.sae, self.output_ids), *relations.nearest(self.sae)
-            ),
+            self._new_relations,
             kept_parts.pack_relations,
             kept_parts.unpack_relations,
             self.sae.d_sae,
             len(self.output_ids),
         )
+
+    def _new_relations(self, latents: Int[np.ndarray, " some"] | None = None) -> Relations:
+        """Of some latents, or of all."""
+        logits = relations.direct_logits(self.lazy_model.known, self.sae, self.output_ids, latents)
+        return Relations(logits, *relations.nearest(self.sae, latents=latents))
 
     @cached_property
     def concept_scores(self) -> list[ConceptScores]:
@@ -196,19 +213,26 @@ class Inspection:
           InputError: there is no such latent.
         """
         self._check_latent(latent)
-        return feature_summary.feature_summary(
-            self.samples,
-            self.statistics,
-            latent,
-            caption=self.captions[latent],
-            stability=self.stability,
-            character_names=self.character_names,
-            scores=self.concept_scores,
-            output_names=self.output_names,
-            direct_logits=self.direct_logits,
-            nearest=self.nearest,
-            strongest=strongest,
-        )
+        return next(self.features([latent], strongest))
+
+    def features(self, latents: Sequence[int], strongest: int = 8) -> Iterator[FeatureSummary]:
+        """`feature` of each of some latents, which there must be."""
+        whole = self.sae.d_sae <= WIDE
+        found = self._relations if whole else self._new_relations(np.asarray(latents, np.int64))
+        for number, latent in enumerate(latents):
+            related = Relations(*(part[latent if whole else number, None] for part in found))
+            yield feature_summary.feature_summary(
+                self.samples,
+                self.statistics,
+                latent,
+                caption=self.captions[latent],
+                stability=self.stability,
+                character_names=self.character_names,
+                scores=self.concept_scores,
+                output_names=self.output_names,
+                related=related,
+                strongest=strongest,
+            )
 
     def strongest_context(self, latent: int) -> Context | None:
         """The place at which a latent fires most; None: it fires nowhere on this text."""
@@ -249,12 +273,13 @@ class Inspection:
         tokenizer = self.model.tokenizer
         ids, inside = framed(tokenizer, tokenizer.encode(letters))
         x = self.model.activations(ids[None], np.ones_like(ids, np.int8)[None], layer=self.layer)
-        latents = np.asarray(encode_stream(self.sae, x))[inside]
+        active = active_latents(self.sae, x)
         out = []
-        for piece, row in zip(tokenizer.pieces(ids[inside]), latents, strict=True):
-            character = shown(piece, tokenizer)
-            order = [int(i) for i in np.argsort(-row, kind="stable")[:count] if row[i] > 0]
-            out.append(CharacterLatents(character, int((row > 0).sum()), [(i, float(row[i])) for i in order]))
+        for piece, row in zip(tokenizer.pieces(ids[inside]), np.arange(len(ids))[inside].tolist(), strict=True):
+            here = active.between(row, row + 1)
+            order = np.argsort(-here.value, kind="stable")[:count]
+            strongest = list(zip(here.latent[order].tolist(), here.value[order].tolist(), strict=True))
+            out.append(CharacterLatents(shown(piece, tokenizer), len(here.latent), strongest))
         return out
 
     def causal_effects(self, settings: Sequence[tuple[int, float]]) -> list[CausalEffect]:
@@ -276,17 +301,30 @@ class Inspection:
             settings,
         )
 
-    def matched_latents(self, following: "Inspection") -> list[MatchedLatent]:
-        """For each latent, the latents of the next SAE of the same pass that are most like it."""
-        assert self.cofiring_with_next is not None
-        top, cosines = relations.nearest(self.sae, following.sae, 1)
-        fired, of_next = self.statistics.fired, following.statistics.fired
-        jaccard, _ = same_firing(self.cofiring_with_next, fired, of_next, self.statistics.rows)
-        best = jaccard.argmax(axis=1)
+    def matched_latents(self, following: "Inspection", latents: Sequence[int] | None = None) -> list[MatchedLatent]:
+        """For each latent, the latents of the next SAE of the same pass that are most like it.
+
+        Args:
+          latents: for these alone.
+        """
+        some = np.arange(self.sae.d_sae) if latents is None else np.asarray(latents, np.int64)
+        top, cosines = relations.nearest(self.sae, following.sae, 1, some)
+        one, other, jaccard, _ = self.firing_with(following)
+        order = np.lexsort((other, -jaccard, one))  # the best of each latent comes first, of equal ones the first
+        one, first = np.unique(one[order], return_index=True)
+        best, largest = np.zeros(self.sae.d_sae, np.int64), np.zeros(self.sae.d_sae)
+        best[one], largest[one] = other[order][first], jaccard[order][first]
         return [
-            MatchedLatent(int(top[i, 0]), float(cosines[i, 0]), int(best[i]), float(jaccard[i, best[i]]))
-            for i in range(len(best))
+            MatchedLatent(int(top[i, 0]), float(cosines[i, 0]), int(best[latent]), float(largest[latent]))
+            for i, latent in enumerate(some.tolist())
         ]
+
+    def firing_with(self, following: "Inspection") -> FiringTogether:
+        """What both fire of the latents of this SAE and those of the next one of the same pass."""
+        assert self.cofiring_with_next is not None
+        one, other, both = self.cofiring_with_next.entries()
+        fired, of_next = self.statistics.fired[one], following.statistics.fired[other]
+        return FiringTogether(one, other, *same_firing(both, fired, of_next, self.statistics.rows))
 
     def as_json(self) -> dict[str, Any]:
         """The figures of the whole SAE, and the rate, mean and maximum of each latent."""
@@ -308,7 +346,7 @@ class Inspection:
             },
             "captioned": float(np.mean([one.clear for one in self.captions])),
             "stability": self.stability.as_json() if self.stability else None,
-        }
+        } | ({"together": "left out"} if found.cofiring.left_out else {})
 
     def _check_latent(self, latent: int) -> None:
         last = self.statistics.d_sae - 1
@@ -403,7 +441,7 @@ class _Pass(NamedTuple):
     """What the pass over the text found of one SAE."""
 
     statistics: LatentStatistics
-    cofiring_with_next: Float[np.ndarray, "d_sae next_d_sae"] | None
+    cofiring_with_next: PairCounts | None
     stability: Stability | None
 
 

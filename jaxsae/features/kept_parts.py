@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 
 from jaxsae.features.captions import Caption
 from jaxsae.features.causal import CausalEffect, RestorationChange
@@ -15,12 +14,14 @@ from jaxsae.features.discoveries import FOUND
 from jaxsae.features.firings import FiringLog
 from jaxsae.features.judged_text import JudgedText
 from jaxsae.features.kept import Stored, digest_of
+from jaxsae.features.pair_counts import PairCounts
 from jaxsae.features.relations import Relations
 from jaxsae.features.stability import Stability
 from jaxsae.features.statistics import LatentStatistics, character_ids
 
-COUNTS = ("fired", "total", "peak", "by_character", "by_place", "character_rows", "place_rows")
-"""Arrays of `LatentStatistics`, and `CONTEXTS` those of each of its `Contexts`."""
+COUNTS = ("fired", "total", "peak", "by_place", "character_rows", "place_rows")
+"""Arrays of `LatentStatistics`, `PAIRS` its counts of pairs, and `CONTEXTS` the arrays of each of its `Contexts`."""
+PAIRS = ("cofiring", "by_character")
 CONTEXTS = ("score", "sample", "position", "values")
 
 
@@ -31,10 +32,34 @@ def pack_statistics(one: LatentStatistics) -> Stored:
     arrays |= {"row": firings.row, "column": firings.column, "code": firings.code, "histogram": one.histogram.counts}
     for kind in ("strongest", "drawn"):
         arrays |= {f"{kind}_{name}": getattr(getattr(one, kind), name) for name in CONTEXTS}
-    above = np.triu(one.cofiring)  # it is symmetric, and of sparse latents mostly zero
-    arrays["cofiring_at"] = np.flatnonzero(above).astype(np.min_scalar_type(above.size))
-    arrays["cofiring"] = above.reshape(-1)[arrays["cofiring_at"]]
-    return Stored(arrays, {"rows": one.rows, "top": one.histogram.top, "step": one.log.step})
+    for name in PAIRS:
+        arrays |= _packed_pairs(getattr(one, name), name, symmetric=name == "cofiring")
+    left_out = [name for name in PAIRS if getattr(one, name).left_out]
+    rest = {"rows": one.rows, "top": one.histogram.top, "step": one.log.step, "left_out": left_out}
+    return Stored(arrays, rest)
+
+
+def _packed_pairs(pairs: PairCounts, name: str, symmetric: bool = False) -> dict[str, np.ndarray]:
+    """Which pairs occur, numbered through, and how often; of pairs of the same latents each once."""
+    a, b, count = pairs.entries()
+    if symmetric:
+        a, b, count = (part[a <= b] for part in (a, b, count))
+    at = (a * pairs.shape[1] + b).astype(np.min_scalar_type(pairs.shape[0] * pairs.shape[1]))
+    return {f"{name}_at": at, name: count}
+
+
+def _unpack_pairs(pairs: PairCounts, name: str, stored: Stored, left_out: bool, symmetric: bool = False) -> None:
+    at, count = (
+        stored.arrays[f"{name}_at"],
+        _like(np.zeros(len(stored.arrays[f"{name}_at"]), np.float32), stored.arrays[name]),
+    )
+    _within(at, 0, pairs.shape[0] * pairs.shape[1])
+    a, b = np.divmod(at.astype(np.int64), pairs.shape[1])
+    if symmetric:
+        other = a != b
+        a, b, count = np.append(a, b[other]), np.append(b, a[other]), np.append(count, count[other])
+    pairs.set(a, b, count)
+    pairs.left_out = left_out
 
 
 def unpack_statistics(stored: Stored, d_sae: int, judged: JudgedText) -> LatentStatistics:
@@ -57,11 +82,8 @@ def unpack_statistics(stored: Stored, d_sae: int, judged: JudgedText) -> LatentS
             setattr(contexts, name, _like(getattr(contexts, name), arrays[f"{kind}_{name}"]))
         _within(contexts.sample, -1, samples)
         _within(contexts.position, -1, width)
-    at, values = arrays["cofiring_at"], arrays["cofiring"]
-    _within(at, 0, d_sae * d_sae)
-    one.cofiring.reshape(-1)[at] = values
-    row, column = np.divmod(at, d_sae)
-    one.cofiring[column, row] = values
+    for name in PAIRS:
+        _unpack_pairs(getattr(one, name), name, stored, name in rest["left_out"], symmetric=name == "cofiring")
     _within(arrays["row"], 0, len(judged))
     _within(arrays["column"], 0, d_sae)
     parts = [(arrays["row"], arrays["column"], arrays["code"])]
@@ -69,17 +91,15 @@ def unpack_statistics(stored: Stored, d_sae: int, judged: JudgedText) -> LatentS
     return one
 
 
-def pack_cofiring(counts: Float[np.ndarray, "d_sae next_d_sae"]) -> Stored:
+def pack_cofiring(counts: PairCounts) -> Stored:
     """On how many rows latents of two SAEs both fire."""
-    at = np.flatnonzero(counts).astype(np.min_scalar_type(counts.size))
-    return Stored({"at": at, "counts": counts.reshape(-1)[at]})
+    return Stored(_packed_pairs(counts, "counts"), counts.left_out)
 
 
-def unpack_cofiring(stored: Stored, d_sae: int, next_d_sae: int) -> Float[np.ndarray, "d_sae next_d_sae"]:
+def unpack_cofiring(stored: Stored, d_sae: int, next_d_sae: int) -> PairCounts:
     """Raises as `unpack_statistics`."""
-    _within(stored.arrays["at"], 0, d_sae * next_d_sae)
-    out = np.zeros((d_sae, next_d_sae), np.float32)
-    out.reshape(-1)[stored.arrays["at"]] = stored.arrays["counts"]
+    out = PairCounts(d_sae, next_d_sae)
+    _unpack_pairs(out, "counts", stored, bool(stored.rest))
     return out
 
 
@@ -92,7 +112,8 @@ def pack_stability(one: Stability) -> Stored:
 def unpack_stability(stored: Stored, d_sae: int) -> Stability:
     """Raises as `unpack_statistics`."""
     arrays = {name: _of_shape(stored.arrays[name], d_sae) for name in ("found", "cosine", "jaccard")}
-    return Stability(seeds=int(stored.rest["seeds"]), pw_mcc=float(stored.rest["pw_mcc"]), **arrays)
+    pw_mcc = stored.rest["pw_mcc"]
+    return Stability(seeds=int(stored.rest["seeds"]), pw_mcc=None if pw_mcc is None else float(pw_mcc), **arrays)
 
 
 def pack_captions(captions: Sequence[Caption]) -> Stored:

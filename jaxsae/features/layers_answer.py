@@ -4,10 +4,11 @@ import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from jaxsae.features.answer import FEW, NAMED, Answer, Feature
 from jaxsae.features.inspection import Inspection
 from jaxsae.features.questions import Layers
-from jaxsae.features.stability import same_firing
 from jaxsae.train.densities import density_counts, edges_spanning
 
 
@@ -37,6 +38,11 @@ def about_layers(inspections: Sequence[Inspection], question: Layers) -> Answer:
     """Which named features of a layer are found again in the next, which vanish there and which are new."""
     sentences, named, rows = [], [], []
     for one, following in itertools.pairwise(inspections):
+        if one.cofiring_with_next is not None and one.cofiring_with_next.left_out:
+            sentences.append(
+                f"From layer {one.layer} to {following.layer}: left out, too many pairs of features fire together."
+            )
+            continue
         change = change_of_named(one, following)
         sentences.append(_change_sentence(one, following, change))
         rows.append([f"{one.layer} to {following.layer}", *map(len, change)])
@@ -69,9 +75,9 @@ def change_of_named(one: Inspection, following: Inspection) -> Change:
         fired = inspection.statistics.fired
         return [i for i in inspection.reading_order if inspection.captions[i].clear and fired[i] >= FEW]
 
-    assert one.cofiring_with_next is not None
-    _, same = same_firing(one.cofiring_with_next, one.statistics.fired, following.statistics.fired, one.statistics.rows)
-    persists, has_partner = same.max(axis=1), same.max(axis=0)
+    pairs = one.firing_with(following)
+    persists, has_partner = np.zeros(one.sae.d_sae, bool), np.zeros(following.sae.d_sae, bool)
+    persists[pairs.one[pairs.same]] = has_partner[pairs.other[pairs.same]] = True
     of_one = named(one)
     return Change(
         [i for i in of_one if persists[i]],

@@ -1,7 +1,6 @@
 """The report: one HTML page about several inspections, which opens offline; the model runs again for its answers."""
 
 import importlib.metadata
-import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,17 +10,18 @@ from jaxtyping import Float
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from jaxsae.features.answer import Feature
+from jaxsae.features.answer import Answer, Feature
 from jaxsae.features.answers import answers
 from jaxsae.features.feature_summary import Context
 from jaxsae.features.inspection import Inspection
-from jaxsae.features.lookups import MatchedLatent
 from jaxsae.features.questions import load_questions
 from jaxsae.text.pieces import in_units, of_tablets
 
 PAGE = Path(__file__).with_name("page")
 SCRIPTS = ("d3.min.js", "plot.min.js", "page.js")
 LIVE_SCRIPTS = (*SCRIPTS, "live.js")
+MOST_FEATURES = 8192
+"""Features of a layer that the page shows: of more, those that are best read and those that the answers name."""
 COUNTS = ("No", "One", "Two", "Three", "Four", "Five", "Six")
 
 
@@ -36,15 +36,17 @@ def page(inspections: Sequence[Inspection], names: Sequence[str], text: str, *, 
     """
     several = len(inspections) > 1
     asked = load_questions()
-    matches = [one.matched_latents(following) for one, following in itertools.pairwise(inspections)]
     found = answers(inspections, asked.questions)
     causal = {Feature(effect["layer"], effect["feature"]): effect for one in found for effect in one.causal}
     layers = [
-        layer_data(inspection, name, match, causal, strongest=4 if several else 8)  # contexts are most of the page
-        for inspection, name, match in zip(inspections, names, [*matches, None], strict=True)
+        # contexts are most of the page
+        layer_data(
+            inspection, name, following, causal, shown_features(inspection, found), strongest=4 if several else 8
+        )
+        for inspection, name, following in zip(inspections, names, [*inspections[1:], None], strict=True)
     ]
     numbers = ", ".join(str(inspection.layer) for inspection in inspections)
-    sizes = ", ".join(f"{layer['d_sae']:,} features of layer {layer['layer']} ({layer['name']})" for layer in layers)
+    sizes = ", ".join(_size(layer) for layer in layers)
     first = inspections[0]
     unit = first.samples.tokenizer.unit
     data = {
@@ -89,27 +91,46 @@ def _source(name: str) -> Markup:
     return Markup((PAGE / name).read_text(encoding="utf-8"))
 
 
+def _size(layer: Mapping[str, Any]) -> str:
+    """How many features a layer has, and how many of them are shown."""
+    shown = sum(one is not None for one in layer["features"])
+    some = "" if shown == layer["d_sae"] else f", of which {shown:,} are shown"
+    return f"{layer['d_sae']:,} features of layer {layer['layer']} ({layer['name']}){some}"
+
+
+def shown_features(inspection: Inspection, found: Sequence[Answer]) -> list[int]:
+    """The features of a layer that the page shows, ascending: all, or see `MOST_FEATURES`."""
+    if inspection.sae.d_sae <= MOST_FEATURES:
+        return list(range(inspection.sae.d_sae))
+    named = [one.feature for answer in found for one in answer.features if one.layer == inspection.layer]
+    best = [score.latent for scores in inspection.concept_scores for score in scores.best]
+    return sorted(list(dict.fromkeys([*named, *best, *inspection.reading_order]))[:MOST_FEATURES])
+
+
 def layer_data(
     inspection: Inspection,
     name: str,
-    match: Sequence[MatchedLatent] | None,
+    following: Inspection | None,
     causal: Mapping[Feature, dict[str, Any]],
+    shown: Sequence[int],
     strongest: int,
 ) -> dict[str, Any]:
     """What page.js shows of one SAE; rows that are many are lists in place of dicts.
 
     Args:
-      match: for each latent those of the next layer that are most like it; None in the last layer.
+      following: the next layer, whose latents each is compared with; None: it is the last.
       causal: what is restored without some of the features.
+      shown: the features that stand on the page; in place of the others nothing does.
       strongest: how many of the strongest contexts each feature has, at most.
     """
     statistics, layer = inspection.statistics, inspection.layer
     scores = inspection.concept_scores
     index = {one.name: i for i, one in enumerate(scores)}
     edges = statistics.histogram.edges().tolist()
-    features = []
-    for latent in range(statistics.d_sae):
-        one = inspection.feature(latent, strongest)
+    matches = inspection.matched_latents(following, shown) if following else [None] * len(shown)
+    features: list[dict[str, Any] | None] = [None] * statistics.d_sae
+    for one, matched in zip(inspection.features(shown, strongest), matches, strict=True):
+        latent = one.feature
         first_bin = edges.index(one.bin_edges[0]) if one.bin_edges else 0
         entry: dict[str, Any] = {
             "caption": str(one.caption),
@@ -124,14 +145,13 @@ def layer_data(
             "suppresses": [[row.character, _round(row.effect)] for row in one.suppresses],
             "nearest": [[row.feature, _round(row.cosine)] for row in one.nearest],
         }
-        if match:
-            matched = match[latent]
+        if matched:
             entry["match"] = [matched.by_decoder, _round(matched.cosine), matched.by_firing, _round(matched.jaccard)]
         if (layer, latent) in causal:
             entry["causal"] = causal[Feature(layer, latent)]
         if one.found_again:
             entry["again"] = [one.found_again.seeds, *_short(one.found_again[1:])]
-        features.append(entry)
+        features[latent] = entry
     return {
         "layer": layer,
         "name": Path(name).name,

@@ -15,6 +15,7 @@ from jaxsae.errors import listed, require
 from jaxsae.models.changes import Change, where_real
 from jaxsae.models.products import matmul
 from jaxsae.models.protocol import ResidualModel
+from jaxsae.sae.active import by_rows
 from jaxsae.sae.architectures import encode
 from jaxsae.sae.autoencoder import SAE, decode
 from jaxsae.text.batching import plan_batches
@@ -133,7 +134,15 @@ def effects(model: ResidualModel, samples: Samples, layer: int, changes: Mapping
 def reconstruct(sae: SAE, x: Float[Array, "batch position d_in"]) -> Float[Array, "batch position d_in"]:
     """The SAE's reconstruction of a residual stream."""
     rows = x.reshape(-1, x.shape[-1])
-    return decode(sae, encode(sae, rows)).reshape(x.shape)
+    return by_rows(lambda some: decode(sae, encode(sae, some)), rows, sae.d_sae).reshape(x.shape)
+
+
+@jax.jit
+def some_latents(
+    sae: SAE, x: Float[Array, "batch position d_in"], latents: Int[Array | np.ndarray, " m"]
+) -> Float[Array, "rows m"]:
+    """The values of some latents on a residual stream: one row for each position."""
+    return by_rows(lambda some: encode(sae, some)[:, latents], x.reshape(-1, x.shape[-1]), sae.d_sae)
 
 
 @jax.jit
@@ -152,7 +161,7 @@ def with_latents(
       where_active: change a latent only where it is above 0.
     """
     rows = x.reshape(-1, x.shape[-1])
-    now = encode(sae, rows)[:, latents]
+    now = by_rows(lambda some: encode(sae, some)[:, latents], rows, sae.d_sae)
     left = jnp.isnan(values)[None] | (where_active & (now <= 0))
     change = jnp.where(left, 0, values[None] - now)
     return (rows + matmul(change, sae.W_dec[latents])).reshape(x.shape)

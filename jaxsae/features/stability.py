@@ -10,8 +10,10 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from jaxsae.features.firings import Firings
+from jaxsae.features.pair_counts import CSR
+from jaxsae.sae.active import rows_at_once
 from jaxsae.sae.autoencoder import SAE
-from jaxsae.sae.consistency import directions_of, pw_mcc
+from jaxsae.sae.consistency import directions_of, largest_cosines, pw_mcc
 
 SAME_DIRECTION = 0.8
 """Cosine of decoder rows from which two latents count as the same."""
@@ -31,8 +33,8 @@ class Stability(NamedTuple):
     """Cosine of the most similar decoder row, mean over the other SAEs, and `jaccard`, that index of the most alike
     firing."""
     jaccard: Float[np.ndarray, " d_sae"]
-    pw_mcc: float
-    """Mean over all pairs of SAEs of the mean cosine of latents that are paired one to one."""
+    pw_mcc: float | None
+    """Mean over all pairs of SAEs of the mean cosine of latents that are paired one to one; None: see `pw_mcc`."""
 
     def as_json(self) -> dict[str, Any]:
         """Its figures."""
@@ -46,23 +48,26 @@ class Stability(NamedTuple):
 
 
 AT_ONCE = 1024
-"""Latents that are compared with all of another SAE's at once, which bounds the memory."""
+"""Latents that are compared with all of another SAE's at once; of a wide one fewer, which bounds the memory."""
 
 
 def same_firing(
-    both: Float[np.ndarray, "d other_d"],
-    fired: Int[np.ndarray, " d"],
-    other_fired: Int[np.ndarray, " other_d"],
+    both: Float[np.ndarray, "*pairs"],
+    fired: Int[np.ndarray, "..."],
+    other_fired: Int[np.ndarray, "..."],
     characters: int,
-) -> tuple[Float[np.ndarray, "d other_d"], Bool[np.ndarray, "d other_d"]]:
+) -> tuple[Float[np.ndarray, "*pairs"], Bool[np.ndarray, "*pairs"]]:
     """(Jaccard index of each pair of latents, whether they fire alike, see `SAME_FIRING`).
 
+    Two that never both fire have an index of 0 and do not fire alike.
+
     Args:
-      both: on how many characters both fire; `fired`, `other_fired`: on how many each does, of `characters`.
+      both: on how many characters both fire; `fired`, `other_fired`: on how many each does, of `characters`; of shapes
+        that go together.
     """
-    jaccard = both / np.maximum(fired[:, None] + other_fired[None] - both, 1)
-    by_chance = fired[:, None] * (other_fired[None] / max(characters, 1))
-    chance = by_chance / np.maximum(fired[:, None] + other_fired[None] - by_chance, 1)
+    jaccard = both / np.maximum(fired + other_fired - both, 1)
+    by_chance = fired * (other_fired / max(characters, 1))
+    chance = by_chance / np.maximum(fired + other_fired - by_chance, 1)
     return jaccard, jaccard >= np.maximum(SAME_FIRING, chance + SAME_FIRING * (1 - chance))
 
 
@@ -74,23 +79,27 @@ class Compared(NamedTuple):
     same: Bool[np.ndarray, "some other_columns"]
 
 
+def _by_latent(firings: Firings) -> CSR:
+    """[latents, characters]: 1 where a latent fires."""
+    from scipy.sparse import csr_array  # heavy, and for those alone who compare SAEs
+
+    ones = np.ones(len(firings.row), np.float32)
+    return csr_array((ones, (firings.column.astype(np.int32), firings.row)), (firings.columns, len(firings.judged)))
+
+
 def compared_firings(one: Firings, other: Firings, characters: int) -> Iterator[Compared]:
     """Every latent of an SAE beside every latent of another, some at once.
 
     Args:
       characters: on which both were read.
     """
-    from scipy.sparse import csr_array  # heavy, and for those alone who compare SAEs
-
-    mine, others = (
-        csr_array((np.ones(len(f.row), np.float32), (f.column.astype(np.int32), f.row)), (f.columns, len(f.judged)))
-        for f in (one, other)
-    )
+    mine, others = _by_latent(one), _by_latent(other)
     fired, other_fired = one.fired, other.fired
-    for start in range(0, one.columns, AT_ONCE):
-        some = slice(start, min(start + AT_ONCE, one.columns))
+    step = rows_at_once(other.columns, AT_ONCE)
+    for start in range(0, one.columns, step):
+        some = slice(start, min(start + step, one.columns))
         both = (mine[some] @ others.T).toarray()
-        yield Compared(some, *same_firing(both, fired[some], other_fired, characters))
+        yield Compared(some, *same_firing(both, fired[some, None], other_fired[None], characters))
 
 
 def best_partners(
@@ -102,8 +111,14 @@ def best_partners(
       characters: on which both were read.
     """
     jaccard, same = np.zeros(one.columns), np.zeros(one.columns, bool)
-    for some, index, alike in compared_firings(one, other, characters):
-        jaccard[some], same[some] = index.max(axis=1), alike.any(axis=1)
+    mine, others, fired, other_fired = _by_latent(one), _by_latent(other), one.fired, other.fired
+    step = rows_at_once(other.columns, AT_ONCE)
+    for start in range(0, one.columns, step):
+        both = (mine[start : start + step] @ others.T).tocoo()  # two that never both fire are not alike
+        latent = both.row + start
+        index, alike = same_firing(both.data, fired[latent], other_fired[both.col], characters)
+        np.maximum.at(jaccard, latent, index)
+        same[latent[alike]] = True
     return jaccard, same
 
 
@@ -113,7 +128,7 @@ def stability_of(sae: SAE, others: Sequence[SAE], firings: Firings, of_others: S
     for one in of_others:
         judged &= one.judged
     mine, directions = firings.within(judged), directions_of(sae)
-    cosines = np.stack([(directions @ directions_of(other).T).max(axis=1) for other in others])
+    cosines = np.stack([largest_cosines(directions, directions_of(other)) for other in others])
     partners = [best_partners(mine, one.within(judged), int(judged.sum())) for one in of_others]
     jaccard, same = (np.stack(part) for part in zip(*partners, strict=True))
     found = ((cosines >= SAME_DIRECTION) | same).mean(axis=0)

@@ -11,9 +11,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
 
-import jax
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Bool, Float, Int
 
 from jaxsae.activations.extraction import StreamBatch
 from jaxsae.features.concepts import true_text
@@ -21,7 +20,8 @@ from jaxsae.features.contexts import DRAWN, STRONGEST, Contexts
 from jaxsae.features.firings import FiringLog, Firings
 from jaxsae.features.histograms import Histograms
 from jaxsae.features.judged_text import JudgedText
-from jaxsae.sae.architectures import encode
+from jaxsae.features.pair_counts import CSR, PairCounts, stretches
+from jaxsae.sae.active import ActiveLatents, active_latents, rows_at_once
 from jaxsae.sae.autoencoder import SAE
 from jaxsae.text.pieces import Pieces, begins_word, is_space
 from jaxsae.text.samples import Samples
@@ -30,6 +30,8 @@ WORD_POSITIONS = ("between words", "only character", "first", "second", "inner",
 """The places of a character in its word; words are separated by spaces."""
 DAMAGED = -1
 """Number that stands for every damaged character where firings are counted by character."""
+COUNTED_AT_ONCE = 2**23
+"""Firings, about, which bounds the memory where many of a wide SAE's latents fire on each row."""
 
 
 class LayerSAE(NamedTuple):
@@ -73,14 +75,14 @@ class LatentStatistics:
         self.histogram = Histograms(self.d_sae)
         """How often each latent has which value above 0."""
         self.log = FiringLog(self.judged, self.d_sae)
-        self.by_character = np.zeros((len(self.character_ids), self.d_sae), np.float32)
+        self.by_character = PairCounts(self.d_sae, len(self.character_ids))
         """How often each latent fires on each of `character_ids`, and, in `by_place`, at each of `WORD_POSITIONS`."""
         self.by_place = np.zeros((len(WORD_POSITIONS), self.d_sae), np.float32)
         self.character_rows, self.place_rows = (
             np.zeros(len(self.character_ids), np.int64),
             np.zeros(len(WORD_POSITIONS), np.int64),
         )
-        self.cofiring = np.zeros((self.d_sae, self.d_sae), np.float32)
+        self.cofiring = PairCounts(self.d_sae, self.d_sae)
         """On how many rows two latents both fire."""
         self.strongest, self.drawn = Contexts(STRONGEST, self.d_sae), Contexts(DRAWN, self.d_sae)
         self._rng = np.random.default_rng(0)
@@ -105,39 +107,72 @@ class LatentStatistics:
         """Mean number of latents that fire on a row."""
         return float(self.fired.sum() / self.rows)
 
-    def add(self, latents: Float[np.ndarray, "n d_sae"], characters: BatchCharacters) -> None:
+    def add(self, active: ActiveLatents, characters: BatchCharacters) -> None:
         """Add the rows of a batch to the counts."""
-        if not len(latents):  # of texts without characters
+        if not active.rows:  # of texts without characters
             return
-        self.rows += len(latents)
-        flat = np.flatnonzero(latents)
-        row, column = np.divmod(flat, self.d_sae)
-        values = latents.reshape(-1)[flat]
-        self.fired += np.bincount(column, minlength=self.d_sae)
-        self.total += np.bincount(column, values, self.d_sae)
-        self.peak = np.maximum(self.peak, latents.max(axis=0))
-        self.histogram.add(column, values)
-        self.log.add(characters.judged[row], column, values)
-
-        fires = (latents > 0).astype(np.float32)
-        self.cofiring += fires.T @ fires
-        for counts, rows, number in (
-            (self.by_character, self.character_rows, characters.character),
-            (self.by_place, self.place_rows, characters.place),
-        ):
-            is_number = number[:, None] == np.arange(len(rows))
-            counts += is_number.T.astype(np.float32) @ fires
-            rows += is_number.sum(axis=0)
-
-        starts = np.flatnonzero(np.diff(characters.sample, prepend=-1))
-        for start, end in zip(starts, [*starts[1:], len(latents)], strict=True):
+        self.rows += active.rows
+        for rows, number in ((self.character_rows, characters.character), (self.place_rows, characters.place)):
+            rows += np.bincount(number[number >= 0], minlength=len(rows))
+        ends = np.searchsorted(active.row, np.arange(active.rows), side="right")
+        for start, end in stretches(ends // COUNTED_AT_ONCE):
+            self._count(active.between(start, end), BatchCharacters(*(of[start:end] for of in characters)))
+        starts = np.flatnonzero(np.diff(characters.sample, prepend=-1)).tolist()
+        for start, end in itertools.pairwise([*starts, active.rows]):
             end = start + int(characters.real[start:end].sum())  # padding, where it is kept, is no context
-            here = latents[start:end]
             if end > start:
-                where = int(characters.sample[start]), int(characters.position[start])
-                self.strongest.offer(here, here, *where)
-                drawn = np.where(here > 0, 1 - self._rng.random((end - start, 1), np.float32), 0)
-                self.drawn.offer(drawn, here, *where)
+                self._offer(active.between(start, end), int(characters.sample[start]), int(characters.position[start]))
+
+    def _count(self, active: ActiveLatents, characters: BatchCharacters) -> None:
+        """Add some rows to the counts of firings."""
+        row, latent, values = active.row, active.latent, active.value
+        self.fired += np.bincount(latent, minlength=self.d_sae)
+        self.total += np.bincount(latent, values, self.d_sae)
+        np.maximum.at(self.peak, latent, values)
+        self.histogram.add(latent, values)
+        self.log.add(characters.judged[row], latent, values)
+
+        fires = firing_matrix(active)
+        self.cofiring.add(fires, fires)
+        self.by_character.add(fires, _one_hot(characters.character, len(self.character_ids)))
+        there = characters.place[row] >= 0
+        np.add.at(self.by_place.reshape(-1), characters.place[row[there]] * self.d_sae + latent[there], 1)
+
+    def _offer(self, active: ActiveLatents, sample: int, first: int) -> None:
+        """Offer the places of one sample as contexts; rows are positions `first`, `first` + 1, ... of it."""
+        drawn = 1 - self._rng.random((active.rows, 1), np.float32)
+        fire = np.flatnonzero(np.bincount(active.latent, minlength=self.d_sae))
+        number = np.empty(self.d_sae, np.int64)
+        # latents of many rows are as long as rows of many latents
+        step = rows_at_once(active.rows, max(len(fire), 1))
+        for start in range(0, len(fire), step):
+            some = fire[start : start + step]
+            number[:] = -1
+            number[some] = np.arange(len(some))
+            at = number[active.latent]
+            here = np.zeros((active.rows, len(some)), np.float32)
+            here[active.row[at >= 0], at[at >= 0]] = active.value[at >= 0]
+            self.strongest.offer(here, here, some, sample, first)
+            self.drawn.offer(np.where(here > 0, drawn, 0), here, some, sample, first)
+
+
+def firing_matrix(active: ActiveLatents) -> CSR:
+    """[rows, d_sae]: 1 where a latent is active."""
+    from scipy.sparse import csr_array  # heavy: where figures are kept it is not needed
+
+    ends = np.cumsum(np.bincount(active.row, minlength=active.rows))
+    ones = np.ones(len(active.latent), np.float32)
+    return csr_array((ones, active.latent, np.append(0, ends)), (active.rows, active.d_sae))
+
+
+def _one_hot(number: Int[np.ndarray, " n"], columns: int) -> CSR:
+    """[n, columns]: 1 in the column of each number; -1 has none."""
+    from scipy.sparse import csr_array
+
+    there = number >= 0
+    return csr_array(
+        (np.ones(int(there.sum()), np.float32), number[there], np.append(0, np.cumsum(there))), (len(number), columns)
+    )
 
 
 class Collected(NamedTuple):
@@ -145,21 +180,12 @@ class Collected(NamedTuple):
 
     statistics: list[LatentStatistics]
     """One for each SAE."""
-    cofiring: list[Float[np.ndarray, "d_sae next_d_sae"]]
+    cofiring: list[PairCounts]
     """On how many rows a latent of an SAE and one of the next SAE both fire."""
     rows: dict[int, Float[np.ndarray, "n d_in"]]
     """Layer -> the residual stream at the judged characters, float16; of the layers that were asked for."""
     seeds: list[list[Firings]]
     """For each SAE, the firings of its `seeds`."""
-
-
-def encode_stream(sae: SAE, x: Float[Array, "batch position d_in"]) -> Float[Array, "rows d_sae"]:
-    """The latents of a residual stream: one row for each position."""
-    # reshaped on the host: batches of all lengths have about as many rows, so there is less to compile for
-    return _encode(sae, np.asarray(x).reshape(-1, x.shape[-1]))
-
-
-_encode = jax.jit(encode)
 
 
 def collect_statistics(
@@ -186,28 +212,26 @@ def collect_statistics(
     statistics = [LatentStatistics(sae.d_sae, ids, judged) for _, sae in saes]
     logs = [[FiringLog(judged, other.d_sae) for other in of] for of in seeds or [[] for _ in saes]]
     rows: dict[int, np.ndarray] = {}
-    cofiring = [np.zeros((a.d_sae, b.d_sae), np.float32) for a, b in itertools.pairwise(statistics)]
+    cofiring = [PairCounts(a.d_sae, b.d_sae) for a, b in itertools.pairwise(statistics)]
     for batch in batches:
         characters = _characters(samples, batch, seen, ids, judged)
         kept, fires = batch.kept.reshape(-1), []
         for (layer, sae), of_sae in zip(saes, statistics, strict=True):
-            x = batch.values[layer]
-            latents = np.asarray(encode_stream(sae, x))[kept]
-            of_sae.add(latents, characters)
+            active = active_latents(sae, batch.values[layer]).of_rows(kept)
+            of_sae.add(active, characters)
             if cofiring:
-                fires.append((latents > 0).astype(np.float32))
+                fires.append(firing_matrix(active))
         for (layer, _), of, of_logs in zip(saes, seeds or [], logs, strict=False):
             for other, log in zip(of, of_logs, strict=True):
-                latents = np.asarray(encode_stream(other, batch.values[layer]))[kept]
-                row, column = np.nonzero(latents)
-                log.add(characters.judged[row], column, latents[row, column])
+                active = active_latents(other, batch.values[layer]).of_rows(kept)
+                log.add(characters.judged[active.row], active.latent, active.value)
         for layer in rows_of:
             here, x = characters.judged >= 0, batch.values[layer]
             if layer not in rows:
                 rows[layer] = np.zeros((len(judged), x.shape[-1]), np.float16)
             rows[layer][characters.judged[here]] = as_half(np.asarray(x).reshape(-1, x.shape[-1])[kept][here])
         for counts, (a, b) in zip(cofiring, itertools.pairwise(fires), strict=False):
-            counts += a.T @ b
+            counts.add(a, b)
         on_rows(int(kept.sum()))
     return Collected(statistics, cofiring, rows, [[log.firings() for log in of] for of in logs])
 

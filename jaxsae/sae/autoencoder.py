@@ -87,7 +87,8 @@ def identity(sae: SAE) -> str:
     for array in (sae.W_enc, sae.b_enc, sae.W_dec, sae.b_dec, sae.threshold):
         if array is not None:
             values = np.ascontiguousarray(array, np.float32)
-            digest.update(f" {values.shape}".encode() + values.tobytes())
+            digest.update(f" {values.shape}".encode())
+            digest.update(values.reshape(-1).data)  # no copy
     return digest.hexdigest()
 
 

@@ -28,25 +28,30 @@ def to_basis(basis: Basis, x: Float[Array, "n d_in"]) -> Float[Array, "n d_in"]:
     return matmul((x - basis.centre[None, :]) * basis.scale, basis.rotation)
 
 
+LATENTS = 8192
+"""Latents folded at once, so that the float64 copies stay small."""
+
+
 def fold_basis(sae: SAE, basis: Basis) -> SAE:
     """The SAE of rows x that does what `sae` does on rows in `basis`, its latents divided by `basis.scale`.
 
-    Computed in float64, on the host.
+    Computed in float64, on the host, some latents at once.
     """
     centre, rotation, scale = (np.asarray(a, np.float64) for a in basis)
-    W_enc, b_enc, W_dec, b_dec = (np.asarray(a, np.float64) for a in (sae.W_enc, sae.b_enc, sae.W_dec, sae.b_dec))
-    W_enc = rotation @ W_enc
-    threshold = None if sae.threshold is None else sae.threshold / basis.scale
-
-    def array(a: np.ndarray) -> Array:
-        return jnp.asarray(a, sae.b_enc.dtype)
-
+    W_enc, b_enc, W_dec = (np.array(a) for a in (sae.W_enc, sae.b_enc, sae.W_dec))
+    b_dec = np.asarray(sae.b_dec, np.float64)
+    for start in range(0, sae.d_sae, LATENTS):
+        some = slice(start, start + LATENTS)
+        folded = rotation @ W_enc[:, some].astype(np.float64)
+        W_enc[:, some] = folded
+        b_enc[some] = b_enc[some].astype(np.float64) / scale - centre @ folded
+        W_dec[some] = W_dec[some].astype(np.float64) @ rotation.T
     return sae.replace(
-        W_enc=array(W_enc),
-        b_enc=array(b_enc / scale - centre @ W_enc),
-        W_dec=array(W_dec @ rotation.T),
-        b_dec=array(b_dec @ rotation.T / scale + centre),
-        threshold=threshold,
+        W_enc=jnp.asarray(W_enc),
+        b_enc=jnp.asarray(b_enc),
+        W_dec=jnp.asarray(W_dec),
+        b_dec=jnp.asarray(b_dec @ rotation.T / scale + centre, sae.b_enc.dtype),
+        threshold=None if sae.threshold is None else sae.threshold / basis.scale,
     )
 
 

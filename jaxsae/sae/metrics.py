@@ -9,12 +9,13 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxsae.errors import require
+from jaxsae.sae.active import rows_at_once
 from jaxsae.sae.architectures import encode
 from jaxsae.sae.autoencoder import SAE, decode
 from jaxsae.sae.row_types import AnyRows
 
 CHUNK = 1024
-"""Rows encoded at once: the full rows x latents matrix never exists."""
+"""Rows encoded at once, fewer of a wide SAE: the full rows x latents matrix never exists."""
 
 
 class Score(NamedTuple):
@@ -63,10 +64,11 @@ def score(sae: SAE, rows: AnyRows) -> Score:
     n, d_in = rows.shape
     fired, total, squares = np.zeros(sae.b_enc.shape[0], np.int64), np.zeros(d_in), 0.0
     squared_error, hat_squares, products, cosines, ratios, nonzero = (0.0,) * 6
-    for start in range(0, n, CHUNK):
-        error, count = (np.asarray(a) for a in _chunk(sae, rows[start : start + CHUNK]))
+    step = rows_at_once(sae.d_sae, CHUNK)
+    for start in range(0, n, step):
+        error, count = (np.asarray(a) for a in _chunk(sae, rows[start : start + step]))
         fired += count
-        x, error = np.asarray(rows[start : start + CHUNK], np.float64), error.astype(np.float64)
+        x, error = np.asarray(rows[start : start + step], np.float64), error.astype(np.float64)
         x_hat = x + error
         total += x.sum(axis=0)
         dot, norm2, hat2 = (np.einsum("nd,nd->n", a, b) for a, b in ((x, x_hat), (x, x), (x_hat, x_hat)))

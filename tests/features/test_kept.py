@@ -91,7 +91,11 @@ def everything(found: list) -> str:
         out += [one.as_json(), scores, one.reading_order, [s.as_json() for s in one.discoveries]]
         out += [[one.feature(latent).as_json() for latent in range(statistics.d_sae)]]
         out += [[caption.as_json() for caption in one.captions], list(map(repr, one.captions))]
-        out += [statistics.cofiring.tolist(), statistics.histogram.counts.tolist(), [x.as_json() for x in one.left_out]]
+        out += [
+            statistics.cofiring.matrix().tolist(),
+            statistics.histogram.counts.tolist(),
+            [x.as_json() for x in one.left_out],
+        ]
         out += [[getattr(statistics.firings, name).tolist() for name in ("row", "column", "code", "judged")]]
         out += [one.pattern_detectors().as_json() if one.pattern else None]
     out += [[a.matched_latents(b) for a, b in itertools.pairwise(found)]]

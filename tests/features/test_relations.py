@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 from conftest import TINY
 from helpers import sample
+from scipy.sparse import csr_array
 
 from convert import load_restoration_model
 from jaxsae.config import SAEConfig
@@ -45,7 +46,8 @@ def test_nearest_by_decoder_row_and_by_firing():
 
     fires = np.array([[1, 1, 0, 0]] * 30 + [[1, 0, 1, 0]] * 5 + [[0, 0, 1, 0]] * 65, np.float32)
     statistics = LatentStatistics(4, np.array([97]), JudgedText.of(sample("a")))
-    statistics.rows, statistics.fired, statistics.cofiring = 100, fires.sum(0).astype(int), fires.T @ fires
+    statistics.rows, statistics.fired = 100, fires.sum(0).astype(int)
+    statistics.cofiring.add(csr_array(fires), csr_array(fires))
     found = relations.fires_with(statistics, 0)
     assert found[0] == (1, 30 / 35, 30 * 100 / (35 * 30))
     assert [other for other, *_ in found] == [1, 2]  # 3 never fires

@@ -92,7 +92,7 @@ def test_jaccards_are_those_of_sets_of_characters(monkeypatch):
     one, other = random_firing(0, 5), random_firing(1, 7)
     other[:, 2], one[:, 4] = one[:, 1], 0
     both = (one > 0).T.astype(float) @ (other > 0)
-    got, same = same_firing(both, (one > 0).sum(axis=0), (other > 0).sum(axis=0), N)
+    got, same = same_firing(both, (one > 0).sum(axis=0)[:, None], (other > 0).sum(axis=0)[None], N)
     assert got.shape == (5, 7)
     monkeypatch.setattr(stability, "AT_ONCE", 2)
     best, alike = best_partners(firings_of(TEXT, one), firings_of(TEXT, other), N)

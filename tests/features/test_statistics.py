@@ -143,7 +143,7 @@ def test_sums_are_those_of_the_whole_matrix(tiny_pt, padding, k):
     np.testing.assert_allclose(got.mean, latents.mean(0), rtol=1e-5, atol=1e-7)
     np.testing.assert_allclose(got.peak, latents.max(0), rtol=1e-5)
     fires = (latents > 0).astype(float)
-    np.testing.assert_array_equal(got.cofiring, fires.T @ fires)
+    np.testing.assert_array_equal(got.cofiring.matrix(), fires.T @ fires)
     assert got.rows == len(latents)
     assert got.by_place.sum() == fires[samples.mask[rows.sample, rows.position] != 0].sum()
     # padding is no context
@@ -171,11 +171,11 @@ def test_two_saes_in_one_pass(tiny_pt):
     both = collect_statistics(stream(model, samples, [0, 3]), samples, layers, JudgedText.of(samples))
     latents = [np.asarray(encode(s, extract(model, samples, [n]).values[n])) for s, n in zip(saes, (0, 3), strict=True)]
     fires = [(one > 0).astype(float) for one in latents]
-    np.testing.assert_array_equal(both.cofiring[0], fires[0].T @ fires[1])
+    np.testing.assert_array_equal(both.cofiring[0].matrix(), fires[0].T @ fires[1])
     alone = counted(model, samples, 3, saes[1])
     np.testing.assert_array_equal(alone.fired, both.statistics[1].fired)
     a, b = inspect_all(model, samples, layers, compare=False)
-    np.testing.assert_array_equal(a.cofiring_with_next, both.cofiring[0])
+    np.testing.assert_array_equal(a.cofiring_with_next.matrix(), both.cofiring[0].matrix())
     assert b.cofiring_with_next is None
     matched = a.matched_latents(b)
     jaccard = [

@@ -69,7 +69,7 @@ const columns = [
   ["finds", "", (l, i) => bestConcept(l, i)],
   ["run", "number", (l, i) => (l.features[i].concepts[0] || [0, 0])[1], (v) => (v ? figure2(v) : ""), "run score for that concept"],
   ["strongest context", "", (l, i) => snippet(l, i)],
-].filter(([name]) => name !== "seeds" || data.layers.some((l) => l.features.some((f) => f.again)));
+].filter(([name]) => name !== "seeds" || data.layers.some((l) => l.features.some((f) => f?.again)));
 const topCharacters = (l, i) => l.features[i].characters.slice(0, 3).map((c) => visible(c[0])).join(" ");
 const bestConcept = (l, i) => (l.features[i].concepts.length ? l.concepts[l.features[i].concepts[0][0]].name : "");
 const snippet = (l, i) => (l.features[i].contexts.length ? [...l.features[i].contexts[0][2]].join("") : "");
@@ -88,6 +88,7 @@ function searchable(layer, i) {
 function found() {
   const l = data.layers[state.layer], words = $("search").value.trim().toLowerCase();
   const rows = d3.range(l.rate.length).filter((i) => {
+    if (!l.features[i]) return false;  // of a wide SAE some are left out
     if ($("sparse").checked && !(l.rate[i] > 0 && l.rate[i] <= 0.1)) return false;
     return !words || String(i) === words || searchable(state.layer, i).includes(words);
   });
@@ -136,7 +137,7 @@ function bars(rows, description) {
 }
 
 // a caption without its figures
-const words = (l, i) => l.features[i].caption.replace(/ \(\d+% of .*$/, "");
+const words = (l, i) => (l.features[i]?.caption ?? "left out of this page").replace(/ \(\d+% of .*$/, "");
 
 function chips(items) {
   return make("ul", { class: "chips" }, ...items.map((item) => make("li", {}, ...[].concat(item))));
@@ -144,15 +145,17 @@ function chips(items) {
 
 function showFeature(layer, i) {
   const l = data.layers[layer], f = l.features[i], body = $("feature-body");
-  $("feature-title").textContent = `Layer ${l.layer}, feature ${i}: ${f.caption}`;
+  $("feature-title").textContent = `Layer ${l.layer}, feature ${i}: ${f?.caption ?? "left out of this page"}`;
   for (const [id, step] of [["previous", -1], ["next", 1]]) {
-    $(id).setAttribute("href", href(layer, (i + step + l.rate.length) % l.rate.length));
+    let other = i;
+    do other = (other + step + l.rate.length) % l.rate.length; while (!l.features[other] && other !== i);
+    $(id).setAttribute("href", href(layer, other));
   }
   const fired = Math.round(l.rate[i] * l.rows);
   body.replaceChildren(make("p", {}, fired
     ? said(`Fires on ${fired.toLocaleString("en")} of ${l.rows.toLocaleString("en")} characters (${percent(l.rate[i])}); mean ${short(l.mean[i])}, largest ${short(l.max[i])}.`)
     : "Never fires on this text."));
-  if (!fired) return;
+  if (!fired || !f) return;
   if (f.again) {
     const [seeds, share, cosine, jaccard] = f.again, times = Math.round(share * seeds);
     body.append(make("p", {}, `${times ? `Found in ${times} of ${seeds} other seeds` : "Of this seed alone"}: the most alike decoder row has cosine ${figure2(cosine)}, the most alike firing Jaccard ${figure2(jaccard)} (means over the seeds).`));
@@ -253,7 +256,7 @@ function showLayers(body) {
   body.append(make("h3", {}, "Features matched across layers"));
   data.layers.slice(0, -1).forEach((l, number) => {
     const next = data.layers[number + 1];
-    const rows = l.features.map((f, i) => ({ i, match: f.match, fired: l.rate[i] * l.rows })).filter((r) => r.match && r.fired >= 20);
+    const rows = l.features.map((f, i) => ({ i, match: f?.match, fired: l.rate[i] * l.rows })).filter((r) => r.match && r.fired >= 20);
     const best = d3.sort(rows, (r) => -r.match[3]).slice(0, 25);
     body.append(make("div", { class: "columns" },
       make("figure", {}, chart(`Decoder cosine and co-firing of features of layer ${l.layer} with layer ${next.layer}`, {
