@@ -93,6 +93,11 @@ def run_block(kind, text, script, ran):
             ran.append(line)
         elif words[0] in ("python", "jaxsae") and line not in ran:
             words = words[2:] if words[1:3] == ["-m", "jaxsae"] else words
+            if "--processes" in words:  # it starts itself anew, as it was started
+                command = [sys.executable, str(ROOT / words[1]), *words[2:]]
+                assert subprocess.run(command, capture_output=True).returncode == 0, line
+                ran.append(line)
+                continue
             result = script(words[1].removeprefix("scripts/").removesuffix(".py"), *words[2:])
             assert result.status == 0, (line, result)
             ran.append(line)

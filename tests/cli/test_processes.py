@@ -198,6 +198,25 @@ def test_processes_that_differ_are_refused(what, tmp_path, tiny_pt, tiny_dataset
     assert not list(tmp_path.glob("out/*"))
 
 
+def test_a_scheduler_says_who_is_who(files, tmp_path):
+    """Slurm's variables, as `srun` sets them, and no flag."""
+    usual = {
+        "SLURM_JOB_ID": str(50_000 + os.getpid() % 10_000),
+        "SLURM_STEP_NODELIST": "localhost",
+        "SLURM_NTASKS": "2",
+    }
+    running = []
+    for index in range(2):
+        environment = os.environ | usual | {"SLURM_PROCID": str(index), "SLURM_LOCALID": str(index)}
+        flags = [*files, *JOINED[:-2], "--expansion", 2, "--output", tmp_path / "out"]
+        flags.remove("--quiet")
+        running.append(command("train", *flags, env=environment))
+    said = [one.communicate(timeout=GONE_WITHIN) for one in running]
+    assert [one.returncode for one in running] == [0, 0], said
+    assert "devices  latents=2, 2 processes" in said[0][0]
+    assert "wrote" not in said[1][0]
+
+
 def test_flags_of_processes_are_checked(script, files):
     for flags, part in (
         (["--process-id", 0], "must be given together"),
