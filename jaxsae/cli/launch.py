@@ -52,6 +52,10 @@ def check_flags(args: argparse.Namespace) -> None:
         "--process-id and --coordinator must be given together, with --processes; leave them out to start all here",
     )
     require(index is None or 0 <= index < n, f"--process-id must be in 0..{(n or 1) - 1}, got {index}")
+    of_one = n is not None and n > 1 and where is None and args.device not in ("cpu", "auto")
+    require(
+        not of_one, f"--processes on one machine must be with --device cpu, got {args.device}; one has all its GPUs"
+    )
     host, _, port = (where or "localhost:1").rpartition(":")
     ok = bool(host) and port.isdecimal() and 0 < int(port) < 2**16
     require(ok, f"--coordinator must be HOST:PORT, got {where}")

@@ -91,7 +91,7 @@ def main(args: argparse.Namespace) -> int:
             shown.stop.signal = run.stopped  # which may have come to another process
             print("stopped  the state is saved; the same command with --resume goes on", file=sys.stderr)
             return 0  # the signal is raised now
-    if not processes.is_first():
+    if not processes.is_first() or not run.results:
         return 0
     if not any(result.trained for result in run.results):
         there = ", ".join(str(result.file) for result in run.results)

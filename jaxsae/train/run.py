@@ -161,6 +161,8 @@ def train_run(
             own = _own(members, done, saved)
             members = {name: member for name, member in members.items() if name in own}
             processes.part()
+            if not members:  # others have what was saved together
+                return Run([], rows.scored_on, stopped=0)
             meshes, _ = arrange(mesh, len(members), config.d_sae, batch_size)
         give_back_memory()  # the model's
         on_loaded(rows)

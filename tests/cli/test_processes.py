@@ -221,6 +221,7 @@ def test_flags_of_processes_are_checked(script, files):
     for flags, part in (
         (["--process-id", 0], "must be given together"),
         (["--processes", 0], "at least 1"),
+        (["--processes", 2, "--device", "gpu"], "one has all its GPUs"),
         (["--processes", 2, "--process-id", 2, "--coordinator", "localhost:1234"], "--process-id must be in 0..1"),
         (["--processes", 2, "--process-id", 0, "--coordinator", "localhost"], "HOST:PORT"),
     ):
