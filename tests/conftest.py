@@ -82,7 +82,17 @@ def pytest_configure(config):
 
 
 FIRST = ("test_docs", "test_guide", "test_pretrain", "test_inspect", "test_scripts", "test_stopped_commands")
-FIRST += ("test_demo", "test_evaluate", "test_train", "test_wheel", "test_outputs", "test_verify", "test_fuzz")
+FIRST += (
+    "test_processes",
+    "test_mesh",
+    "test_demo",
+    "test_evaluate",
+    "test_train",
+    "test_wheel",
+    "test_outputs",
+    "test_verify",
+    "test_fuzz",
+)
 """The files that take longest."""
 
 

@@ -146,7 +146,12 @@ def train_run(
         if len(done) == len(members):
             return Run([results[name] for name in members], "", stopped=0)
         checkpointer = Checkpointer(files, settings, done, save_every, began)
-        cleanup.callback(checkpointer.close)
+
+        def close(kind: type[BaseException] | None, *about: Any) -> None:
+            if kind is None or not processes.together():  # else it would wait for others, and they for this one's end
+                checkpointer.close()
+
+        cleanup.push(close)
         saved = processes.from_first(checkpointer.saved_together)
         config = next(iter(members.values())).config.sae(source.d_in)
         batch_size = next(iter(members.values())).config.batch_size
