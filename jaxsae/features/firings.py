@@ -47,7 +47,8 @@ class Firings:
         number[columns] = np.arange(len(columns))
         at = number[self.column]
         kept = at >= 0
-        return Firings(self.row[kept], at[kept], self.code[kept], len(columns), self.judged)
+        column = at[kept].astype(self.column.dtype)  # a narrow one is faster
+        return Firings(self.row[kept], column, self.code[kept], len(columns), self.judged)
 
     @property
     def fired(self) -> Int[np.ndarray, " columns"]:

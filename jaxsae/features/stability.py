@@ -93,12 +93,12 @@ def compared_firings(one: Firings, other: Firings, characters: int) -> Iterator[
     Args:
       characters: on which both were read.
     """
-    mine, others = _by_latent(one), _by_latent(other)
+    mine, others = _by_latent(one), _by_latent(other).T.tocsr()
     fired, other_fired = one.fired, other.fired
     step = rows_at_once(other.columns, AT_ONCE)
     for start in range(0, one.columns, step):
         some = slice(start, min(start + step, one.columns))
-        both = (mine[some] @ others.T).toarray()
+        both = (mine[some] @ others).toarray()
         yield Compared(some, *same_firing(both, fired[some, None], other_fired[None], characters))
 
 
@@ -111,10 +111,10 @@ def best_partners(
       characters: on which both were read.
     """
     jaccard, same = np.zeros(one.columns), np.zeros(one.columns, bool)
-    mine, others, fired, other_fired = _by_latent(one), _by_latent(other), one.fired, other.fired
+    mine, others, fired, other_fired = _by_latent(one), _by_latent(other).T.tocsr(), one.fired, other.fired
     step = rows_at_once(other.columns, AT_ONCE)
     for start in range(0, one.columns, step):
-        both = (mine[start : start + step] @ others.T).tocoo()  # two that never both fire are not alike
+        both = (mine[start : start + step] @ others).tocoo()  # two that never both fire are not alike
         latent = both.row + start
         index, alike = same_firing(both.data, fired[latent], other_fired[both.col], characters)
         np.maximum.at(jaccard, latent, index)
