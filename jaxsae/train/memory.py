@@ -46,7 +46,7 @@ def check_memory(config: SAEConfig, batch_size: int, saes: int, meshes: list[Mes
         least + held <= has,
         f"training must fit into the memory of each device, which has {in_words(has)}, got about "
         f"{in_words(about + held)} for d_sae {config.d_sae:,} and a batch_size of {batch_size}; give more devices "
-        "(--mesh latents=N), a smaller expansion or a smaller batch_size",
+        "(mesh=latents=N), a smaller expansion or a smaller batch_size",
     )
     return f"about {in_words(about + held)} of {in_words(has)} on each device" if about > WORTH_TELLING else None
 

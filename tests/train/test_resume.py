@@ -243,6 +243,6 @@ def test_a_state_of_an_older_layout_is_refused(tmp_path, monkeypatch):
         older.setattr(states, "STATE_FORMAT", 1)
         run(rows, members, tmp_path, stop_after=9)
     with pytest.raises(
-        InputError, match=r"0.state holds a state of format 1, and must be of 2; finish it with the vers"
+        InputError, match=r"0.state holds a state of format 1, and must be of 3; finish it with the vers"
     ):
         run(rows, members, tmp_path)
