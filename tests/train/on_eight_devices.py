@@ -201,7 +201,8 @@ def test_the_start_is_the_same_on_every_mesh():
         stepper = Stepper(config, optimizer(1e-3), mesh=make_mesh(shape), sparse=False)
         state = stepper.begin(partial(ensemble_of_one, config, seed=3))
         starts.append(leaves(stepper.saes(state.sae)))
-        assert all((a == b).all() for a, b in zip(starts[-1], starts[0], strict=True))
+        for a, b in zip(starts[-1], starts[0], strict=True):  # newer versions of XLA sum a norm in another order
+            np.testing.assert_allclose(a, b, rtol=3e-7, atol=0)
         assert {leaf.sharding.spec for leaf in jax.tree.leaves(state.sae) if leaf.ndim == 3} == {
             mesh_lib.spec(None, None, "latents")
         }
