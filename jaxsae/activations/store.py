@@ -122,6 +122,7 @@ def write(
     layers: Sequence[int],
     padding: str,
     about: Mapping[str, Any],
+    share: Share | None = None,
     *,
     on_rows: Callable[[int], None] = lambda rows: None,
 ) -> None:
@@ -129,54 +130,16 @@ def write(
 
     Args:
       about: of the model and the text; goes into store.json.
+      share: (index, count): write only that share of the samples, which are all given, to `path/part-<index>`; `join`
+        makes one store of all. It numbers the samples as all of them are numbered, and may have none.
       on_rows: called with the number of rows made since the last call.
 
     Raises:
-      InputError: `path` exists, or the disk has not the space.
+      InputError: `path` or the part exists, or the disk has not the space.
     """
-    _write(Path(path), model, samples, layers, padding, about, (0, 1), on_rows)
-
-
-def write_share(
-    folder: str | Path,
-    index: int,
-    count: int,
-    model: ResidualModel,
-    samples: Samples,
-    layers: Sequence[int],
-    padding: str,
-    about: Mapping[str, Any],
-    *,
-    on_rows: Callable[[int], None] = lambda rows: None,
-) -> None:
-    """As `write`, of one of `count` shares of the samples, to `folder/part-<index>`; `join` makes one store of all.
-
-    The part appears when it is whole. It numbers the samples as all of them are numbered, and may have none.
-
-    Args:
-      samples: all of them, as `layers`, `padding` and `about` the same for every share.
-
-    Raises:
-      InputError: the part exists, or the disk has not the space for it.
-    """
-    share = index, count
-    _write(Path(folder) / _part(index), model, samples, layers, padding, {**about, "share": [*share]}, share, on_rows)
-
-
-def _part(index: int) -> str:
-    return f"part-{index}"
-
-
-def _write(
-    path: Path,
-    model: ResidualModel,
-    samples: Samples,
-    layers: Sequence[int],
-    padding: str,
-    about: Mapping[str, Any],
-    share: Share,
-    on_rows: Callable[[int], None],
-) -> None:
+    path = Path(path) if share is None else part_folder(Path(path), share[0])
+    about = about if share is None else {**about, "share": [*share]}
+    share = share or (0, 1)
     width = model.d_model
     require(not path.exists(), f"the output must not exist, got {path}; give another or remove it")
     kept = kept_by_share(model, samples, padding, share)
@@ -207,8 +170,13 @@ def _origin(samples: Samples, kept: np.ndarray) -> dict[str, np.ndarray]:
     return {name: column.astype(np.int32) for name, column in zip(ORIGIN, columns, strict=True)}
 
 
+def part_folder(folder: Path, index: int) -> Path:
+    """Where a share lies."""
+    return folder / f"part-{index}"
+
+
 def join(folder: str | Path, count: int, samples: Samples) -> None:
-    """Make one store of the shares that `write_share` wrote to a folder; it has the rows that `write` makes of all.
+    """Make one store of the shares that `write` wrote to a folder; it has the rows that `write` makes of all.
 
     store.json, which names the parts that have rows, is written last: without it, the folder is no store.
 
@@ -223,7 +191,7 @@ def join(folder: str | Path, count: int, samples: Samples) -> None:
     whole: dict[str, Any] = {}
     names, parts = [], []
     for index in range(count):
-        path = folder / _part(index)
+        path = part_folder(folder, index)
         require(path.exists(), f"{folder} must have all of {count} shares, got no {path.name}; extract it")
         about, layers = _described(path)
         said, whole = about.get("share"), whole or about

@@ -49,8 +49,8 @@ def write(
             os.replace(folder, path)
 
         folder = Path(processes.from_first(begin))
-        store.write_share(
-            folder, index, count, model, samples, layers, padding, about, on_rows=lambda rows: on_rows(rows * count)
+        store.write(
+            folder, model, samples, layers, padding, about, (index, count), on_rows=lambda rows: on_rows(rows * count)
         )
         processes.wait("the shares are written")
         processes.from_first(end)

@@ -66,14 +66,14 @@ class Checkpointer:
         return self._open[part]
 
     def saved_together(self) -> list[list[str]]:
-        """The members whose states were saved together, of those that are not done: keys of each part."""
+        """The members whose states were saved together: keys of each part, those that were through by then as well."""
         from jaxsae.train.states import files_of
 
         names = {target.name: member for member, target in self.targets.items()}
         found = [
             [names[name] for name in files_of(state_folder(target)) if name in names]
-            for member, target in self.targets.items()
-            if member not in self.done and state_folder(target).exists()
+            for target in self.targets.values()
+            if state_folder(target).exists()  # named after the first of them, who may be through
         ]
         return [some for some in found if some]
 

@@ -197,4 +197,5 @@ class Group:
         sae = jax.tree.map(lambda leaf: on_host(self.mesh, leaf), sae)
         if record.penalty is not None and record.penalty.moves and has_target_by_penalty(config):
             config = dataclasses.replace(config, l1_coef=float(state.penalty) / self.scales[key])
-        return Trained(sae if basis is None else fold_basis(sae, basis), config, epochs)
+        whole = jax.tree.map(jnp.asarray, sae) if basis is None else fold_basis(sae, basis)
+        return Trained(whole, config, epochs)

@@ -15,7 +15,7 @@ from jaxsae.activations.extraction import extract
 from jaxsae.activations.rows import RowsOnDisk
 from jaxsae.activations.store import Store
 from jaxsae.errors import require
-from jaxsae.files import temporary_beside
+from jaxsae.files import one_at_a_time, temporary_beside
 from jaxsae.models.hooks import Hook, hook_of
 from jaxsae.models.protocol import ResidualModel, StoredModel
 from jaxsae.runtime import give_back_memory, in_words, memory_of_machine
@@ -151,6 +151,8 @@ class TextSource:
             rows: Mapping[int, AnyRows] = store.open_stores([str(path)], self.layers[0]).layers
             if apart and not streamed:
                 rows = {layer: _on_host(of_layer) for layer, of_layer in rows.items()}
+            elif apart:
+                _keep_until_read(path, cleanup)
             processes.wait("the rows are read")
         else:
             rows = extract(model, self.samples, self.layers, self.padding, on_rows=on_rows).values
@@ -232,3 +234,23 @@ class StoreSource:
 def _on_host(rows: Any) -> RowsOnDisk:
     """Rows in the memory of this process, for when its devices are not what they will be."""
     return RowsOnDisk([np.asarray(rows[:])])
+
+
+def _keep_until_read(path: Path, cleanup: contextlib.ExitStack) -> None:
+    """Have the first process, which removes the rows at its end, wait for that of the others, who hold a part each.
+
+    Args:
+      path: a store of several processes that train apart.
+      cleanup: of this process; what removes the store is in it already.
+    """
+    index, count = processes.share()
+    if index:
+        cleanup.enter_context(one_at_a_time(store.part_folder(path, index)))
+        return
+
+    def wait() -> None:
+        for other in range(1, count):
+            with one_at_a_time(store.part_folder(path, other)):
+                pass
+
+    cleanup.callback(wait)

@@ -193,7 +193,7 @@ class Stepper:
           saes: the weights, or what makes them: then each device makes its own part.
         """
         made = saes if callable(saes) else lambda: saes
-        return self._made(lambda: self._fresh(made(), penalty, aim))
+        return jax.jit(lambda: self._fresh(made(), penalty, aim), out_shardings=self.lying(self._like))()
 
     def _fresh(self, saes: SAE, penalty: ArrayLike, aim: ArrayLike) -> TrainState:
         dtype, (members, d_sae) = saes.b_enc.dtype, saes.b_enc.shape
@@ -209,10 +209,11 @@ class Stepper:
             finite=jnp.zeros(members, jnp.int32),
         )
 
-    def _made(self, make: Callable[..., TrainState], *args: Any, saved: bool = False) -> TrainState:
-        """What a function makes, jitted so that each device makes its own part."""
-        where = self.lying(jax.eval_shape(make, *args), saved)
-        return jax.jit(make, out_shardings=where)(*args)
+    @cached_property
+    def _like(self) -> TrainState:
+        """The structure of a state, of one member; its arrays have shapes alone."""
+        one = partial(jax.tree.map, lambda a: a[None])
+        return jax.eval_shape(lambda: self._fresh(one(init(jax.random.key(0), self.config)), 0, 0))
 
     def lying(self, tree: Any, saved: bool = False) -> Any:
         """Where each array of a state lies, or of its weights alone; see `_axes`."""
@@ -252,11 +253,17 @@ class Stepper:
 
     def to_saved(self, state: TrainState) -> TrainState:
         """The state in the one layout that is saved, whatever the devices: matrices as an SAE has them."""
-        return self._made(lambda state: self._ordered(self._relaid(state), in_order), state, saved=True)
+        return self._to_saved(state)
+
+    @cached_property
+    def _to_saved(self) -> Callable[[TrainState], TrainState]:
+        where = self.lying(self._like, saved=True)
+        return jax.jit(lambda state: self._ordered(self._relaid(state), in_order), out_shardings=where)
 
     def from_saved(self, state: TrainState) -> TrainState:
         """The state to go on from, of one that was saved, which is gone then: its buffers are used."""
-        return self._made(lambda state: self._relaid(self._ordered(state, dealt)), state)
+        where = self.lying(self._like)
+        return jax.jit(lambda state: self._relaid(self._ordered(state, dealt)), out_shardings=where)(state)
 
     def _relaid(self, state: TrainState) -> TrainState:
         return jax.tree.map(
@@ -276,11 +283,8 @@ class Stepper:
         The state is donated: the one passed in is gone. With a tuple of rows, one for each member, `batch` has a row
         for each too; else all see the same. Without `batch`, the rows are the batch.
         """
-        one = jax.eval_shape(
-            lambda: self._fresh(jax.tree.map(lambda a: a[None], init(jax.random.key(0), self.config)), 0, 0)
-        )
         # said, so that the state comes out as it went in, and its buffers are used again
-        return jax.jit(self._step, donate_argnums=0, out_shardings=self.lying(one))
+        return jax.jit(self._step, donate_argnums=0, out_shardings=self.lying(self._like))
 
     def _step(self, *given: Any) -> TrainState:
         with computing_on(self.mesh):

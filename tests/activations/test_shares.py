@@ -36,7 +36,7 @@ def samples(tiny_dataset):
 
 def write_parts(folder, count, model, samples, layers=(0, 2), padding="drop", about=ABOUT):
     for index in range(count):
-        store.write_share(folder, index, count, model, samples, layers, padding, about)
+        store.write(folder, model, samples, layers, padding, about, (index, count))
 
 
 def write_joined(folder, count, model, samples, layers=(0, 2), padding="drop"):
@@ -141,7 +141,7 @@ def test_a_fingerprint_is_of_all_rows_of_the_layers(model, samples, tmp_path):
 def test_progress_of_all_shares_adds_up(model, samples, tmp_path):
     told = []
     for index in range(3):
-        store.write_share(tmp_path, index, 3, model, samples, [0], "drop", ABOUT, on_rows=told.append)
+        store.write(tmp_path, model, samples, [0], "drop", ABOUT, (index, 3), on_rows=told.append)
     assert sum(told) == samples.mask.sum()
 
 
@@ -155,7 +155,7 @@ def test_only_shares_that_belong_together_are_joined(model, samples, tmp_path):
     write_parts(tmp_path / "rows", 3, model, samples)
     path = tmp_path / "rows" / "part-1"
     with pytest.raises(InputError, match=r"the output must not exist, got .*part-1"):
-        store.write_share(tmp_path / "rows", 1, 3, model, samples, [0, 2], "drop", ABOUT)
+        store.write(tmp_path / "rows", model, samples, [0, 2], "drop", ABOUT, (1, 3))
     refused(r"must be share \[0, 2\], got \[0, 3\]; extract all shares again", count=2)
     refused("part-0 must be of these samples, got rows of others", of=samples[:-1])
     refused("must have a row of each position, got none of", of=joined([samples, samples[:2]]))
@@ -165,7 +165,7 @@ def test_only_shares_that_belong_together_are_joined(model, samples, tmp_path):
 
     def replaced(layers=(0, 2), padding="drop", about=ABOUT, of=samples):
         shutil.rmtree(path)
-        store.write_share(tmp_path / "rows", 1, 3, model, of, layers, padding, about)
+        store.write(tmp_path / "rows", model, of, layers, padding, about, (1, 3))
 
     for other, message in (
         ({"about": {"model_sha256": "b"}}, "part-1 must be of the same rows as the others, got another model_sha256"),

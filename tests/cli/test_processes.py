@@ -1,5 +1,6 @@
 """One command as several processes, on this machine: the same results, the same end, and what differs is refused."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -7,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import fault_anywhere
@@ -96,6 +98,13 @@ def test_several_saes_are_trained_apart(files, script, tmp_path):
             name = f"sae_layer1_optimized_seed{number}.pt"
             assert (tmp_path / "out" / name).read_bytes() == (tmp_path / str(seed) / name).read_bytes()
     assert out.count("wrote    2 x .pt") == 2
+    streamed = [*files, *JOINED, "--memory-limit", "0.001MB", "--output"]
+    ran("train", *streamed, tmp_path / "disk", "--seed", "0,1", "--processes", 2)
+    for seed in range(2):
+        assert script("train", *streamed, tmp_path / f"disk {seed}", "--seed", seed).status == 0
+        found = (tmp_path / "disk" / f"sae_layer1_optimized_seed{seed}.pt").read_bytes()
+        assert found == (tmp_path / f"disk {seed}" / "sae_layer1_optimized.pt").read_bytes()
+    assert not list((tmp_path / "disk").glob(".rows*"))
     long = [*flags, "--epochs", 3000, "--save-every", 0, "--output", tmp_path / "long"]
     running = command("train", *long, "--processes", 2)
     wait_for(lambda: (tmp_path / "long" / "metrics.1.jsonl").exists(), running)
@@ -108,6 +117,27 @@ def test_several_saes_are_trained_apart(files, script, tmp_path):
     _, err = running.communicate(timeout=60)
     assert running.returncode == 143, err
     assert "process 1 was ended by SIGKILL" in err
+
+
+def test_rows_are_there_until_all_have_read_them(tmp_path, monkeypatch):
+    """The first process removes them: after the others' end."""
+    from jaxsae import processes
+    from jaxsae.train import sources
+
+    order = []
+    (tmp_path / "part-1").mkdir()
+    other, first = contextlib.ExitStack(), contextlib.ExitStack()
+    first.callback(order.append, "removed")
+    for index, stack in ((1, other), (0, first)):
+        monkeypatch.setattr(processes, "share", lambda index=index: (index, 2))
+        sources._keep_until_read(tmp_path, stack)
+    ending = threading.Thread(target=first.close)
+    ending.start()
+    time.sleep(0.3)
+    order.append("read")
+    other.close()
+    ending.join(10)
+    assert order == ["read", "removed"]
 
 
 def wait_for(condition, running, seconds=120):
