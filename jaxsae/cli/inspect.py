@@ -180,7 +180,8 @@ def draw(inspection: Inspection, path: str, latents: Sequence[int]) -> Path:
     picture = Path(path).with_name(f"{Path(path).stem}_histogram.png")
     title = f"{Path(path).name}, layer {inspection.layer}"
     with atomic_path(picture) as unfinished:
-        latents_plot(unfinished, title, inspection.statistics, latents or inspection.strongest_latents(12))
+        chosen = latents or inspection.strongest_latents(12)
+        latents_plot(unfinished, title, inspection.statistics, chosen, inspection.samples.tokenizer.unit)
     print(f"wrote    {picture}")
     return picture
 

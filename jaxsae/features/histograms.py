@@ -1,10 +1,27 @@
 """Histograms of latents' values on a logarithmic scale."""
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Num
 
 OCTAVES, PER_OCTAVE = 12, 8
 BINS = OCTAVES * PER_OCTAVE
+
+
+def ends(edges: Float[np.ndarray, " bins"]) -> Float[np.ndarray, " bins"]:
+    """The upper edge of each bin that begins at one of these edges: an eighth further of the octave it is in."""
+    mantissa, _ = np.frexp(edges)
+    return edges + edges / (2 * mantissa * PER_OCTAVE)
+
+
+def per_octave(
+    counts: Num[np.ndarray, "*more bins"], edges: Float[np.ndarray, " bins"]
+) -> Float[np.ndarray, "*more bins"]:
+    """Counts of bins as a density: values an octave.
+
+    Bins are equally wide within an octave, and twice as wide in the next one: their counts jump at powers of two where
+    the values do not.
+    """
+    return counts / np.log2(ends(edges) / edges)
 
 
 class Histograms:

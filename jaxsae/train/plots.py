@@ -7,7 +7,9 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure  # without pyplot, which keeps every figure and looks for a screen
+from matplotlib.ticker import FixedLocator, LogLocator, NullLocator
 
 from jaxsae.train.densities import density_counts, edges_spanning
 
@@ -36,11 +38,21 @@ def training_plot(path: str | Path, title: str, losses: Sequence[float], density
         figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
         left.plot(range(1, len(losses) + 1), losses, color=ACCENT, marker="o" if len(losses) < 10 else None)
         left.set(yscale="log", xlabel="epoch", ylabel="training loss")
+        label_log_axis(left.yaxis)
         left.xaxis.get_major_locator().set_params(integer=True)
         left.grid(axis="y", which="both", color=GREY, alpha=0.4, linewidth=0.5)
 
         density_histogram(right, density, rows_scored)
         figure.savefig(path, dpi=150)
+
+
+def label_log_axis(axis: Axis, most: int = 6) -> None:
+    """Label a logarithmic axis in plain numbers at 1, 2 and 5 times powers of ten; if it is long, at powers alone."""
+    low, high = axis.get_view_interval()
+    subs = (1.0, 2.0, 5.0) if high < 10 ** (most / 3) * low else (1.0,)
+    axis.set_major_locator(LogLocator(subs=subs, numticks=most + 3))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(lambda value, _: f"{value:g}")
 
 
 def density_histogram(axes: Axes, density: np.ndarray, rows_scored: str) -> None:
@@ -69,6 +81,19 @@ def pareto_plot(path: str | Path, points: Sequence[tuple[int, float, float]], ro
             l0, fvu = zip(*sorted((l0, fvu) for number, l0, fvu in points if number == layer), strict=True)
             axes.plot(l0, fvu, "o-", color=colour, label=f"layer {layer}")
         axes.set(xscale="log", yscale="log", xlabel=f"L0 ({rows_scored})", ylabel="fraction of variance unexplained")
+        axes.xaxis.set_major_locator(FixedLocator(apart([l0 for _, l0, _ in points])))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:.3g}")
+        label_log_axis(axes.yaxis)
         axes.grid(which="both", color=GREY, alpha=0.4, linewidth=0.5)
         axes.legend(frameon=False, fontsize=8, ncols=1 + len(layers) // 9)
         figure.savefig(path, dpi=150)
+
+
+def apart(values: Sequence[float], ratio: float = 1.12) -> list[float]:
+    """The values above 0 but those that are closer to the one before than labels of them have room."""
+    kept: list[float] = []
+    for value in sorted(value for value in values if value > 0):
+        if not kept or value > ratio * kept[-1]:
+            kept.append(value)
+    return kept
