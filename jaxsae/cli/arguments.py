@@ -36,8 +36,19 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
         return textwrap.indent("\n".join(filled), indent)
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        off = action.default is False or action.default in (None, [])  # which nobody would type
-        return action.help if off else super()._get_help_string(action)
+        off = action.default is False or action.default in (None, [], argparse.SUPPRESS)  # which nobody would type
+        if off or not action.option_strings or "default:" in (action.help or ""):
+            return action.help
+        return f"{action.help} (default: {as_typed(action.default)})"
+
+
+def as_typed(default: object) -> str:
+    """A default as a person would type it, or say it."""
+    if isinstance(default, list | tuple):
+        return ",".join(map(as_typed, default))
+    if isinstance(default, float):
+        return f"{default:.3g}"
+    return "the demo's" if str(default).startswith((str(DEMO), str(DEMO_TEXT))) else str(default)
 
 
 class Parser(argparse.ArgumentParser):
@@ -125,12 +136,7 @@ class Parser(argparse.ArgumentParser):
                 kind = str
             also = options.pop("also", ())
             default = defaults.get(field.name, options.pop("shown", field.default))
-            if default is None or default is False:
-                default = "off"
-            elif str(default).startswith((str(DEMO), str(DEMO_TEXT))):
-                default = "the demo's"
-            elif isinstance(default, float):
-                default = f"{default:.3g}"
+            default = "off" if default is None or default is False else as_typed(default)
             options["help"] = f"{options['help']} (default: {default})"
             how = {"action": "store_true"} if kind is bool else {"type": kind}
             if field.name in lists:

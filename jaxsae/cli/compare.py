@@ -19,6 +19,7 @@ from jaxsae.errors import InputError, require
 if TYPE_CHECKING:  # heavy: loaded by the functions that use them
     from collections.abc import Sequence
 
+    from convert.sae_files import SAEFile
     from convert.stored import AnyCheckpoint
     from jaxsae.config import DataConfig
     from jaxsae.features.concepts import Concept
@@ -32,6 +33,7 @@ class Side(NamedTuple):
     """An SAE file and the model that it reads."""
 
     path: str
+    file: SAEFile
     at: LayerSAE
     hook: Hook
     model_path: str
@@ -57,12 +59,15 @@ def main(args: argparse.Namespace) -> None:
     from jaxsae.files import write_json
 
     sides = sides_of(args, data, named)
+    data = inputs.held_out(args, data, sides[0].checkpoint.config)
     samples = text_of_both(data, sides)
     concepts = saes.concepts_of(args.concepts, data, samples)
     inspections = [inspected(side, samples, data, concepts) for side in sides]
     what = f"{'/'.join(Path(data.dataset).parts[-2:])}, {data.split} split, padding {data.padding}"
     print(f"text     {what}: {len(samples):,} samples, {inspections[0].statistics.rows:,} {samples.tokenizer.unit}s")
     found = compare(*inspections)
+    for side in sides:
+        saes.warn_of_training_text(saes.training_texts({side.path: side.file}, data, side.checkpoint))
     compare_tables.show(found, [f"{side.path} on {side.model_path}" for side in sides], samples.tokenizer.unit)
     if args.csv:
         tables = {name: csv_tables.Table(TABLES[name]._fields, rows) for name, rows in found.tables.items()}
@@ -90,7 +95,7 @@ def sides_of(args: argparse.Namespace, data: DataConfig, named: Sequence[str]) -
         saes.check_files(file, {path: read[path]}, checkpoints[at], other_model=other_model)
         layer = read[path].layer
         checkpoint, hook = inputs.read_at(checkpoints[at], saes.hook_of(file, {path: layer}), [layer])
-        out.append(Side(path, read[path], hook, models[at], checkpoint))
+        out.append(Side(path, files[path], read[path], hook, models[at], checkpoint))
     return out
 
 

@@ -41,7 +41,7 @@ COLUMNS = {
 
 def main(args: argparse.Namespace) -> None:
     """One row of the table for each file."""
-    data = inputs.data_config(args, split="test")
+    data = inputs.data_config(args)
     runtime.select_device(args.device)
     from convert import check_model, layer_of, load_sae
     from jaxsae.features.evaluation import evaluate_all
@@ -52,7 +52,8 @@ def main(args: argparse.Namespace) -> None:
     require(len(set(args.sae)) == len(args.sae), "--sae must name different files, got one twice")
     files = {path: load_sae(path) for path in args.sae}
     layers = {path: layer_of(path, file, args.layer) for path, file in files.items()}
-    source = from_stores(args, data, files, layers) if inputs.is_rows(data.dataset) else from_text(data, files, layers)
+    stored = inputs.is_rows(data.dataset)
+    source = from_stores(args, data, files, layers) if stored else from_text(args, data, files, layers)
     if source.checkpoint:
         for path, file in files.items():
             check_model(path, file, source.checkpoint.identity, source.checkpoint.sha256, args.other_model)
@@ -61,7 +62,8 @@ def main(args: argparse.Namespace) -> None:
         what = in_units("has no damaged characters: what is restored with an SAE is left out", unit)
         note(f"{data.dataset} {what}")
     read = [LayerSAE(layers[path], file.sae) for path, file in files.items()]
-    found = evaluate_all(source.model, source.samples, read, rows=source.rows)
+    with terminal.working("evaluate"):
+        found = evaluate_all(source.model, source.samples, read, rows=source.rows)
     show(source, args.sae, found)
     if args.json:
         write_json(args.json, [{"sae": path} | one.as_json() for path, one in zip(args.sae, found, strict=True)])
@@ -73,6 +75,12 @@ def show(source: Source, paths: list[str], found: Sequence[Evaluation]) -> None:
     print(
         f"text     {source.what}, {first.score.rows:,} {f'{source.samples.tokenizer.unit}s' if source.samples else 'rows'}"
     )
+    if source.trained:
+        said = {short_name(path, paths): str(trained) for path, trained in source.trained.items()}
+        same = len(set(said.values())) == 1
+        line = next(iter(said.values())) if same else "; ".join(f"{name}: {words}" for name, words in said.items())
+        terminal.print_wrapped(f"sae      {line}", indent=9)
+        saes.warn_of_training_text(source.trained)
     if first.restoration:
         model = first.restoration
         causal = source.samples is not None and source.samples.causal
@@ -110,9 +118,11 @@ class Source:
     """None: the model that the rows come from is not known, and then neither is the text."""
     samples: Samples | None
     checkpoint: AnyCheckpoint | None
+    trained: Mapping[str, saes.TrainingText] = dataclasses.field(default_factory=dict)
+    """What each SAE was trained on; not looked at where rows say nothing of their text."""
 
 
-def from_text(data: DataConfig, files: dict[str, SAEFile], layers: dict[str, int]) -> Source:
+def from_text(args: argparse.Namespace, data: DataConfig, files: dict[str, SAEFile], layers: dict[str, int]) -> Source:
     """A model, and text that it is given."""
 
     hook = saes.hook_of(files, layers)
@@ -120,9 +130,11 @@ def from_text(data: DataConfig, files: dict[str, SAEFile], layers: dict[str, int
     for layer in layers.values():
         checkpoint.config.check_layer(layer)
     check_width(files, checkpoint.config.d_model, "the model's d_model")
+    data = inputs.held_out(args, data, checkpoint.config)
     samples = inputs.text(data, checkpoint.config)
+    trained = saes.training_texts(files, data, checkpoint)
     what = f"{data.dataset}, {data.split}: {len(samples):,} samples"
-    return Source(what, None, checkpoint.model(hook=hook), samples, checkpoint)
+    return Source(what, None, checkpoint.model(hook=hook), samples, checkpoint, trained)
 
 
 def from_stores(
@@ -144,7 +156,8 @@ def from_stores(
         return Source(data.dataset, stored.layers, None, None, None)
     samples, hook = inputs.text_of_rows(checkpoint, stored), saes.hook_of(files, layers)
     what = f"{data.dataset}: {len(samples):,} samples of the {stored.about.get('split')} split"
-    return Source(what, stored.layers, checkpoint.model(hook=hook), samples, checkpoint)
+    trained = saes.training_texts(files, data, checkpoint, stored)
+    return Source(what, stored.layers, checkpoint.model(hook=hook), samples, checkpoint, trained)
 
 
 def check_width(files: dict[str, SAEFile], width: int, what: str) -> None:
@@ -168,7 +181,9 @@ def add_flags(parser: arguments.Parser) -> None:
     parser.add_argument(
         "--sae", nargs="+", required=True, metavar="FILE", help="SAEs: .pt files, or folders of other libraries"
     )
-    parser.add_config(DataConfig, only=("checkpoint", "vocab", "dataset", "split", "max_samples"), split="test")
+    parser.add_config(
+        DataConfig, only=("checkpoint", "vocab", "dataset", "split", "max_samples"), split=inputs.HELD_OUT
+    )
     parser.add_argument(
         "--layer", type=arguments.one_layer, metavar="L", help="where a file does not say its layer itself"
     )

@@ -59,6 +59,7 @@ def main(args: argparse.Namespace) -> None:
     saes.check_files(files, read, checkpoint, other_model=args.other_model)
     for path, at in read.items():
         saes.check_latents([latent for latent, _ in settings], path, at)
+    data = inputs.held_out(args, data, checkpoint.config)
     samples = inputs.text(data if args.sample is None else _reaching(data, args.sample), checkpoint.config)
     hook = saes.hook_of(files, {path: at.layer for path, at in read.items()})
     model = checkpoint.model(hook=hook)
@@ -70,7 +71,8 @@ def main(args: argparse.Namespace) -> None:
     unchanged = Readout(model, place.ids, place.position, tokens["candidate"], tokens["against"]) if settings else None
     before = candidates_of(unchanged, degrees) if unchanged else None
     changes = [(at.layer, steer(at.sae, settings)) for at in read.values()] if settings else [None]
-    found = explain_place(model, place.ids, place.position, read, change=changes[0], **how)
+    with terminal.working("explain "):
+        found = explain_place(model, place.ids, place.position, read, change=changes[0], **how)
     corpus = samples[: data.max_samples] if data.max_samples else samples
     concepts = saes.concepts_of(None, data, corpus)
     inspections = saes.read_text(

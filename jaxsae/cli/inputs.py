@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -157,6 +158,21 @@ def read_at(found: T, hook: Hook, layers: Sequence[int]) -> tuple[T, Hook]:
         return found, hook
     hook = found.canonical(hook)  # type: ignore[attr-defined]
     return at(hook, layers), hook
+
+
+HELD_OUT = "test"
+"""The split that figures are of where no flag says which: neither the model nor an SAE is trained on it."""
+
+
+def held_out(args: argparse.Namespace, data: DataConfig, shape: AnyConfig) -> DataConfig:
+    """The test split where no flag says another one, or the validation split where the dataset has no test split."""
+    path = paths_of(data.dataset)[0]
+    if hasattr(args, "split") or is_rows(data.dataset) or not Path(path).exists():
+        return data
+    if shape.datasets.has_samples(path, HELD_OUT):
+        return dataclasses.replace(data, split=HELD_OUT)
+    terminal.print_wrapped(f"note     {path} has no test split: {data.split} is read", indent=9)
+    return data
 
 
 def text(data: DataConfig, shape: AnyConfig) -> Samples:

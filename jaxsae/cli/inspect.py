@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxsae import runtime
-from jaxsae.cli import arguments, csv_tables, inputs, inspect_tables, saes
+from jaxsae.cli import arguments, csv_tables, inputs, inspect_tables, saes, terminal
 from jaxsae.errors import require
 
 if TYPE_CHECKING:  # heavy: loaded by the functions that use them
@@ -50,11 +50,13 @@ def main(args: argparse.Namespace) -> None:
         samples = inputs.text_of_rows(checkpoint, rows)
         data = dataclasses.replace(data, split=str(rows.about.get("split")), padding=rows.about["padding"])
     elif not isinstance(checkpoint, inputs.ModelOfRows):
+        data = inputs.held_out(args, data, checkpoint.config)
         samples = inputs.text(data, checkpoint.config)
     require(
         bool(samples.scored.any()) or not (args.ablate or args.clamp),
         "--ablate and --clamp need damaged characters to restore, got text that has none",
     )
+    seen = saes.training_texts(files, data, checkpoint, rows)
     whole_model = bool(args.ablate or args.clamp or args.html)  # else what comes after the layer is not needed
     hook = saes.hook_of(files, {path: at.layer for path, at in read.items()})
     checkpoint, hook = inputs.read_at(checkpoint, hook, layers)
@@ -80,17 +82,23 @@ def main(args: argparse.Namespace) -> None:
 
     what = f"{'/'.join(Path(data.dataset).parts[-2:])}, {data.split} split, padding {data.padding}"
     print(f"text     {what}: {len(samples):,} samples, {inspections[0].statistics.rows:,} {samples.tokenizer.unit}s")
+    saes.warn_of_training_text(seen)
     reports: list[dict[str, Any]] = []
     for path, inspection in zip(files, inspections, strict=True):
-        inspect_tables.show_overview(path, inspection, [other.name for other in beside[path]])
+        inspect_tables.show_overview(path, inspection, seen[path], [other.name for other in beside[path]])
         about = {"sae": path, "layer": inspection.layer, "architecture": inspection.sae.architecture}
-        about |= {"split": data.split, "samples": len(samples), "padding": data.padding}
+        about |= {
+            "trained_on": seen[path]._asdict(),
+            "split": data.split,
+            "samples": len(samples),
+            "padding": data.padding,
+        }
         reports.append(about | inspection.as_json() | print_requested(args, inspection, path))
     if args.html:
         from jaxsae.features.report import page
 
-        with atomic_path(args.html) as unfinished:
-            unfinished.write_text(page(inspections, list(files), what), encoding="utf-8")
+        with terminal.working("answer  "), atomic_path(args.html) as unfinished:
+            unfinished.write_text(page(inspections, list(files), saes.said_of(what, seen)), encoding="utf-8")
         print(f"wrote    {args.html} ({Path(args.html).stat().st_size / 1e6:.1f} MB); open it in a browser")
     if args.csv:
         write_csv(args.csv, files, inspections)
@@ -152,7 +160,8 @@ def print_requested(args: argparse.Namespace, inspection: Inspection, path: str)
         out["text"] = [one.as_json() for one in characters]
     settings = saes.settings_of(args)
     if settings:
-        effects = inspection.causal_effects(settings)
+        with terminal.working("restore "):
+            effects = inspection.causal_effects(settings)
         inspect_tables.show_causal(effects, f"next {unit}" if inspection.samples.causal else f"damaged {unit}s")
         out["causal"] = [effect.as_json() for effect in effects]
     if args.histogram:

@@ -11,6 +11,7 @@ from jaxsae.cli import terminal
 if TYPE_CHECKING:  # heavy: loaded by the functions that use them
     from collections.abc import Callable, Sequence
 
+    from jaxsae.cli.saes import TrainingText
     from jaxsae.features.causal import CausalEffect
     from jaxsae.features.detection import DetectionScore
     from jaxsae.features.feature_summary import Context, FeatureSummary
@@ -18,8 +19,13 @@ if TYPE_CHECKING:  # heavy: loaded by the functions that use them
     from jaxsae.features.lookups import CharacterLatents, PatternDetectors
 
 
-def show_overview(path: str, inspection: Inspection, others: Sequence[str] = ()) -> None:
-    """The whole SAE; `others`: the files of other seeds that it is compared with."""
+def show_overview(path: str, inspection: Inspection, trained: TrainingText, others: Sequence[str] = ()) -> None:
+    """The whole SAE.
+
+    Args:
+      trained: what it was trained on.
+      others: the files of other seeds that it is compared with.
+    """
     from jaxsae.features.pair_counts import MOST_PAIRS
     from jaxsae.sae.consistency import pw_mcc_in_words
 
@@ -28,7 +34,7 @@ def show_overview(path: str, inspection: Inspection, others: Sequence[str] = ())
     terminal.print_wrapped(
         f"sae      {path}: layer {inspection.layer}, {inspection.sae.architecture}, {figures['d_sae']:,} features; "
         f"{figures['l0']:.1f} fire on a {unit}, {figures['dead']:.1%} never, {figures['dense']:.1%} on more than a "
-        "tenth",
+        f"tenth; {trained}",
         indent=9,
     )
     counts, edges = figures["density_histogram"], figures["density_edges"]

@@ -49,8 +49,9 @@ def main(args: argparse.Namespace) -> None:
     how = {"beam": args.beam, "top": args.top, "temperature": calibration.temperature if calibration else 1.0}
     answers = []
     for one in texts:
-        answer = restore_text(model, one.text, change=change, **how)
-        before = restore_text(model, one.text, **how) if change else None
+        with terminal.working("restore "):
+            answer = restore_text(model, one.text, change=change, **how)
+            before = restore_text(model, one.text, **how) if change else None
         content = answer.as_json() | ({"name": one.name} if one.name else {}) | {"calibration": said}
         answers.append(content | ({"before": before.as_json()} if before else {}))
         show(one.name, answer, before)

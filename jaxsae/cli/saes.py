@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import glob
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jaxsae.cli import arguments, inputs, terminal
 from jaxsae.config import DEMO_TEXT, DataConfig
-from jaxsae.errors import require
+from jaxsae.errors import note, require
 from jaxsae.models import hooks
 from jaxsae.models.hooks import HOOKS, Hook
 
@@ -45,6 +46,7 @@ def add_corpus(parser: arguments.Parser, several: tuple[str, ...] = ()) -> None:
         names={"checkpoint": ("--checkpoint", "--model"), "max_samples": ("--num-samples", "--max-samples")},
         several=several,
         max_samples=100,
+        split=inputs.HELD_OUT,
     )
 
 
@@ -209,6 +211,59 @@ def concepts_of(file: str | None, data: DataConfig, samples: Samples) -> Sequenc
     return chosen
 
 
+class TrainingText(NamedTuple):
+    """What an SAE file says of the text that it was trained on."""
+
+    split: str | None
+    """None: it does not say."""
+    same: bool
+    """Whether that is the text which is read now."""
+
+    def __str__(self) -> str:
+        """In words."""
+        if self.split is None:
+            return "it does not say what text it was trained on"
+        return f"trained on the {self.split} split" + (", this text" if self.same else "")
+
+
+def training_texts(
+    files: Mapping[str, SAEFile], data: DataConfig, model: AnyCheckpoint | ModelOfRows, rows: Store | None = None
+) -> dict[str, TrainingText]:
+    """What each file was trained on, by its path, beside what is read now: the text of `data`, or of stored rows."""
+    now: set[str] | None = None
+    found = {}
+    for path, file in files.items():
+        split, dataset = (file.extra.get(key) for key in ("split", "dataset_sha256"))
+        split = split if isinstance(split, str) else None
+        same = split is not None and split == (rows.about.get("split") if rows else data.split)
+        if same and now is None:  # for its fingerprint a dataset is read, so not for nothing
+            now = set(str(rows.about.get("dataset_sha256")).split(",")) if rows else _fingerprints(data, model)
+        found[path] = TrainingText(split, bool(same and now and not now.isdisjoint(str(dataset).split(","))))
+    return found
+
+
+def _fingerprints(data: DataConfig, model: AnyCheckpoint | ModelOfRows) -> set[str]:
+    """Of the datasets that are read."""
+    if isinstance(model, inputs.ModelOfRows):
+        return set()
+    return {model.config.datasets.fingerprint(path) for path in inputs.paths_of(data.dataset)}
+
+
+def warn_of_training_text(seen: Mapping[str, TrainingText]) -> None:
+    """Say of which files, by their paths, figures on this text are not those of held-out text."""
+    if same := [path for path, one in seen.items() if one.same]:
+        split = seen[same[0]].split
+        note(
+            f"{', '.join(same)} {'was' if len(same) == 1 else 'were'} trained on this text, the {split} split: figures on "
+            f"text that is new may be worse; --split {inputs.HELD_OUT} is held out"
+        )
+
+
+def said_of(text: str, seen: Mapping[str, TrainingText]) -> str:
+    """A text in words, with what the SAEs that read it were trained on."""
+    return f"{text} ({'; '.join(dict.fromkeys(map(str, seen.values())))})"
+
+
 def kept_by(checkpoint: AnyCheckpoint | ModelOfRows) -> str:
     """What figures of a model are kept by: its identity, and the user's own code that makes it, if there is any."""
     code = getattr(checkpoint, "code", "")
@@ -240,10 +295,17 @@ def read_text(
         model_read = identity if hook == HOOKS[0] else f"{identity} {hook}"
         kept = [kept_beside(path, at.sae, at.layer, model_read, samples, data.padding) for path, at in saes.items()]
     n = int(kept_positions(samples, data.padding).sum())
-    with terminal.Progress("read    ", n, f"{samples.tokenizer.unit}s", quiet=False).shown() as progress:
-        found = inspect_all(
-            model, samples, list(saes.values()), padding=data.padding, kept=kept, on_rows=progress.advance, **how
+    with contextlib.ExitStack() as stage:
+        progress = stage.enter_context(
+            terminal.Progress("read    ", n, f"{samples.tokenizer.unit}s", quiet=False).shown()
         )
+
+        def on_stage(what: str) -> None:
+            stage.close()
+            stage.enter_context(terminal.working(what))
+
+        how |= {"on_rows": progress.advance, "on_stage": on_stage}
+        found = inspect_all(model, samples, list(saes.values()), padding=data.padding, kept=kept, **how)
     since = [one.read_from for one in kept or () if one.read_from]
     if since:
         print(f"kept     figures of {min(since)} are read from {FOLDER} beside the SAE")

@@ -39,7 +39,9 @@ def main(args: argparse.Namespace) -> None:
     inputs.require_tablets(checkpoint, "serve")
     saes.check_files(files, read, checkpoint, other_model=args.other_model)
     beside = [saes.alike(path, file, checkpoint, args.other_model) for path, file in files.items()]
+    data = inputs.held_out(args, data, checkpoint.config)
     samples = inputs.text(data, checkpoint.config)
+    seen = saes.training_texts(files, data, checkpoint)
     hook = saes.hook_of(files, {path: at.layer for path, at in read.items()})
     model = checkpoint.model(hook=hook)
     index = open_parallels(args.parallels, checkpoint.identity, list(read.values())) if args.parallels else None
@@ -61,7 +63,8 @@ def main(args: argparse.Namespace) -> None:
     terminal.print_wrapped(
         f"model    {data.checkpoint}; {temperature.describe(calibration, inputs.own_text(args, data))}", indent=9
     )
-    html = page(inspections, list(files), what, live=True)
+    saes.warn_of_training_text(seen)
+    html = page(inspections, list(files), saes.said_of(what, seen), live=True)
 
     def on_error(error: BaseException) -> None:
         if args.debug:

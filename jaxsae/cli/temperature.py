@@ -34,7 +34,8 @@ def calibration_of(model: ResidualModel, checkpoint: AnyCheckpoint, dataset: str
 
     def fit() -> Calibration | None:
         terminal.print_wrapped("note     first use of this model and dataset: fitting the temperature", indent=9)
-        return calibrate(model, datasets.load_several([dataset], "validation"))
+        with terminal.working("fit     "):
+            return calibrate(model, datasets.load_several([dataset], "validation"))
 
     return kept_calibration(checkpoint.identity, datasets.fingerprint(dataset), fit)
 

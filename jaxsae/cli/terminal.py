@@ -10,6 +10,7 @@ import os
 import re
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, TextIO
@@ -216,24 +217,31 @@ def print_table(
 
 
 class Progress:
-    """A bar on a terminal; elsewhere a line now and then, so that a log stays readable. Goes to standard error."""
+    """A bar on a terminal; elsewhere a line every ten seconds, so that a log stays readable. Goes to standard error.
 
-    def __init__(self, title: str, total: int, unit: str, quiet: bool, every: float = 10.0) -> None:
-        from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+    Args:
+      title: what is done.
+      total: of how many units; None: it is not known, and how long it takes is said in place of how far it is.
+      unit: what they are called.
+      every: seconds of silence after which a line is written where there is no terminal.
+    """
+
+    def __init__(self, title: str, total: int | None, unit: str, quiet: bool, every: float = 10.0) -> None:
+        from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
         from rich.progress import Progress as Bar
 
-        self.title, self.total, self.unit, self.every = title, total, unit, every
+        self.title, self.total, self.unit, self.quiet, self.every = title, total, unit, quiet, every
         self.console = _console(sys.stderr, quiet=quiet, soft_wrap=True)
+        known = (TaskProgressColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}", markup=False))
         columns = (
             TextColumn("{task.description}", markup=False),
             BarColumn(),
-            TaskProgressColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}", markup=False),
+            *(known if total is not None else (TimeElapsedColumn(),)),
         )
         self.bar = Bar(*columns, console=self.console, transient=True, disable=quiet or not self.console.is_terminal)
         self.done, self.skipped, self.note = 0, 0, ""
         self.began = self.said = time.monotonic()
+        self.lock = threading.Lock()
 
     @property
     def rate(self) -> float:
@@ -249,16 +257,43 @@ class Progress:
         """Say that `by` more units are done; `note` stands behind the bar until the next one."""
         self.done += by
         self.note = self.note if note is None else note
-        done = min(self.done, self.total)  # the total may be an estimate
+        done = min(self.done, self.total or 0)  # the total may be an estimate
         self.bar.update(self.task, completed=done, note=f"{self.rate:,.0f} {self.unit}/s  {self.note}")
-        if self.bar.disable and time.monotonic() - self.said >= self.every:
-            self.said = time.monotonic()
-            share = f"{100 * done / max(self.total, 1):.0f} %"
-            self.console.print(f"{self.title}  {share}  {self.rate:,.0f} {self.unit}/s  {self.note}".rstrip())
+        self._say_if_due()
+
+    def _say_if_due(self) -> None:
+        """Write a line, if it is time and there is no bar."""
+        with self.lock:
+            now = time.monotonic()
+            if not self.bar.disable or self.quiet or now - self.said < self.every:
+                return
+            self.said = now
+            if self.total is None:
+                how_far = f"{now - self.began:.0f} s"
+            else:
+                share = 100 * min(self.done, self.total) // max(self.total, 1)
+                how_far = f"{share} %  {self.rate:,.0f} {self.unit}/s  {self.note}".rstrip()
+            self.console.print(f"{self.title}  {how_far}")
 
     @contextlib.contextmanager
     def shown(self) -> Iterator["Progress"]:
         """Show it while the block runs."""
+        ended = threading.Event()
+
+        def watch() -> None:
+            while not ended.wait(max(self.every / 10, 0.05)):
+                self._say_if_due()  # also where nothing advances for long
+
         with self.bar:
             self.task = self.bar.add_task(self.title, total=self.total, note="")
-            yield self
+            if self.bar.disable and not self.quiet:
+                threading.Thread(target=watch, daemon=True).start()
+            try:
+                yield self
+            finally:
+                ended.set()
+
+
+def working(title: str, quiet: bool = False) -> contextlib.AbstractContextManager[Progress]:
+    """Show that something goes on of which it is not known how long it takes."""
+    return Progress(title, None, "", quiet).shown()

@@ -165,7 +165,8 @@ def text_source(args: argparse.Namespace, data: DataConfig, say: Say, process: R
     def check(build: Callable[[], ResidualModel]) -> ResidualModel:
         stored = checkpoint.tensors.values() if isinstance(checkpoint, Checkpoint) else ()
         if pytorch is not None and sum(tensor.nbytes for tensor in stored) > SMALL_MODEL:
-            pytorch.result()  # first, so that the two do not hold memory at the same time
+            with terminal.working("check   ", args.quiet):
+                pytorch.result()  # first, so that the two do not hold memory at the same time
         model = build()
         say(f"model    {data.checkpoint}: {size}")
         characters = f"{samples.real.sum():,} {shape.tokenizer.unit}s"
@@ -178,7 +179,8 @@ def text_source(args: argparse.Namespace, data: DataConfig, say: Say, process: R
         elif pytorch is not None:
             from convert.verify import cross_check, require_parity
 
-            checks = cross_check(model, checkpoint, checked, layers, data.padding, asked=pytorch, beside=beside)
+            with terminal.working("check   ", args.quiet):
+                checks = cross_check(model, checkpoint, checked, layers, data.padding, asked=pytorch, beside=beside)
             for one in checks:
                 difference = f"max |JAX - PyTorch| = {one.max_abs:.1e} over {one.positions:,} positions"
                 limits = f"from float64, RMS: ours {one.ours_to_float64:.1e}, PyTorch {one.torch_to_float64:.1e}"

@@ -54,6 +54,7 @@ def main(args: argparse.Namespace) -> int:
         check_samples(samples, checkpoint.config.tokenizer, checkpoint.config.max_position)
         if args.reference:
             print(f"running your own code: {args.reference}")
+        stack.enter_context(terminal.working("compare "))
         if isinstance(checkpoint, OwnReplica):
             checks, logits = own_checks(args, config, checkpoint, samples, layers, hook)
         else:

@@ -380,6 +380,7 @@ def inspect_all(
     compare: bool = True,
     kept: Sequence[Kept] | None = None,
     on_rows: Callable[[int], None] = lambda rows: None,
+    on_stage: Callable[[str], None] = lambda what: None,
 ) -> list[Inspection]:
     """Read what the latents of SAEs of one or more layers do on a text, in one pass over it.
 
@@ -394,6 +395,7 @@ def inspect_all(
       kept: for each SAE, what is kept of it on this text: that is not computed again, and the text is read only for the
         rest.
       on_rows: called with the number of rows read since the last call.
+      on_stage: called when something else begins than reading, with what that is.
 
     Returns:
       An inspection for each SAE, in their order.
@@ -429,8 +431,10 @@ def inspect_all(
     out = []
     for one, of_pass, beside in zip(asked, passes, compared, strict=True):
         (layer, sae), (statistics, cofiring, stability) = one.at, of_pass
+        on_stage("caption ")
         named = one.captions(statistics, marks)
         if compare and beside is None:
+            on_stage("compare ")
             beside = one.comparison(lazy, of_pass, layer_rows[layer], named, marks)
         about = marks, named, beside, stability, pattern, cofiring, one.kept
         out.append(Inspection(lazy, samples, layer, sae, statistics, *about))

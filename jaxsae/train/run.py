@@ -31,6 +31,9 @@ from jaxsae.train.sources import ROWS, SCORED_ROWS, OnRows, RunRows, Say, Source
 
 PACKAGES = ("jaxsae", "jax", "jaxlib", "flax", "optax", "numpy", "torch")
 
+ORIGIN = ("model_sha256", "checkpoint_sha256", "split", "dataset_sha256")
+"""What an SAE file says of the model and the text that it was trained on."""
+
 
 @runtime_checkable
 class SaveSAE(Protocol):
@@ -287,7 +290,8 @@ class _Writer:
             "hook_name": self.hook_names[report["layer"]],
         }
         extra |= {} if self.model_name is None else {"model_name": self.model_name}
-        extra |= {key: report[key] for key in ("model_sha256", "checkpoint_sha256") if report[key] is not None}
+        origin = {**self.settings[name], "checkpoint_sha256": self.checkpoint_sha256}
+        extra |= {key: origin[key] for key in ORIGIN if origin[key] is not None}
         # all are written before the first takes its name, the SAE the last
         with (
             atomic_path(file) as pt,

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 import subprocess
 import sys
 
@@ -11,7 +12,7 @@ from conftest import ROOT
 from jaxsae import runtime
 from jaxsae.cli import arguments
 from jaxsae.cli.main import COMMANDS, main
-from jaxsae.config import flag
+from jaxsae.config import DEMO, flag
 from jaxsae.errors import InputError
 
 CODE = """
@@ -149,6 +150,36 @@ def test_a_default_is_said_in_few_digits():
     parser = arguments.Parser("")
     parser.add_config(Settings)
     assert "of all (default: 0.333)" in parser.format_help()
+
+
+def test_defaults_are_said_as_they_would_be_typed():
+    parser = arguments.Parser("")
+    for name, default in {
+        "--some": ["a", "b"],
+        "--s": 10.0,
+        "--port": 0,
+        "--off": False,
+        "--model": str(DEMO / "m.pt"),
+    }.items():
+        parser.add_argument(name, default=default, help=f"of {name}")
+    parser.add_argument("--said", default=12, help="default: a dozen")
+    said = " ".join(parser.format_help().split())
+    for words in ("--some (default: a,b)", "--s (default: 10)", "--port (default: 0)", "--model (default: the demo's)"):
+        assert f"of {words}" in said
+    assert "of --off " in said
+    assert "default: a dozen (" not in said
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_help_says_defaults_that_a_person_would_write(name, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(sys, "argv", ["jaxsae", name, "--help"])
+    with pytest.raises(SystemExit):
+        main()
+    said = " ".join(capsys.readouterr().out.split())
+    defaults = re.findall(r"\(default: ([^()]*)\)", said)
+    assert not [one for one in defaults if re.search(r"/(work|home|usr|tmp)/|[\[\]']{2}|^\[|\d{7}|\.0$", one)]
+    assert not re.search(r"default: [^()]*\(default:", said)
 
 
 def test_the_command_lists_its_commands_and_refuses_others(monkeypatch, capsys):

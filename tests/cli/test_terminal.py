@@ -10,6 +10,7 @@ import random
 import re
 import subprocess
 import sys
+import time
 
 import pytest
 from conftest import ROOT, TINY
@@ -274,6 +275,30 @@ def test_progress_stays_within_its_total(monkeypatch):
     assert "\x1b" not in stream.getvalue()
     with terminal.Progress("nothing", 0, "steps", quiet=False, every=0).shown() as progress:
         progress.advance(0)
+
+
+def test_work_that_says_nothing_is_said_to_go_on(monkeypatch):
+    """16 minutes without a word were seen while a page was made."""
+    for total, expected in ((None, r"answer  \d s"), (4, r"answer  25 %  \d+ steps/s")):
+        stream = io.StringIO()
+        monkeypatch.setattr(sys, "stderr", stream)
+        with terminal.Progress("answer", total, "steps", quiet=False, every=0.1).shown() as progress:
+            if total:
+                progress.advance()
+            time.sleep(0.5)
+        lines = stream.getvalue().splitlines()
+        time.sleep(0.3)
+        assert stream.getvalue().splitlines() == lines  # nothing after its end
+        assert 2 <= len(lines) <= 6
+        assert all(re.fullmatch(expected, line) for line in lines), lines
+
+
+def test_quiet_work_says_nothing(monkeypatch):
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    with terminal.Progress("work", None, "", quiet=True, every=0.05).shown():
+        time.sleep(0.3)
+    assert not stream.getvalue()
 
 
 @pytest.fixture
