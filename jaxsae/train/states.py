@@ -17,9 +17,9 @@ STATE_FORMAT = 3
 """Since 3: rows on disk are read in another order. Since 2: matrices as an SAE has them, whatever the device; members
 by their file's name."""
 
-
-SAVED_WITHIN = 300
-"""Seconds that a save may take: so long processes wait for one that cannot write its part and cannot say so."""
+SAVED_WITHIN, SLOWEST_DISK = 60, 20e6
+"""Seconds that a save may take, and as many more as its bytes take at so many a second: so long processes wait for one
+that cannot write its part and cannot say so."""
 
 
 class States:
@@ -34,6 +34,7 @@ class States:
         self.folder, self.run = Path(folder).resolve(), json.loads(json.dumps(run))
         self._checkpointer: Any = None
         self._saving: Any = None
+        self._limit = SAVED_WITHIN
 
     def _open(self) -> Any:
         """Orbax's checkpointer; it is large, and a short run needs none."""
@@ -41,7 +42,7 @@ class States:
             from orbax.checkpoint import v1 as ocp
 
             keep = ocp.training.preservation_policies.LatestN(2)
-            limit = ocp.options.AsyncOptions(timeout_secs=SAVED_WITHIN)
+            limit = ocp.options.AsyncOptions(timeout_secs=self._limit)
             with ocp.Context(async_options=limit):
                 self._checkpointer = ocp.training.Checkpointer(
                     self.folder, preservation_policy=keep, cleanup_tmp_directories=True
@@ -58,9 +59,14 @@ class States:
         """
         self.wait()
         about = {"format": STATE_FORMAT, "run": self.run, "position": position}
+        size = sum(map(_bytes_here, jax.tree.leaves(state)))
+        limit = SAVED_WITHIN + int(size / SLOWEST_DISK)
+        if limit > self._limit:
+            self.close()
+            self._limit = limit
         with self._told():
             # a disk that is full is better found here: TensorStore tells of it in hundreds of lines
-            check_room(self.folder.parent, sum(map(_bytes_here, jax.tree.leaves(state))) + 2**16)
+            check_room(self.folder.parent, size + 2**16)
             self._saving = self._open().save_async(step, _by_name(state), custom_metadata=about, overwrite=True)
 
     def wait(self) -> None:
@@ -126,7 +132,7 @@ class States:
         require(not differ, f"{self.folder} holds a run with another {named}; resume with the same, or start anew")
 
     def close(self) -> None:
-        """Wait for what is being saved, and let go of the folder."""
+        """Wait for what is being saved, and let go of the folder until it is used again."""
         checkpointer, self._checkpointer = self._checkpointer, None
         with contextlib.ExitStack() as last:
             if checkpointer is not None:
