@@ -59,14 +59,14 @@ class States:
         """
         self.wait()
         about = {"format": STATE_FORMAT, "run": self.run, "position": position}
-        size = sum(map(_bytes_here, jax.tree.leaves(state)))
-        limit = SAVED_WITHIN + int(size / SLOWEST_DISK)
+        leaves = jax.tree.leaves(state)
+        limit = SAVED_WITHIN + int(sum(leaf.nbytes for leaf in leaves) / SLOWEST_DISK)  # the same on all processes
         if limit > self._limit:
             self.close()
             self._limit = limit
         with self._told():
             # a disk that is full is better found here: TensorStore tells of it in hundreds of lines
-            check_room(self.folder.parent, size + 2**16)
+            check_room(self.folder.parent, sum(map(_bytes_here, leaves)) + 2**16)
             self._saving = self._open().save_async(step, _by_name(state), custom_metadata=about, overwrite=True)
 
     def wait(self) -> None:
