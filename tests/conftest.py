@@ -8,6 +8,7 @@ import dataclasses
 import gc
 import io
 import os
+import re
 import runpy
 import shutil
 import sys
@@ -54,7 +55,7 @@ except ImportError:  # `make test-newest`: what compares with torch is left out,
     torch = None  # type: ignore[assignment]
     collect_ignore = [*importers(Path(__file__).parent, "torch"), "convert/test_verify.py", "test_fuzz.py"]
 
-from jaxsae.cli import process  # noqa: E402
+from jaxsae.cli import process, terminal  # noqa: E402
 from jaxsae.cli.main import run_command  # noqa: E402
 from jaxsae.errors import InputNote  # noqa: E402
 from jaxsae.models.restoration_config import ModelConfig  # noqa: E402
@@ -218,6 +219,36 @@ def folder(tmp_path):
     path.mkdir()
     save_splits(path, tiny_splits())
     return path
+
+
+class _Of80Columns(io.StringIO):
+    """A stream that says it is a terminal, and not how wide."""
+
+    def isatty(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        raise OSError
+
+
+@pytest.fixture(autouse=True)
+def every_table_fits_80_columns(monkeypatch):
+    """Whatever table a test prints is printed on a terminal of 80 columns as well, where it stays a table.
+
+    That no cell is cut there, `tests/cli/test_terminal.py` shows for tables of all kinds.
+    """
+    print_table = terminal.print_table
+
+    def checked(title, columns, rows, **more):
+        print_table(title, columns, rows, **more)
+        narrow = _Of80Columns()
+        print_table(None, columns, rows, **more | {"file": narrow})
+        lines = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", narrow.getvalue()).splitlines()
+        assert max(map(len, lines)) <= 80, lines
+        assert lines[0].startswith("┏"), f"not a table at 80 columns: {columns}"
+        assert sum(line.startswith("┏") for line in lines) <= 3, f"too many columns: {columns}"
+
+    monkeypatch.setattr(terminal, "print_table", checked)
 
 
 @dataclasses.dataclass

@@ -53,7 +53,7 @@ def test_the_overview_counts_what_fires(inspect, folder, tiny_pt, tmp_path):
     ran = inspect("--json", tmp_path / "o.json")
     assert ran.status == 0, ran
     report = json.loads((tmp_path / "o.json").read_text())
-    samples = load_samples(folder / "dataset", "validation", 100)
+    samples = load_samples(folder / "dataset", "test", 100)
     file = load_sae(folder / "sae_layer1_optimized.pt")
     latents = np.asarray(encode(file.sae, extract(load_restoration_model(tiny_pt), samples, [1]).values[1]))
     assert report["layer"] == 1
@@ -62,7 +62,7 @@ def test_the_overview_counts_what_fires(inspect, folder, tiny_pt, tmp_path):
     np.testing.assert_allclose(report["features"]["mean"], latents.mean(0), rtol=1e-5, atol=1e-7)
     np.testing.assert_allclose(report["features"]["max"], latents.max(0), rtol=1e-5)
     np.testing.assert_allclose(report["l0"], (latents > 0).sum(1).mean(), rtol=1e-6)
-    assert sum(report["density_histogram"]) == 60 * (1 - report["dead"])
+    assert sum(report["density_histogram"]) == pytest.approx(60 * (1 - report["dead"]))
     assert "fire on a character" in ran.out
     assert "Best predicted by their captions" in ran.out
     figures = report["features"]
@@ -79,7 +79,7 @@ def test_stored_rows_are_inspected_as_their_text_is(inspect, script, folder, tin
     made = ["--checkpoint", tiny_pt, "--dataset", folder / "dataset", "--padding", padding, "--layer", "0,1"]
     assert script("extract_activations", *made, "--output", tmp_path / "rows").status == 0
     what = ["--feature", 1, 2, "--pattern", "-ak", "--padding", padding, "--num-samples", 9]
-    assert inspect(*what, "--json", tmp_path / "text.json").status == 0
+    assert inspect(*what, "--split", "validation", "--json", tmp_path / "text.json").status == 0
     ran = inspect(*what, "--dataset", tmp_path / "rows", "--json", tmp_path / "rows.json")
     assert ran.status == 0, ran
     assert (tmp_path / "rows.json").read_text() == (tmp_path / "text.json").read_text()
