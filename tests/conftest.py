@@ -237,6 +237,8 @@ def every_table_fits_80_columns(monkeypatch):
 
     That no cell is cut there, `tests/cli/test_terminal.py` shows for tables of all kinds.
     """
+    from rich.cells import cell_len
+
     print_table = terminal.print_table
 
     def checked(title, columns, rows, **more):
@@ -244,7 +246,7 @@ def every_table_fits_80_columns(monkeypatch):
         narrow = _Of80Columns()
         print_table(None, columns, rows, **more | {"file": narrow})
         lines = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", narrow.getvalue()).splitlines()
-        assert max(map(len, lines)) <= 80, lines
+        assert max(map(cell_len, lines)) <= 80, lines
         assert lines[0].startswith("┏"), f"not a table at 80 columns: {columns}"
         assert sum(line.startswith("┏") for line in lines) <= 3, f"too many columns: {columns}"
 

@@ -24,7 +24,6 @@ from helpers import USER_FILE
 from convert import read_checkpoint
 from jaxsae.features.concepts import load_concepts
 from jaxsae.text import arrow, loading
-from jaxsae.text.fragments import read_fragments
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 OWN_MODEL = ROOT / "examples" / "own_model.md"
@@ -53,7 +52,7 @@ def folder(tmp_path_factory):
     (folder / "texts.jsonl").write_text("\n".join(map(json.dumps, renamed)))
     pq.write_table(pa.Table.from_pylist(renamed), folder / "texts.parquet")
     (folder / "restoration_dataset").mkdir()
-    splits = loading.prepare_splits(read_fragments(folder / "fragments.json"), 42)
+    splits = loading.prepare_file(folder / "fragments.json", 42)
     arrow.save_splits(folder / "restoration_dataset", splits)
     (folder / "tablets.atf").write_text("&P1 = one\n@tablet\n1. a-na be-[x]-ia# ##\n$ rest broken\n")
     (folder / "my_model.py").write_text(USER_FILE.replace("SCALE *", ""))

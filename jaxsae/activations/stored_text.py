@@ -5,7 +5,7 @@
                      "token_columns": {name: [its different values]}}
     column0.npy     int32 [n]: of each row, which value of the first of `token_columns`; column1.npy, ...
 
-Rows of characters have none of them: an id is a character, and nothing stands around a text.
+Rows of characters have at most `{"columns": ...}`: an id is a character, and nothing stands around a text.
 """
 
 import json
@@ -26,14 +26,17 @@ FILE = "pieces.json"
 
 
 def write_text(folder: Path, samples: Samples, kept: np.ndarray) -> None:
-    """Write what the ids of samples stand for, and their columns, where they are not plain characters.
+    """Write what the ids of samples stand for, where these are not plain characters, and their columns.
 
     Args:
       kept: the positions that rows are of.
     """
     tokenizer = samples.tokenizer
+    columns = {n: [str(v) for v in column] for n, column in samples.columns.items() if column.ndim == 1}
     plain = isinstance(tokenizer, CharacterTokenizer) and samples.special is None
-    if plain and not samples.causal and not samples.columns:
+    if plain and not samples.causal and len(columns) == len(samples.columns):
+        if columns:
+            _write(folder, {"columns": columns})
         return
     real = samples.mask != 0
     before, behind = tokenizer.frame
@@ -54,9 +57,13 @@ def write_text(folder: Path, samples: Samples, kept: np.ndarray) -> None:
         "frame": [list(before), list(behind)],
         "causal": samples.causal,
         "pieces": {str(number): tokenizer.pieces([number])[0] for number in ids},
-        "columns": {n: [str(v) for v in column] for n, column in samples.columns.items() if column.ndim == 1},
+        "columns": columns,
         "token_columns": values,
     }
+    _write(folder, said)
+
+
+def _write(folder: Path, said: dict[str, Any]) -> None:
     (folder / FILE).write_text(json.dumps(said, ensure_ascii=False, indent=1), encoding="utf-8")
 
 
@@ -74,21 +81,22 @@ def with_text(samples: Samples, folder: Path, at: tuple[np.ndarray, np.ndarray],
     if not (folder / FILE).exists():
         return samples
     said = read_json(folder / FILE)
+    plain = isinstance(said, dict) and set(said) == {"columns"}
     try:
+        columns = {str(name): np.array(list(map(str, values)), object) for name, values in said["columns"].items()}
+        if plain:
+            return replace(samples, columns=_of_samples(columns, len(samples), folder))
         before, behind = (tuple(int(n) for n in part) for part in said["frame"])
         known = {int(number): str(piece) for number, piece in said["pieces"].items()}
         numbers = [int(said[name]) for name in ("vocab_size", "padding_id")]
         damaged = said["damaged_id"]
         damaged = None if damaged is None else int(damaged)
         tokenizer = StoredTokenizer(known, numbers[0], str(said["unit"]), numbers[1], damaged, (before, behind))
-        columns = {str(name): np.array(list(map(str, values)), object) for name, values in said["columns"].items()}
         of_tokens, causal = dict(said["token_columns"]), bool(said["causal"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{folder / FILE}: must say what ids stand for, got {type(error).__name__}: {error}") from None
     n, width = samples.ids.shape
-    wrong = [name for name, values in columns.items() if len(values) < n]
-    require(not wrong, f"{folder / FILE}: columns must have a value for each of {n} samples, got fewer in {wrong}")
-    columns = {name: values[:n] for name, values in columns.items()}
+    columns = _of_samples(columns, n, folder)
     for number, (name, values) in enumerate(of_tokens.items()):
         codes = np.load(folder / f"column{number}.npy", allow_pickle=False)
         ok = (
@@ -101,6 +109,13 @@ def with_text(samples: Samples, folder: Path, at: tuple[np.ndarray, np.ndarray],
         columns[name][at] = np.array(values, object)[codes]
     numbers_only = replace(samples, tokenizer=tokenizer, causal=causal, columns=columns)
     return _framed(numbers_only, before, behind, folder, has_frame=padding == "keep")
+
+
+def _of_samples(columns: dict[str, np.ndarray], n: int, folder: Path) -> dict[str, np.ndarray]:
+    """The columns of the first `n` samples, which there must be."""
+    wrong = [name for name, values in columns.items() if len(values) < n]
+    require(not wrong, f"{folder / FILE}: columns must have a value for each of {n} samples, got fewer in {wrong}")
+    return {name: values[:n] for name, values in columns.items()}
 
 
 def _framed(

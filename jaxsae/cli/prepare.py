@@ -10,15 +10,14 @@ from jaxsae.errors import require
 def main(args: argparse.Namespace) -> None:
     """Fragments in, dataset folder out."""
     from jaxsae.files import atomic_path
-    from jaxsae.text import arrow, fragments, loading
+    from jaxsae.text import arrow, loading
 
     out = Path(args.out_dir).resolve()
     require(args.seed >= 0, f"--seed must be at least 0, got {args.seed}")
     require(not out.exists(), f"--out_dir must not exist yet, got {out}; remove it or give another name")
     require(Path(args.fragments).is_file(), f"--fragments must be a file, got {args.fragments}, which is none")
-    texts = fragments.read_fragments(args.fragments, args.text_column)
-    print(f"{args.fragments}: {len(texts):,} fragments with text")
-    splits = loading.prepare_splits(texts, args.seed)
+    splits = loading.prepare_file(args.fragments, args.seed, args.text_column)
+    print(f"{args.fragments}: {sum(len(columns['labels']) for columns in splits.values()):,} fragments with text")
     with atomic_path(out) as temporary:
         temporary.mkdir()
         arrow.save_splits(temporary, splits)

@@ -14,7 +14,7 @@ from jaxtyping import Bool
 from jaxsae.errors import InputError, require
 from jaxsae.files import read_text
 from jaxsae.text.pieces import Pieces, token_of
-from jaxsae.text.samples import Samples
+from jaxsae.text.samples import NAMES, Samples
 
 BUILT_IN = Path(__file__).with_name("concepts.toml")
 ABOUT = ("damage", "language", "letter", "sign", "morphology", "writing", "formula", "dataset")
@@ -184,6 +184,8 @@ def column_concepts(samples: Samples) -> list[Concept]:
     out, seen = [], set()
     sample, position = np.nonzero(samples.real)
     for name, column in samples.columns.items():
+        if name == NAMES:
+            continue
         of_token = column[sample, position] if column.ndim == 2 else column[sample]
         values, counts = np.unique(of_token, return_counts=True)
         order = np.argsort(-counts, kind="stable")

@@ -186,20 +186,30 @@ def _as_numpy(array: pa.Array) -> np.ndarray:
 
 
 def load_columns(
-    folder: str | Path, split: str, names: Sequence[str] | None = None, max_samples: int | None = None
+    folder: str | Path,
+    split: str,
+    names: Sequence[str] | None = None,
+    max_samples: int | None = None,
+    *,
+    also: str | None = None,
 ) -> dict[str, np.ndarray]:
-    """Columns of a split of a `save_to_disk` folder, each [n, width]: those in `names`, or all there are."""
+    """Columns of a split of a `save_to_disk` folder, each [n, width]: those in `names`, or all there are.
+
+    Args:
+      also: a column of one value a row, as text [n], which need not be there.
+    """
     folder = _folder_of(Path(folder), split)
     files = split_files(folder)
     if not files.data:  # newer versions write a split without rows so
         return {name: np.zeros((0, 0), np.int8) for name in names or ()}
     table = _joined([_arrow_table(folder / name, skip, take) for name, skip, take in files.data], folder)
     names = table.column_names if names is None else names
+    extra = [also] if also is not None and table.column_names.count(also) == 1 else []
     missing = [name for name in names if name not in table.column_names]
     require(not missing, f"{folder}: must have columns {listed(names)}, got none named {listed(missing)}")
     twice = [name for name in names if table.column_names.count(name) > 1]
     require(not twice, f"{folder}: columns must differ in name, got several named {listed(twice)}")
-    table = table.select(names)
+    table = table.select([*names, *extra])
     if files.indices:  # rows were selected or shuffled without being rewritten
         indices = _joined([_arrow_table(folder / name, skip, take) for name, skip, take in files.indices], folder)
         try:
@@ -209,23 +219,29 @@ def load_columns(
                 f"{folder}: its indices must be of its rows, got: {' '.join(str(error).split())}"
             ) from None
     table = table.slice(0, max_samples)
-    return {name: _rows(table[name], name, folder) for name in names}
+    found = {name: _rows(table[name], name, folder) for name in names}
+    return found | {name: np.array([str(one) for one in table[name].to_pylist()], object) for name in extra}
 
 
 def save_splits(folder: Path, splits: Mapping[str, Mapping[str, np.ndarray]]) -> None:
-    """Write splits of columns as Hugging Face `datasets` does with save_to_disk; `folder` must exist and be empty."""
+    """Write splits of columns as Hugging Face `datasets` does with save_to_disk; `folder` must exist and be empty.
+
+    Args:
+      splits: name -> column -> numbers [n, width], or text [n].
+    """
     (folder / "dataset_dict.json").write_text(json.dumps({"splits": list(splits)}))
     for split, columns in splits.items():
         (folder / split).mkdir()
-        kinds = {name: str(column.dtype) for name, column in columns.items()}
-        features = {
-            name: {"feature": {"dtype": kind, "_type": "Value"}, "_type": "List"} for name, kind in kinds.items()
+        features: dict[str, Any] = {name: _feature(column) for name, column in columns.items()}
+        arrays = {
+            name: _list_array(column) if column.ndim == 2 else pa.array(list(map(str, column)), pa.string())
+            for name, column in columns.items()
         }
         schema = pa.schema(
-            [(name, pa.list_(pa.type_for_alias(kind))) for name, kind in kinds.items()],
+            [(name, array.type) for name, array in arrays.items()],
             metadata={"huggingface": json.dumps({"info": {"features": features}})},
         )
-        table = pa.table({name: _list_array(column) for name, column in columns.items()}, schema=schema)
+        table = pa.table(arrays, schema=schema)
         filename = "data-00000-of-00001.arrow"
         with pa.OSFile(str(folder / split / filename), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
             writer.write_table(table, max_chunksize=1000)
@@ -242,6 +258,12 @@ def save_splits(folder: Path, splits: Mapping[str, Mapping[str, np.ndarray]]) ->
         info = {"citation": "", "description": "", "features": features, "homepage": "", "license": ""}
         (folder / split / "state.json").write_text(json.dumps(state, indent=2))
         (folder / split / "dataset_info.json").write_text(json.dumps(info, indent=2))
+
+
+def _feature(column: np.ndarray) -> dict[str, Any]:
+    """What `datasets` says of a column."""
+    value = {"dtype": str(column.dtype) if column.ndim == 2 else "string", "_type": "Value"}
+    return {"feature": value, "_type": "List"} if column.ndim == 2 else value
 
 
 def _list_array(column: np.ndarray) -> pa.ListArray:

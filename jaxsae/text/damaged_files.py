@@ -38,7 +38,9 @@ def read_damaged_file(path: str | Path, text_column: str = "atf") -> list[Named]
     kind = path.suffix.lower()
     if kind in FRAGMENTS:
         raw = read_raw_fragments(path, text_column)
-        texts = [Named(f"fragment {n}", read_damaged(text)) for n, text in enumerate(raw) if text.strip()]
+        texts = [
+            Named(one.name or f"fragment {n}", read_damaged(one.text)) for n, one in enumerate(raw) if one.text.strip()
+        ]
     elif kind == ".atf":
         texts = _atf_texts(read_text(path))
     else:

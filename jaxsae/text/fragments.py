@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
@@ -19,23 +19,32 @@ ORDER = tuple(name for names in ORDER_COLUMNS for name in names)
 IDS = ("_id", "fragment_id", "id")
 
 
-def read_fragments(path: str | Path, text_column: str = "atf") -> list[str]:
-    """The cleaned texts of `read_raw_fragments`; those that are empty then are left out.
+class Fragment(NamedTuple):
+    """A text, and what it is called where the file says that."""
+
+    text: str
+    name: str
+    """Of its `_id` or the like; empty where it has none."""
+
+
+def read_fragments(path: str | Path, text_column: str = "atf") -> list[Fragment]:
+    """The fragments of `read_raw_fragments` with their texts cleaned; those that are empty then are left out.
 
     Raises:
       InputError: not such a file, no text in it, or rows of one fragment that cannot be put in order.
     """
     raw = read_raw_fragments(path, text_column)
-    texts = [text for text in map(clean, raw) if text]
+    cleaned = [Fragment(clean(one.text), one.name) for one in raw]
+    kept = [one for one in cleaned if one.text]
     require(
-        bool(texts),
+        bool(kept),
         f"{path}: must have at least one fragment with text, got none of {len(raw)} in column {text_column}",
     )
-    return texts
+    return kept
 
 
-def read_raw_fragments(path: str | Path, text_column: str = "atf") -> list[str]:
-    """The texts of a file of fragments as they are written, in file order; empty where a fragment has none.
+def read_raw_fragments(path: str | Path, text_column: str = "atf") -> list[Fragment]:
+    """The fragments of a file as they are written, in file order; their texts are empty where they have none.
 
     Rows with the same id, as in a table with a row for each word, are one fragment: in the order of the columns of
     `PLACES`, or of the file. In JSON, `_id` alone joins no rows: in the original format every object is a fragment.
@@ -56,11 +65,11 @@ def read_raw_fragments(path: str | Path, text_column: str = "atf") -> list[str]:
     wrong = next((i for i, one in enumerate(raw) if not isinstance(one, str | None)), None)
     require(wrong is None, f"{path}: {text_column} must be a string or null, got another type in fragment {wrong}")
     id_joins = "_id" not in rows or is_parquet
-    return [fragment or "" for fragment in _as_fragments(path, rows, text_column, id_joins)]
+    return _as_fragments(path, rows, text_column, id_joins)
 
 
-def _as_fragments(path: Path, rows: Mapping[str, list[Any]], text_column: str, id_joins: bool) -> list[str | None]:
-    """The texts, with the rows of one id joined.
+def _as_fragments(path: Path, rows: Mapping[str, list[Any]], text_column: str, id_joins: bool) -> list[Fragment]:
+    """The fragments, the rows of one id joined.
 
     Args:
       id_joins: whether the same id is enough to join rows; if not, they must also have a place in their fragment.
@@ -72,20 +81,19 @@ def _as_fragments(path: Path, rows: Mapping[str, list[Any]], text_column: str, i
         keys.sort(key=lambda name: len(set(map(str, rows[name]))) == len(rows[name]))
     key = next(iter(keys), None)
     if key is None or None in rows[key]:
-        return texts
+        return [Fragment(text or "", "") for text in texts]
+    alone = [Fragment(text or "", str(name)) for text, name in zip(texts, rows[key], strict=True)]
     try:
         ids = list(zip(*(rows[name] for name in ("source", key) if name in rows), strict=True))
         rows_of_id: dict[Any, list[int]] = {}
         for row, one_id in enumerate(ids):
             rows_of_id.setdefault(one_id, []).append(row)
     except TypeError:  # lists and the like, which cannot be ids
-        return texts
-    if len(rows_of_id) == len(ids):
-        return texts
-    if not has_places and not id_joins:
-        return texts
+        return [Fragment(text or "", "") for text in texts]
+    if len(rows_of_id) == len(ids) or (not has_places and not id_joins):
+        return alone
     places = _places(path, rows)
-    fragments: list[str | None] = []
+    fragments: list[Fragment] = []
     is_ordered = bool(places)
     for one_id, its_rows in rows_of_id.items():
         ordered = _ordered(its_rows, list(places.values()))
@@ -93,7 +101,8 @@ def _as_fragments(path: Path, rows: Mapping[str, list[Any]], text_column: str, i
             together = its_rows[-1] - its_rows[0] == len(its_rows) - 1
             require(together, f"{path}: rows of one fragment must stand together, got those of {one_id[-1]!r} apart")
             is_ordered = False
-        fragments.append(" ".join(part for row in ordered or its_rows if (part := texts[row])))
+        text = " ".join(part for row in ordered or its_rows if (part := texts[row]))
+        fragments.append(Fragment(text, str(one_id[-1])))
     by = f"by {listed(places)}" if is_ordered else "as they stand"
     note(f"{path}: {len(ids):,} rows have {len(rows_of_id):,} different {key}; rows of one are joined, {by}")
     return fragments

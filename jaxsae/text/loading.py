@@ -11,7 +11,7 @@ from jaxsae.files import sha256, sha256_of
 from jaxsae.text import preparation
 from jaxsae.text.arrow import is_one_split, load_columns, split_files, split_names
 from jaxsae.text.fragments import read_fragments
-from jaxsae.text.samples import COLUMNS, Samples, as_samples, joined
+from jaxsae.text.samples import COLUMNS, NAMES, Samples, as_samples, joined
 
 DEFAULT_SEED = 42
 """The original preprocessing's seed; it prepares a `fragments.json` that is given where a dataset is expected."""
@@ -47,9 +47,9 @@ def load_samples(path: str | Path, split: str = "validation", max_samples: int |
     """
     path = Path(path)
     if path.is_dir():
-        columns = load_columns(path, split, list(COLUMNS), max_samples)
+        columns = load_columns(path, split, list(COLUMNS), max_samples, also=NAMES)
     elif path.is_file():
-        splits = prepare_splits(read_fragments(path), DEFAULT_SEED)
+        splits = prepare_file(path, DEFAULT_SEED)
         require(split in splits, f"split must be one of {listed(splits)}, got {split!r}")
         columns = {name: column[:max_samples] for name, column in splits[split].items()}
     else:
@@ -100,8 +100,25 @@ def fingerprint(path: str | Path) -> str:
     return sha256_of((name, file) for name, file in parts if file.exists())
 
 
-def prepare_splits(texts: Iterable[str], seed: int) -> dict[str, dict[str, np.ndarray]]:
-    """Split name -> column name -> array [n, 768], as the original preprocessing makes them with `seed`."""
+def prepare_file(path: str | Path, seed: int, text_column: str = "atf") -> dict[str, dict[str, np.ndarray]]:
+    """`prepare_splits` of a file of fragments, with their names.
+
+    Raises:
+      InputError: as `read_fragments`.
+    """
+    fragments = read_fragments(path, text_column)
+    return prepare_splits([one.text for one in fragments], seed, [one.name for one in fragments])
+
+
+def prepare_splits(texts: Iterable[str], seed: int, names: Sequence[str] = ()) -> dict[str, dict[str, np.ndarray]]:
+    """Split name -> column name -> array [n, 768], as the original preprocessing makes them with `seed`.
+
+    Args:
+      texts: cleaned, none of them empty.
+      names: what each is called, in the column `_id` [n]; none, where they have no names.
+    """
     columns = preparation.prepare(texts, seed)
+    if any(names):
+        columns[NAMES] = np.array(names, object)
     rows_of = preparation.split_indices(len(columns["input_ids"]), seed)
     return {split: {name: column[rows] for name, column in columns.items()} for split, rows in rows_of.items()}

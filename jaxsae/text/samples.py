@@ -14,6 +14,8 @@ from jaxsae.text.pieces import Pieces, pieces_of
 from jaxsae.text.tokenizer import UNICODE, Tokenizer
 
 COLUMNS = {"input_ids": np.int32, "labels": np.int32, "attention_mask": np.int8}
+NAMES = "_id"
+"""The column of what texts are called, such as a tablet's number in its museum."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,10 @@ class Samples:
         positions = np.arange(1, self.mask.shape[1] + 1)
         return (positions * (self.mask != 0)).max(axis=1, initial=0)
 
+    def name_of(self, sample: int) -> str:
+        """What the dataset calls a sample's text; empty where it does not say."""
+        return str(self.columns[NAMES][sample]) if NAMES in self.columns else ""
+
     def pieces_of(self, sample: int) -> Pieces:
         """A sample's text token by token, as it was before the damage."""
         one = self[sample : sample + 1]
@@ -104,7 +110,7 @@ def as_samples(columns: Mapping[str, np.ndarray], path: Path) -> Samples:
     ok = not ((labels < 0) & (labels != preparation.NO_LABEL)).any()
     require(ok, f"{path}: labels must be characters, or {preparation.NO_LABEL} where there is no damage")
     ids, labels, mask = (columns[name].astype(dtype, copy=False) for name, dtype in COLUMNS.items())
-    return Samples(ids, labels, mask)
+    return Samples(ids, labels, mask, columns={NAMES: columns[NAMES]} if NAMES in columns else {})
 
 
 def joined(several: Sequence[Samples]) -> Samples:

@@ -21,7 +21,7 @@ from jaxsae import encode, extract, load_samples
 from jaxsae.config import SAEConfig
 from jaxsae.features import comparison, tables
 from jaxsae.sae.architectures import init
-from jaxsae.text import arrow, fragments, loading
+from jaxsae.text import arrow, loading
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 D_SAE = 40
@@ -58,7 +58,7 @@ def files(tmp_path_factory, tiny_pt):
     sign_model.write_vocabulary(folder / "vocab.json")
     texts = [f"a-na be-lí-ia šar-ra-ak LUGAL&{n}"[: TINY.max_position] for n in range(60)] * 2
     (folder / "fragments.json").write_text(json.dumps([{"_id": "x", "atf": t} for t in texts]))
-    columns = loading.prepare_splits(fragments.read_fragments(folder / "fragments.json"), 42)
+    columns = loading.prepare_file(folder / "fragments.json", 42)
     cut = {split: {name: c[:, : TINY.max_position] for name, c in cs.items()} for split, cs in columns.items()}
     (folder / "dataset").mkdir()
     arrow.save_splits(folder / "dataset", cut)

@@ -16,7 +16,7 @@ from jaxsae import encode, extract, load_samples
 from jaxsae.cli.saes import other_seeds
 from jaxsae.config import SAEConfig
 from jaxsae.sae.architectures import init
-from jaxsae.text import arrow, fragments, loading
+from jaxsae.text import arrow, loading
 
 SPELLED = [f"{n}. a-na be-lí-ia qí-bí-ma šar-ra-ak LUGAL.E um-ma " * (n % 3 + 1) for n in range(1, 121)]
 
@@ -31,7 +31,7 @@ def folder(tmp_path_factory, tiny_pt):
         save_sae(folder / f"sae_layer{layer}_optimized.pt", sae, config, extra={"layer": layer})
     texts = [f"a-na be-lí-ia šar-ra-ak <b>&{n}"[: TINY.max_position] for n in range(60)] * 2
     (folder / "fragments.json").write_text(json.dumps([{"_id": "x", "atf": t} for t in texts]))
-    columns = loading.prepare_splits(fragments.read_fragments(folder / "fragments.json"), 42)
+    columns = loading.prepare_file(folder / "fragments.json", 42)
     cut = {split: {name: c[:, : TINY.max_position] for name, c in cs.items()} for split, cs in columns.items()}
     (folder / "dataset").mkdir()
     arrow.save_splits(folder / "dataset", cut)

@@ -12,7 +12,7 @@ from conftest import TINY, assert_one_line_error, checkpoint_content
 from convert import save_sae
 from jaxsae.config import SAEConfig
 from jaxsae.sae.architectures import init
-from jaxsae.text import arrow, fragments, loading
+from jaxsae.text import arrow, loading
 
 QUERY = "1. a-na be-lí-ia # [...] qí-bí-ma"
 
@@ -27,7 +27,7 @@ def files(tmp_path_factory, tiny_pt):
     torch.save(checkpoint_content(seed=1), folder / "other.pt")
     texts = [f"a-na be-lí-ia šar-ra-ak {'ABCDEFG'[n % 7]}.E um"[: TINY.max_position] for n in range(50)]
     (folder / "fragments.json").write_text(json.dumps([{"_id": "x", "atf": text} for text in texts]))
-    columns = loading.prepare_splits(fragments.read_fragments(folder / "fragments.json"), 42)
+    columns = loading.prepare_file(folder / "fragments.json", 42)
     cut = {split: {name: c[:, : TINY.max_position] for name, c in cs.items()} for split, cs in columns.items()}
     (folder / "dataset").mkdir()
     arrow.save_splits(folder / "dataset", cut)

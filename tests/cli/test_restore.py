@@ -59,7 +59,11 @@ def test_the_temperature_of_a_models_own_text_is_kept(script, wide):
         ("lines.txt", "a # b\n\nc\n[x]\r\n", ["line 1", "line 4"]),
         ("a.atf", "&P1 = one\n@tablet\n1. a-#\n&P2\n1. a#\n&P3\n#note: x\n1. [x]\n", ["P1", "P3"]),
         ("b.atf", "1. a ##\n2. b\n", ["text 1"]),
-        ("c.json", '[{"_id": "1", "atf": "a #"}, {"_id": "2", "atf": null}, {"_id": "3", "atf": "1. [x]"}]', None),
+        (
+            "c.json",
+            '[{"_id": "K.1", "atf": "a #"}, {"_id": "2", "atf": null}, {"_id": "3", "atf": "1. [x]"}]',
+            ["K.1", "3"],
+        ),
         ("d.jsonl", '{"atf": "a #"}\n{"atf": ""}\n{"atf": "1. [x]"}', None),
     ],
 )

@@ -6,7 +6,7 @@ import pytest
 from conftest import TINY, assert_one_line_error
 
 from convert import load_sae
-from jaxsae.text import arrow, fragments, loading
+from jaxsae.text import arrow, loading
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 WARNED = "trained on this text, the validation split"
@@ -18,7 +18,7 @@ def texts(tmp_path_factory):
     folder = tmp_path_factory.mktemp("texts")
     rows = [{"_id": f"K.{n}", "atf": f"a-na be-lí-ia {n % 7}"[: TINY.max_position]} for n in range(60)]
     (folder / "fragments.json").write_text(json.dumps(rows))
-    columns = loading.prepare_splits(fragments.read_fragments(folder / "fragments.json"), 42)
+    columns = loading.prepare_file(folder / "fragments.json", 42)
     cut = {split: {name: c[:, : TINY.max_position] for name, c in of.items()} for split, of in columns.items()}
     (folder / "dataset").mkdir()
     arrow.save_splits(folder / "dataset", cut)

@@ -67,4 +67,4 @@ def objects_json(one: Input) -> Any:
 def read_texts(one: Input) -> list[str]:
     from jaxsae.text import fragments
 
-    return fragments.read_fragments(one.path, one.given)
+    return [found.text for found in fragments.read_fragments(one.path, one.given)]

@@ -93,7 +93,7 @@ def read(kind: str, path: Path) -> None:
     from convert import layer_of, load_sae, read_checkpoint
     from jaxsae.activations import store
     from jaxsae.features import concepts
-    from jaxsae.text import fragments, loading
+    from jaxsae.text import loading
     from jaxsae.text.samples import check_samples
     from jaxsae.text.tokenizer import CharacterTokenizer
 
@@ -107,7 +107,7 @@ def read(kind: str, path: Path) -> None:
         for number in range(len(samples)):
             concepts.true_text(samples, number)
     elif kind in ("fragments", "json lines", "parquet"):
-        loading.prepare_splits(fragments.read_fragments(path), 42)
+        loading.prepare_file(path, 42)
     elif kind == "concepts":
         concepts.load_concepts(path)
     else:

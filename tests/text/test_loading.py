@@ -5,12 +5,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import assert_one_line_error, tiny_splits
+from conftest import TINY, assert_one_line_error, tiny_splits
 
+from jaxsae.activations import store
 from jaxsae.errors import InputError
+from jaxsae.features import concepts
 from jaxsae.files import atomic_path
 from jaxsae.text import arrow, fragments, loading, samples
 from jaxsae.text.cleaning import clean
+from jaxsae.text.samples import COLUMNS
 
 
 def hf_dataset(columns):
@@ -187,7 +190,7 @@ def test_absent_split_and_path_are_named(tmp_path, tiny_dataset):
 
 def test_the_real_preprocessing_is_reproduced(real):
     cleaned = json.loads((real / "data" / "fragments_cleaned.json").read_text())
-    texts = fragments.read_fragments(real / "data" / "fragments.json")
+    texts = [one.text for one in fragments.read_fragments(real / "data" / "fragments.json")]
     expected = list(cleaned.values()) if isinstance(cleaned, dict) else cleaned
     assert texts == [t for t in expected if t]
     stored = np.load(real / "data" / "fragments_prepared_seed42.npz")
@@ -217,6 +220,46 @@ def test_what_is_prepared_opens_like_the_originals_dataset(real, tmp_path):
         assert ours[split].format == theirs[split].format
 
 
+def test_texts_keep_their_names(script, tiny_pt, tmp_path):
+    """A tablet's number, from the raw file through the dataset and stored rows to the samples that are inspected."""
+    from datasets import load_from_disk
+
+    rows = [{"_id": f"K.{n}", "atf": f"a-na {'x' * n}"[: TINY.max_position]} for n in range(1, 31)]
+    (tmp_path / "f.json").write_text(json.dumps(rows))
+    assert script("prepare_dataset", "--fragments", tmp_path / "f.json", "--out_dir", tmp_path / "d").status == 0
+    of_file = loading.load_samples(tmp_path / "f.json", "test")
+    of_folder = loading.load_samples(tmp_path / "d", "test")
+    names = {clean(row["atf"]): row["_id"] for row in rows}
+    for some in (of_file, of_folder, of_folder[1:]):
+        assert len(some)
+        assert all(names[some.text_of(i)] == some.name_of(i) for i in range(len(some)))
+    assert load_from_disk(str(tmp_path / "d"))["test"]["_id"] == [of_folder.name_of(i) for i in range(len(of_folder))]
+    parts = [columns["_id"] for columns in loading.prepare_file(tmp_path / "f.json", 42).values()]
+    assert sorted(np.concatenate(parts)) == sorted(names.values())
+    assert not concepts.column_concepts(of_folder)
+
+    narrow = {
+        "test": {
+            n: c[:, : TINY.max_position] if c.ndim == 2 else c
+            for n, c in loading.prepare_file(tmp_path / "f.json", 42)["test"].items()
+        }
+    }
+    (tmp_path / "narrow").mkdir()
+    arrow.save_splits(tmp_path / "narrow", narrow)
+    made = ["--checkpoint", tiny_pt, "--dataset", tmp_path / "narrow", "--split", "test", "--layer", 0]
+    assert script("extract_activations", *made, "--output", tmp_path / "rows").status == 0
+    rows_of = store.open_stores([str(tmp_path / "rows")], 0, 2)
+    stored = store.text_of(rows_of, store.model_of(rows_of.about))
+    assert stored.tokenizer is of_folder.tokenizer
+    assert [stored.name_of(i) for i in range(2)] == [of_folder.name_of(i) for i in range(2)]
+
+
+def test_datasets_without_names_have_none(tiny_dataset):
+    found = loading.load_samples(tiny_dataset)
+    assert found.name_of(0) == ""
+    assert not found.columns
+
+
 def test_json_lines_and_parquet_give_the_same_samples(script, tmp_path):
     texts = [f"{'a-na be-li-ia ' * (n % 7 + 1)}{n * 'x'}" for n in range(20)] + [None]
     rows = [{"_id": str(n), "transliteration": one} for n, one in enumerate(texts)]
@@ -229,9 +272,10 @@ def test_json_lines_and_parquet_give_the_same_samples(script, tmp_path):
         assert ran.status == 0, ran
         assert "20 fragments with text" in ran.out
     for split in ("train", "validation", "test"):
-        first = arrow.load_columns(tmp_path / "from_json", split)
+        first = arrow.load_columns(tmp_path / "from_json", split, list(COLUMNS), also="_id")
+        assert len(first) == 4
         for end in ("jsonl", "parquet"):
-            other = arrow.load_columns(tmp_path / f"from_{end}", split)
+            other = arrow.load_columns(tmp_path / f"from_{end}", split, list(COLUMNS), also="_id")
             assert all((first[name] == other[name]).all() for name in first)
     renamed = [{"_id": row["_id"], "atf": row["transliteration"]} for row in rows]
     (tmp_path / "atf.jsonl").write_text("\n".join(json.dumps(row) for row in renamed))
