@@ -53,7 +53,7 @@ test-newest: .venv-newest/.installed
 	.venv-newest/bin/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 .venv-newest/.installed: pyproject.toml
 	@$(NEWEST) -m venv .venv-newest
-	@.venv-newest/bin/python -c 'import tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["project"]; print(*(d for d in p["dependencies"] + p["optional-dependencies"]["dev"] if not d.startswith("torch")), sep="\n")' > .venv-newest/needed.txt
+	@.venv-newest/bin/python -c 'import tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["project"]; print(*(d for d in p["dependencies"] + p["optional-dependencies"]["dev"] if not d.startswith("jaxsae[")), sep="\n")' > .venv-newest/needed.txt
 	@echo "installing the newest versions of all but torch into .venv-newest ..."
 	@.venv-newest/bin/python -m pip install --quiet --disable-pip-version-check -r .venv-newest/needed.txt
 	@.venv-newest/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e .

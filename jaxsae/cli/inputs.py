@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
+import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
@@ -24,6 +25,15 @@ T = TypeVar("T")
 
 DEFAULT_USER_PATHS = {"checkpoint": "models/torso_restoration/best_model.pt", "dataset": "data/restoration_dataset"}
 """Where the original scripts' guide has the user's model and text, seen from the folder in which it is run."""
+
+
+GET_TORCH = "pip install 'jaxsae[torch]', or in a clone '.[torch]'"
+"""How to come by what models are compared with."""
+
+
+def has_torch() -> bool:
+    """Whether PyTorch is installed; it is not loaded."""
+    return importlib.util.find_spec("torch") is not None
 
 
 class ModelAndText(NamedTuple):

@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 from jaxsae import runtime
 from jaxsae.cli import launch
 from jaxsae.cli.arguments import Parser
+from jaxsae.cli.inputs import GET_TORCH
 from jaxsae.cli.terminal import prepare_streams
 from jaxsae.errors import InputError, InputNote, ParityError, one_line, require
 
@@ -124,6 +125,10 @@ def _status_of(
         if getattr(cause, "errno", None) in NO_ROOM:
             message = f"what is written must find room on the disk, got {error}; make room and run it again"
         return 2, one_line(f"error: {launch.who()}{message}")
+    except ModuleNotFoundError as error:
+        if args.debug or error.name != "torch":
+            raise
+        return 2, one_line(f"error: {launch.who()}this needs PyTorch, which is not installed; {GET_TORCH}")
     except KeyboardInterrupt as error:
         if args.debug:
             raise

@@ -54,9 +54,8 @@ def main(args: argparse.Namespace) -> int:
     with contextlib.ExitStack() as stack:
         runtime.lean_memory()  # before there are threads
         first = processes.is_first()
-        if (
-            first and args.verify and not is_rows and not inputs.is_foreign(data)
-        ):  # PyTorch takes as long to load as all that follows
+        compares = first and args.verify and not is_rows and not inputs.is_foreign(data)
+        if compares and inputs.has_torch():  # which takes as long to load as all that follows
             from convert.reference_process import ReferenceProcess
 
             process = stack.enter_context(ReferenceProcess())
@@ -176,6 +175,8 @@ def text_source(args: argparse.Namespace, data: DataConfig, say: Say, process: R
                 "your own replica; jaxsae verify --reference compares it" if is_own else "PyTorch itself runs the model"
             )
             say(f"check    none: {how}")
+        elif args.verify and not inputs.has_torch():
+            say(f"check    not checked: torch is not here; {inputs.GET_TORCH}")
         elif pytorch is not None:
             from convert.verify import cross_check, require_parity
 

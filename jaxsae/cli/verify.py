@@ -36,6 +36,7 @@ def main(args: argparse.Namespace) -> int:
     from convert.checkpoints import Checkpoint
     from convert.reference_process import ReferenceProcess
 
+    require(inputs.has_torch(), f"verify compares with PyTorch, which is not installed; {inputs.GET_TORCH}")
     with contextlib.ExitStack() as stack:
         process = None if inputs.is_foreign(args) else stack.enter_context(ReferenceProcess())
         checkpoint = inputs.checkpoint(config)

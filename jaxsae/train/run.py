@@ -4,7 +4,7 @@ import contextlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -330,8 +330,16 @@ class _Writer:
             "checkpoint_sha256": self.checkpoint_sha256,
             "settings": settings,
             "command": self.command,
-            "versions": {package: version(package) for package in PACKAGES},
+            "versions": {package: _version(package) for package in PACKAGES},
         }
+
+
+def _version(package: str) -> str | None:
+    """None: it is not installed, as torch need not be."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def plain_l0(sae: SAE, rows: AnyRows, l0: float) -> float:
