@@ -6,7 +6,8 @@ RUN := $(VENV)/bin/python
 
 .PHONY: help train install test lint rivals test-rivals test-newest clean
 help:
-	@echo "make train   train a sparse autoencoder on layer 8 of the embedded demo (makes $(VENV) if there is none)"
+	@echo "make train   train sparse autoencoders on layer 8 of the embedded demo (makes $(VENV) if there is none), and a page"
+	@echo "             about the features of one: checkpoints/reading/report.html"
 	@echo "make test    lint, format check, import contracts, types and the whole test suite"
 	@echo "make lint    all of these but the last"
 	@echo "make rivals  the libraries that scripts/compare_rivals.py compares with, in .venv-rivals (2.8 GB)"
@@ -14,8 +15,14 @@ help:
 	@echo "make test-newest  what needs no torch, with the newest JAX (NEWEST=python3.13: its Python)"
 	@echo "make clean   remove $(VENV) and caches"
 
+# the original's SAE, then one whose features can be read, and a page to read them on; called again it goes on, or says that
+# all is there
 train: $(VENV)/.installed
-	$(RUN) scripts/train.py --layer 8 --recipe reading --output checkpoints/reading --resume
+	$(RUN) scripts/train.py --layer 8 --resume
+	@echo
+	$(RUN) scripts/train.py --layer 8 --recipe reading --split train --max-samples 600 --output checkpoints/reading --resume
+	@echo
+	$(RUN) scripts/inspect_sae.py --layer 8 --output checkpoints/reading --html checkpoints/reading/report.html
 
 install: $(VENV)/.installed
 # exact versions: constraints.txt; what is needed and why: pyproject.toml

@@ -61,6 +61,14 @@ def firings_of(text: JudgedText, values: np.ndarray) -> Firings:
     return log.firings()
 
 
+def narrowed(splits: dict[str, dict[str, np.ndarray]], width: int) -> dict[str, dict[str, np.ndarray]]:
+    """Prepared splits as a model of so few positions takes them; columns of one value a text as they are."""
+    return {
+        split: {name: column[:, :width] if column.ndim == 2 else column for name, column in columns.items()}
+        for split, columns in splits.items()
+    }
+
+
 def saved(folder: Path, content: object, name: str = "m.pt") -> Path:
     """A file of `torch.save`."""
     import torch

@@ -7,11 +7,13 @@ import argparse
 import dataclasses
 import itertools
 import re
+import shlex
 import sys
 import textwrap
 import types
 import typing
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from jaxsae.config import DEMO, DEMO_TEXT
@@ -238,6 +240,22 @@ def one_layer(text: str) -> int:
     if layer is None:
         raise argparse.ArgumentTypeError(f"must be a number or a hook such as {hook_name(8)}, got {text}")
     return layer
+
+
+def typed(args: argparse.Namespace, name: str, *words: object) -> str:
+    """Another command on the same model and text, to be typed as it stands there.
+
+    Args:
+      name: of the command, such as `inspect`, and `words`: its other flags.
+    """
+    script, python = Path(sys.argv[0]), Path(sys.executable)
+    here = python.relative_to(Path.cwd()) if python.is_relative_to(Path.cwd()) else Path("python")
+    scripts = {"inspect": "inspect_sae.py"}
+    in_a_clone = script.suffix == ".py" and script.with_name(scripts[name]).exists()
+    command = [str(here), str(script.with_name(scripts[name]))] if in_a_clone else ["jaxsae", name]
+    given = ((flag, getattr(args, flag, None)) for flag in ("checkpoint", "vocab", "dataset"))
+    flags = [word for flag, value in given if value is not None for word in (f"--{flag}", value)]
+    return shlex.join([*command, *flags, *map(str, words)])
 
 
 def add_device(parser: Parser) -> None:

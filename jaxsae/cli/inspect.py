@@ -102,6 +102,10 @@ def main(args: argparse.Namespace) -> None:
         print(f"wrote    {args.html} ({Path(args.html).stat().st_size / 1e6:.1f} MB); open it in a browser")
     if args.csv:
         write_csv(args.csv, files, inspections)
+    if not (args.feature or args.pattern or args.text) and len(files) == 1:
+        more = () if args.html else ("--html", "report.html")
+        flags = ("--sae", next(iter(files)), "--feature", inspections[0].reading_order[0], *more)
+        print(f"next     {arguments.typed(args, 'inspect', *flags)}")
     if args.json:
         write_json(args.json, reports[0] if len(reports) == 1 else reports, indent=1)
 

@@ -13,7 +13,7 @@ import pytest
 import sign_model
 import torch
 from conftest import TINY, assert_one_line_error, checkpoint_content
-from helpers import saved
+from helpers import narrowed, saved
 
 from convert import load_restoration_model, load_sae, save_sae
 from convert.checkpoints import read_checkpoint
@@ -59,7 +59,7 @@ def files(tmp_path_factory, tiny_pt):
     texts = [f"a-na be-lí-ia šar-ra-ak LUGAL&{n}"[: TINY.max_position] for n in range(60)] * 2
     (folder / "fragments.json").write_text(json.dumps([{"_id": "x", "atf": t} for t in texts]))
     columns = loading.prepare_file(folder / "fragments.json", 42)
-    cut = {split: {name: c[:, : TINY.max_position] for name, c in cs.items()} for split, cs in columns.items()}
+    cut = narrowed(columns, TINY.max_position)
     (folder / "dataset").mkdir()
     arrow.save_splits(folder / "dataset", cut)
     return folder

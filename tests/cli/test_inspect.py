@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT, TINY, assert_one_line_error
+from helpers import narrowed
 from scipy.optimize import linear_sum_assignment
 
 from convert import load_restoration_model, load_sae, save_sae
@@ -32,7 +33,7 @@ def folder(tmp_path_factory, tiny_pt):
     texts = [f"a-na be-lí-ia šar-ra-ak <b>&{n}"[: TINY.max_position] for n in range(60)] * 2
     (folder / "fragments.json").write_text(json.dumps([{"_id": "x", "atf": t} for t in texts]))
     columns = loading.prepare_file(folder / "fragments.json", 42)
-    cut = {split: {name: c[:, : TINY.max_position] for name, c in cs.items()} for split, cs in columns.items()}
+    cut = narrowed(columns, TINY.max_position)
     (folder / "dataset").mkdir()
     arrow.save_splits(folder / "dataset", cut)
     return folder
@@ -285,6 +286,7 @@ def test_the_originals_own_dense_file(script, real, tmp_path, monkeypatch):
     checkpoint, dataset = real / "checkpoints/restoration_16x384/best_model.pt", real / "data/restoration_dataset"
     sae = real / "checkpoints/sae_layer8_optimized.pt"
     flags = ["--checkpoint", checkpoint, "--dataset", dataset, "--num-samples", 3, "--padding", "keep"]
+    flags += ["--split", "validation"]
     ran = script("inspect_sae", "--sae", sae, *flags, "--feature", 5, "--json", tmp_path / "i.json")
     assert ran.status == 0, ran
     report = json.loads((tmp_path / "i.json").read_text())["features"]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import TINY, assert_one_line_error, checkpoint_content
+from helpers import narrowed
 
 from convert import save_sae
 from jaxsae.config import SAEConfig
@@ -28,7 +29,7 @@ def files(tmp_path_factory, tiny_pt):
     texts = [f"a-na be-lí-ia šar-ra-ak {'ABCDEFG'[n % 7]}.E um"[: TINY.max_position] for n in range(50)]
     (folder / "fragments.json").write_text(json.dumps([{"_id": "x", "atf": text} for text in texts]))
     columns = loading.prepare_file(folder / "fragments.json", 42)
-    cut = {split: {name: c[:, : TINY.max_position] for name, c in cs.items()} for split, cs in columns.items()}
+    cut = narrowed(columns, TINY.max_position)
     (folder / "dataset").mkdir()
     arrow.save_splits(folder / "dataset", cut)
     return folder

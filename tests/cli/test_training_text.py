@@ -1,9 +1,11 @@
 """Wherever figures are shown it is said which split an SAE was trained on, and warned of where that is what is read."""
 
 import json
+import shlex
 
 import pytest
 from conftest import TINY, assert_one_line_error
+from helpers import narrowed
 
 from convert import load_sae
 from jaxsae.text import arrow, loading
@@ -19,7 +21,7 @@ def texts(tmp_path_factory):
     rows = [{"_id": f"K.{n}", "atf": f"a-na be-lí-ia {n % 7}"[: TINY.max_position]} for n in range(60)]
     (folder / "fragments.json").write_text(json.dumps(rows))
     columns = loading.prepare_file(folder / "fragments.json", 42)
-    cut = {split: {name: c[:, : TINY.max_position] for name, c in of.items()} for split, of in columns.items()}
+    cut = narrowed(columns, TINY.max_position)
     (folder / "dataset").mkdir()
     arrow.save_splits(folder / "dataset", cut)
     return folder / "dataset", {"validation": cut["validation"], "train": cut["train"]}
@@ -102,3 +104,18 @@ def test_a_file_that_does_not_say_it(script, tiny_pt, texts, tmp_path):
         ran = script(name, *flags)
         assert ran.status == 0, ran
         assert "does not say what text it was trained on" in ran.out
+
+
+def test_the_next_command_is_one_that_runs(script, trained, tmp_path):
+    """After training that which shows the features, after that the one that shows the best of them."""
+    flags, _ = trained
+    how = ["--layer", 1, "--epochs", 1, "--batch-size", 32, "--expansion", 2, "--verify", 0, "--output", tmp_path]
+    ran = script("train", *flags, *how)
+    for expected in ("--sae", "--feature"):
+        (line,) = [line for line in ran.out.splitlines() if line.startswith("next ")]
+        words = shlex.split(line)[1:]
+        assert expected in words
+        name = words[words.index("inspect") :] if "inspect" in words else words[1:]
+        ran = script("inspect_sae", *name[1:], "--json", tmp_path / "n.json")
+        assert ran.status == 0, ran
+    assert "fires on" in ran.out

@@ -6,6 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import TINY, assert_one_line_error, tiny_splits
+from helpers import narrowed
 
 from jaxsae.activations import store
 from jaxsae.errors import InputError
@@ -238,12 +239,7 @@ def test_texts_keep_their_names(script, tiny_pt, tmp_path):
     assert sorted(np.concatenate(parts)) == sorted(names.values())
     assert not concepts.column_concepts(of_folder)
 
-    narrow = {
-        "test": {
-            n: c[:, : TINY.max_position] if c.ndim == 2 else c
-            for n, c in loading.prepare_file(tmp_path / "f.json", 42)["test"].items()
-        }
-    }
+    narrow = {"test": narrowed(loading.prepare_file(tmp_path / "f.json", 42), TINY.max_position)["test"]}
     (tmp_path / "narrow").mkdir()
     arrow.save_splits(tmp_path / "narrow", narrow)
     made = ["--checkpoint", tiny_pt, "--dataset", tmp_path / "narrow", "--split", "test", "--layer", 0]
