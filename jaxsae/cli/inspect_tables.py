@@ -151,9 +151,9 @@ def show_feature(summary: FeatureSummary, unit: str) -> None:
     if not summary.fired:
         print("  it never fires on this text")
         return
-    counts, ramp = summary.bin_counts, terminal.ramp()
-    bars = "".join(ramp[max(1, round(8 * count / max(counts)))] if count else " " for count in counts)
-    print(f"  values      {summary.bin_edges[0]:.3g} {bars} {summary.max:.3g}  (eight bars an octave)")
+    heights, ramp = summary.bin_densities, terminal.ramp()
+    bars = "".join(ramp[max(1, round(8 * height / max(heights)))] if height else " " for height in heights)
+    print(f"  values      {summary.bin_edges[0]:.3g} {bars} {summary.max:.3g}  ({unit}s per octave, eight bars each)")
     level = None
     for context in summary.contexts:
         if context.level != level:

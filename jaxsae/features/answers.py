@@ -161,6 +161,7 @@ def about_characters(inspections: Sequence[Inspection], question: Characters) ->
         "many of its firings are on them.",
         chart={
             "kind": "scatter",
+            "layer": inspection.layer,
             "base": scores.share,
             "points": points,
             "named": [point for point in points if point[0] in named],
@@ -260,5 +261,6 @@ def about_family(inspections: Sequence[Inspection], question: Family) -> Answer:
                 [shortened(scores.name), round(scores.best[0].run, 3), round(scores.random or 0.0, 3)]
                 for _, scores in ranked[:16]
             ],
+            "opens": [[inspection.layer, scores.best[0].latent] for inspection, scores in ranked[:16]],
         },
     )

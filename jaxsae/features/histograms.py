@@ -7,6 +7,15 @@ OCTAVES, PER_OCTAVE = 12, 8
 BINS = OCTAVES * PER_OCTAVE
 
 
+def per_octave(counts: Int[np.ndarray, "... bins"], bounds: Float[np.ndarray, " bounds"]) -> Float[np.ndarray, "... bins"]:
+    """Counts over the widths of their bins in octaves.
+
+    The bins of an octave are equally wide in the value, so on its logarithm the first is wider than the last by two
+    thirds: counts alone would jump where an octave begins.
+    """
+    return counts / np.diff(np.log2(bounds))
+
+
 class Histograms:
     """Histograms of the values above 0 of each column: eight bins an octave; bin 0 has the smallest values.
 
@@ -34,7 +43,11 @@ class Histograms:
 
     def edges(self) -> Float[np.ndarray, " bins"]:
         """The lower edge of each bin."""
-        octave, part = np.divmod(np.arange(BINS), PER_OCTAVE)
+        return self.bounds()[:-1]
+
+    def bounds(self) -> Float[np.ndarray, " bounds"]:
+        """The edges of the bins, from the lower one of the first to the upper one of the last."""
+        octave, part = np.divmod(np.arange(BINS + 1), PER_OCTAVE)
         return 2.0 ** (octave + (self.top or 0) - OCTAVES) * (1 + part / PER_OCTAVE)
 
     def bins_of(self, values: Float[np.ndarray, " m"]) -> Int[np.ndarray, " m"]:
