@@ -39,7 +39,7 @@ function showMap() {
   const families = d3.sort(clear, (name) => -sizes.get(name)).slice(0, MOST_FAMILIES);
   for (const dot of dots) if (dot.family !== NONE && !families.includes(dot.family)) dot.family = OTHER;
   const greys = [OTHER, NONE].filter((name) => dots.some((dot) => dot.family === name));
-  const width = Math.min(1100, $("map-body").clientWidth || 1100), most = d3.max(dots, (dot) => dot.y) || 1;
+  const width = Math.min($("map-body").clientWidth, Math.max(420, innerHeight - 260)), most = d3.max(dots, (dot) => dot.y) || 1;
   $("map-body").replaceChildren(opening(chart(`Map of the features of layer ${l.layer}, coloured by ${title}`, {
     width, height: Math.round(Math.max(0.5, most) * width) + 20, margin: 10, marginBottom: 10, x: { axis: null, domain: [0, 1] }, y: { axis: null, domain: [0, Math.max(0.5, most)] },
     color: { legend: true, domain: [...families, ...greys], range: [...d3.schemeObservable10.slice(0, families.length), ...greys.map((name) => (name === NONE ? "var(--line)" : "var(--soft)"))] },

@@ -3,7 +3,7 @@
 
 const pictures = {
   scatter: (a) => opening(chart(a.caption, {
-    width: 520, height: 340, marginRight: 30, x: { label: "recall: share of them it fires on →", tickFormat: "%" }, y: { label: "↑ precision: share of its firings on them", tickFormat: "%", domain: [0, 1] },
+    width: 520, height: 340, marginRight: 30, x: { label: "recall: share of their stretches it finds →", tickFormat: "%" }, y: { label: "↑ precision: share of its firings on them", tickFormat: "%", domain: [0, 1] },
     marks: [Plot.ruleY([a.chart.base], { strokeDasharray: "4 3" }),
       Plot.text([a.chart.base], { y: (d) => d, frameAnchor: "right", dy: -7, text: () => "share of the text" }),
       Plot.dot(a.chart.points, { x: "1", y: "2", r: 2.5, fill: accent, fillOpacity: 0.45, tip: true, title: (p) => `feature ${p[0]}: precision ${percent(p[2])}, recall ${percent(p[1])}` }),

@@ -48,7 +48,9 @@ function textNode(sample, feature, from, to, at, sought) {
 }
 
 function contextText(feature, [sample, position], before = BEFORE, behind = BEHIND, sought = "") {
-  return textNode(sample, feature, Math.max(0, position - before), Math.min(data.texts[sample][1].length, position + behind + 1), position, sought);
+  const node = textNode(sample, feature, Math.max(0, position - before), Math.min(data.texts[sample][1].length, position + behind + 1), position, sought);
+  node.style.setProperty("--lead", position <= before ? before - position + 1 : 0);  // so that places stand below each other
+  return node;
 }
 
 // places as a list; each leads to its whole text
@@ -58,7 +60,7 @@ function contextList(layer, i, places) {
     const [sample, position, value] = place;
     const to = `#/text/${sample}?feature=${data.layers[layer].layer}/${i}&at=${position}`;
     return make("li", {}, make("a", { href: to, title: "the whole text" },
-      make("span", { class: "soft" }, `${data.texts[sample][0].replace(/ \(text \d+\)$/, "")}, ${position}`), contextText(feature, place), make("span", { class: "soft number" }, short(value))));
+      make("span", { class: "soft" }, `${data.texts[sample][0].replace(/ \(text \d+\)$/, "")}, ${position}`), contextText(feature, place), make("span", { class: "soft value" }, short(value))));
   }));
 }
 
