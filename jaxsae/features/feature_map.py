@@ -20,7 +20,7 @@ STEPS, EARLY = 300, 80
 """Steps, and how many of them pull `EXAGGERATION` times, so that families find together."""
 EXAGGERATION = 12.0
 CELL, CELLS, GROWTH = 0.5, 160, 1.3
-"""Width of the grid's cells, and how many it has along each axis at most: on a wider map they are so many times wider."""
+"""Width of the grid's cells, how many it has along each axis at most, and how they widen on a wider map."""
 
 
 def principal_axes(rows: Float[np.ndarray, "n d"], count: int = 2) -> Float[np.ndarray, "n count"]:
@@ -118,9 +118,7 @@ def _kernels(size: int, cell: float) -> tuple[Complex[np.ndarray, "3 wide half"]
     return fft.rfft2(np.stack([near, gap[:, None] * near**2, gap[None] * near**2])), wide
 
 
-def neighbour_share(
-    places: Float[np.ndarray, "n axes"], families: Int[np.ndarray, " n"], count: int = 10
-) -> float:
+def neighbour_share(places: Float[np.ndarray, "n axes"], families: Int[np.ndarray, " n"], count: int = 10) -> float:
     """How well a map shows families: the share of the `count` nearest rows of each row that are of its family.
 
     Over the rows of a family (-1: of none).

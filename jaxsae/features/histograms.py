@@ -7,7 +7,9 @@ OCTAVES, PER_OCTAVE = 12, 8
 BINS = OCTAVES * PER_OCTAVE
 
 
-def per_octave(counts: Int[np.ndarray, "... bins"], bounds: Float[np.ndarray, " bounds"]) -> Float[np.ndarray, "... bins"]:
+def per_octave(
+    counts: Int[np.ndarray, "... bins"], bounds: Float[np.ndarray, " bounds"]
+) -> Float[np.ndarray, "... bins"]:
     """Counts over the widths of their bins in octaves.
 
     The bins of an octave are equally wide in the value, so on its logarithm the first is wider than the last by two

@@ -1,7 +1,7 @@
 """The report: one HTML page about several inspections, which opens offline; the model runs again for its answers."""
 
 import importlib.metadata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,10 @@ from markupsafe import Markup
 from jaxsae.features.answer import Answer, Feature
 from jaxsae.features.answers import answers
 from jaxsae.features.concepts import true_text
+from jaxsae.features.contexts import AFTER, BEFORE
 from jaxsae.features.descriptions import DAMAGED, character_class
 from jaxsae.features.feature_map import layout
-from jaxsae.features.feature_summary import Context, FeatureSummary
+from jaxsae.features.feature_summary import FeatureSummary
 from jaxsae.features.inspection import Inspection
 from jaxsae.features.intervals import PlacedFirings, encoded
 from jaxsae.features.questions import load_questions
@@ -207,42 +208,51 @@ def _text(samples: Samples, sample: int) -> list[Any]:
     return [name, letters, runs.ravel().tolist()]
 
 
+MOST_FIRINGS = 2000
+"""Characters that a latent's firings on its texts may take on the page; of one that takes more, as it fires nearly
+everywhere, those around its places are told."""
+
+
 def _contexts(one: FeatureSummary, placed: PlacedFirings) -> dict[str, Any]:
     """Where a latent fires: `strongest` and `intervals` are places, `fires` its firings on the texts that these are in.
 
-    A place is [text, position, value]. Of a text that is not judged only the firings around the place are known; what
-    stands in `fires` then begins with ~.
+    A place is [text, position, value]. Where only the firings around places are told, what stands in `fires` begins
+    with ~: in texts that are not judged, of which no more is known, and of latents that fire nearly everywhere.
     """
     of, peak = placed.of(one.feature), max(one.max, 1e-30)
     strongest = [context for context in one.contexts if context.level == "strongest"]
     intervals = placed.intervals(one.feature, of, [(context.sample, context.position) for context in strongest])
-    fires = {}
+    places: dict[int, list[int]] = {}
+    for place in (*strongest, *(place for interval in intervals for place in interval.places)):
+        places.setdefault(place.sample, []).append(place.position)
 
-    def levels(values: Sequence[float] | Float[np.ndarray, " n"]) -> list[int]:
-        return np.clip(np.round(9 * np.asarray(values, float) / peak), 1, 9).astype(int).tolist()
+    def levels(values: Float[np.ndarray, " n"]) -> list[int]:
+        return np.clip(np.round(9 * values / peak), 1, 9).astype(int).tolist()
 
-    for context in strongest:
-        if not placed.knows(context.sample):
-            fires[context.sample] = "~" + _around(context, levels)
-    drawn = [place for interval in intervals for place in interval.places]
-    for sample in {place.sample for place in (*strongest, *drawn)} - set(fires):
-        part = slice(*np.searchsorted(of.sample, [sample, sample + 1]))
-        fires[sample] = encoded(of.position[part].tolist(), levels(of.value[part]))
+    parts = {sample: slice(*np.searchsorted(of.sample, [sample, sample + 1])) for sample in places}
+    whole = {sample: encoded(of.position[part].tolist(), levels(of.value[part])) for sample, part in parts.items()}
+    fires, all_told = {}, sum(map(len, whole.values())) <= MOST_FIRINGS
+    for sample in sorted(places):
+        if not placed.knows(sample):
+            context = next(context for context in strongest if context.sample == sample)
+            values = np.array(context.values)
+            at = np.flatnonzero(values)
+            fires[sample] = "~" + encoded((at + context.position - context.at).tolist(), levels(values[at]))
+        elif all_told:
+            fires[sample] = whole[sample]
+        else:
+            position, value = of.position[parts[sample]], of.value[parts[sample]]
+            gap = position[:, None] - np.array(places[sample])
+            near = ((gap >= -BEFORE) & (gap <= AFTER)).any(axis=1)
+            fires[sample] = "~" + encoded(position[near].tolist(), levels(value[near]))
     return {
         "strongest": [[at.sample, at.position, _round(at.values[at.at])] for at in strongest],
         "intervals": [
             [interval.fired, [[at.sample, at.position, _round(at.value)] for at in interval.places]]
             for interval in intervals
         ],
-        "fires": {sample: fires[sample] for sample in sorted(fires)},
+        "fires": fires,
     }
-
-
-def _around(context: Context, levels: Callable[[list[float]], list[int]]) -> str:
-    """The firings around a place, as `encoded`."""
-    first = context.position - context.at
-    at = [i for i, value in enumerate(context.values) if value > 0]
-    return encoded([first + i for i in at], levels([context.values[i] for i in at]))
 
 
 KINDS = (

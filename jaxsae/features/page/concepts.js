@@ -13,10 +13,9 @@ function conceptTable(layer) {
       make("td", { class: "caption" }, link(layer, best.feature), `: ${words(l, best.feature)}; `, ...c.best.slice(1, 4).flatMap((other) => [link(layer, other.feature), " "])),
       ...numbers.map((value) => make("td", { class: "number" }, value)));
   });
-  return scrolling(`Concepts, layer ${l.layer}`, make("table", { class: "concepts" },
-    make("caption", {}, `Layer ${l.layer}. ✓ a feature finds it clearly better than random directions do.`),
+  return make("div", {}, make("p", { class: "soft" }, `Layer ${l.layer}. ✓ a feature finds it clearly better than random directions do.`), scrolling(`Concepts, layer ${l.layer}`, make("table", { class: "concepts" },
     make("thead", {}, make("tr", {}, ...head.map((title, i) => make("th", { scope: "col", class: i > 1 ? "number" : null }, title)))),
-    make("tbody", {}, ...rows)));
+    make("tbody", {}, ...rows))));
 }
 
 // ---- layers

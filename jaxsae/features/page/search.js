@@ -11,17 +11,24 @@ const INDEX = { "\u0301": "2", "\u0300": "3" };  // an acute stands for the inde
 function spellings(text) {
   const plain = { text: "", from: [] }, indexed = { text: "", from: [] };
   let index = null, at = 0, before = null;
-  const add = (to, letter, start, end) => { to.text += letter; to.from.push([start, end]); };
+  const add = (to, letter, start, end) => {
+    to.text += letter;
+    for (let i = 0; i < letter.length; i++) to.from.push([start, end]);
+  };
+  const widen = (end) => { for (const { from } of [plain, indexed]) if (from.length) from[from.length - 1][1] = end; };
   const endSign = () => { if (index) add(indexed, ...index); index = null; before = null; };
   for (const character of text) {
     const start = at, end = at += character.length;
     for (const one of character.normalize("NFD").toLowerCase()) {
-      if (INDEX[one]) { if (before) index = [INDEX[one], start, end]; continue; }
-      if (/\p{M}/u.test(one)) continue;
+      if (/\p{M}/u.test(one)) {
+        widen(end);
+        if (INDEX[one] && before) index = [INDEX[one], start, end];
+        continue;
+      }
       const digit = "₀₁₂₃₄₅₆₇₈₉".indexOf(one), letter = digit >= 0 ? String(digit) : LETTERS[one] ?? one;
       const pair = before && PAIRS[before + one];
       if (pair) {  // both are one letter
-        for (const to of [plain, indexed]) { to.from[to.from.length - 1][1] = end; }
+        widen(end);
         before = pair;
         continue;
       }

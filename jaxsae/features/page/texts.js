@@ -79,7 +79,7 @@ function showText(sample, query) {
   const damaged = damageOf(text).size, fired = feature ? levelsOf(feature, sample).filter((level) => level).length : 0;
   const known = feature?.fires[sample];
   const legend = !feature ? "" : known === undefined ? `Where ${named(layer, i)} fires in it is not known here.`
-    : `Shaded: where ${named(layer, i)} fires (${words(data.layers[layer], i)}), the darker, the more strongly${known[0] === "~" ? "; in this text it is known around its strongest place alone" : `: on ${fired}`}.`;
+    : `Shaded: where ${named(layer, i)} fires (${words(data.layers[layer], i)}), the darker, the more strongly${known[0] === "~" ? "; of this text only what is near its contexts is told" : `: on ${fired}`}.`;
   $("text-body").replaceChildren(
     make("p", { class: "soft" }, said(`${counted(text[1].length, "character")}${damaged ? `, of which ${damaged.toLocaleString("en")} damaged (underlined: shown as they were before)` : ""}. ${legend}`)),
     make("p", { class: "card whole" }, textNode(sample, feature, 0, text[1].length, at === null ? -1 : Number(at), "")));
