@@ -137,8 +137,8 @@ class Inspection:
     def tells(self) -> Float[np.ndarray, " d_sae"]:
         """How much each latent tells, 0 to 1: the F1 of its caption, if other seeds have the latent too.
 
-        A caption of the strongest firings alone counts half, an unclear one a tenth, that of a latent that no other seed
-        has an eleventh.
+        A caption of the strongest firings alone counts half, an unclear one a tenth, and that of a latent that no other
+        seed has an eleventh.
         """
         caption = np.array([one.f1 * (1.0 if one.clear else 0.5 if one.named else 0.1) for one in self.captions])
         return caption * (1.0 if self.stability is None else (0.1 + self.stability.found) / 1.1)
