@@ -221,10 +221,12 @@ def _contexts(one: FeatureSummary, placed: PlacedFirings) -> dict[str, Any]:
     """
     of, peak = placed.of(one.feature), max(one.max, 1e-30)
     strongest = [context for context in one.contexts if context.level == "strongest"]
-    intervals = placed.intervals(one.feature, of, [(context.sample, context.position) for context in strongest])
+    shown = [(context.sample, context.position) for context in strongest]
+    intervals = placed.intervals(one.feature, of, shown)
     places: dict[int, list[int]] = {}
-    for place in (*strongest, *(place for interval in intervals for place in interval.places)):
-        places.setdefault(place.sample, []).append(place.position)
+    drawn = [(place.sample, place.position) for interval in intervals for place in interval.places]
+    for sample, position in (*shown, *drawn):
+        places.setdefault(sample, []).append(position)
 
     def levels(values: Float[np.ndarray, " n"]) -> list[int]:
         return np.clip(np.round(9 * values / peak), 1, 9).astype(int).tolist()
@@ -241,10 +243,10 @@ def _contexts(one: FeatureSummary, placed: PlacedFirings) -> dict[str, Any]:
         elif all_told:
             fires[sample] = whole[sample]
         else:
-            position, value = of.position[parts[sample]], of.value[parts[sample]]
-            gap = position[:, None] - np.array(places[sample])
+            here, value = of.position[parts[sample]], of.value[parts[sample]]
+            gap = here[:, None] - np.array(places[sample])
             near = ((gap >= -BEFORE) & (gap <= AFTER)).any(axis=1)
-            fires[sample] = "~" + encoded(position[near].tolist(), levels(value[near]))
+            fires[sample] = "~" + encoded(here[near].tolist(), levels(value[near]))
     return {
         "strongest": [[at.sample, at.position, _round(at.values[at.at])] for at in strongest],
         "intervals": [

@@ -40,15 +40,26 @@ function showMap() {
   for (const dot of dots) if (dot.family !== NONE && !families.includes(dot.family)) dot.family = OTHER;
   const greys = [OTHER, NONE].filter((name) => dots.some((dot) => dot.family === name));
   const width = Math.min($("map-body").clientWidth, Math.max(420, innerHeight - 260)), most = d3.max(dots, (dot) => dot.y) || 1;
-  $("map-body").replaceChildren(opening(chart(`Map of the features of layer ${l.layer}, coloured by ${title}`, {
+  const drawn = opening(chart(`Map of the features of layer ${l.layer}, coloured by ${title}`, {
     width, height: Math.round(Math.max(0.5, most) * width) + 20, margin: 10, marginBottom: 10, x: { axis: null, domain: [0, 1] }, y: { axis: null, domain: [0, Math.max(0.5, most)] },
     color: { legend: true, domain: [...families, ...greys], range: [...d3.schemeObservable10.slice(0, families.length), ...greys.map((name) => (name === NONE ? "var(--line)" : "var(--soft)"))] },
     marks: [Plot.dot(d3.sort(dots, (dot) => (greys.includes(dot.family) ? 0 : 1)), {
       x: "x", y: "y", fill: "family", r: Math.max(2, Math.min(4.5, width / 200)), tip: true,
       title: (dot) => `feature ${dot.i}\n${words(l, dot.i)}`,
     })],
-  }), (dot) => href(mapped.layer, dot.i)));
+  }), (dot) => href(mapped.layer, dot.i));
+  $("map-body").replaceChildren(drawn, familyList(l, dots, families));
   $("map-said").textContent = `${counted(dots.length, "feature")} of layer ${l.layer} that fire, laid out by their decoder rows: those that write alike into the model lie side by side. Only nearness means something, neither direction nor the size of gaps.`;
+}
+
+// each family with those of its features that tell most: for the keyboard, and to read
+function familyList(l, dots, families) {
+  const of = d3.group(dots, (dot) => dot.family);
+  return make("dl", {}, ...families.flatMap((name) => {
+    const best = d3.sort(of.get(name), (dot) => rank(l).get(dot.i)).slice(0, 5);
+    return [make("dt", {}, `${name}, ${counted(of.get(name).length, "feature")}`),
+      make("dd", {}, ...best.flatMap((dot) => [link(mapped.layer, dot.i), ` ${words(l, dot.i)}`, make("br")]))];
+  }));
 }
 
 $("map-colour").append(...Object.entries(colourings).map(([name, [title]]) => make("option", { value: name }, title)));
