@@ -554,9 +554,9 @@ def test_dots_open_the_features_they_show(page, html):
 
 def test_the_map_is_coloured_by_families_which_its_address_keeps(page, html):
     go(page, "#/map")
-    for colour in ("character", "concept", "caption"):
+    for colour in ("character", "concept", "caption", "class"):
         page.find_element("css selector", f"#map-colour option[value={colour}]").click()
-        assert ("colour=" + colour in page.execute_script("return location.hash")) == (colour != "caption")
+        assert ("colour=" + colour in page.execute_script("return location.hash")) == (colour != "class")
         legend = page.execute_script("return [...document.querySelectorAll('#map-body [class*=swatch]')].length")
         assert legend
         colours = page.execute_script(

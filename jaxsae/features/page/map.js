@@ -4,17 +4,18 @@
 const MOST_FAMILIES = 8;  // more colours cannot be told apart
 const NONE = "unclear", OTHER = "other";
 const colourings = {
-  caption: ["what the caption speaks of", (l, f) => f.kind],
+  class: [said("the class of characters it fires on"), (l, f) => f.classes[0] ?? NONE],
+  caption: ["what its caption speaks of", (l, f) => f.kind],
   character: [said("the character it fires on most"), (l, f) => (f.characters.length ? visible(f.characters[0][0]) : NONE)],
   concept: ["the concept it finds best", (l, f) => (f.concepts.length ? l.concepts[f.concepts[0][0]].name : NONE)],
 };
-const mapped = { layer: 0, colour: "caption" };
+const mapped = { layer: 0, colour: "class" };
 
 function openMap(query) {
   query.delete("theme");
   if (query.size) {
     mapped.layer = query.has("layer") ? layerNumber(query.get("layer")) : 0;
-    mapped.colour = query.get("colour") in colourings ? query.get("colour") : "caption";
+    mapped.colour = query.get("colour") in colourings ? query.get("colour") : "class";
   }
   if ($("map-layer")) $("map-layer").value = mapped.layer;
   $("map-colour").value = mapped.colour;
@@ -25,7 +26,7 @@ function openMap(query) {
 function rememberMap() {
   const query = new URLSearchParams();
   if (several) query.set("layer", data.layers[mapped.layer].layer);
-  if (mapped.colour !== "caption") query.set("colour", mapped.colour);
+  if (mapped.colour !== "class") query.set("colour", mapped.colour);
   const address = `#/map${query.size ? `?${query}` : ""}`;
   document.querySelector("nav a[data-view=map]").setAttribute("href", address);
   replaceAddress(address);
@@ -48,6 +49,7 @@ function showMap() {
       title: (dot) => `feature ${dot.i}\n${words(l, dot.i)}`,
     })],
   }), (dot) => href(mapped.layer, dot.i));
+  drawn.style.width = `${width}px`;  // else the legend would be wider
   $("map-body").replaceChildren(drawn, familyList(l, dots, families));
   $("map-said").textContent = `${counted(dots.length, "feature")} of layer ${l.layer} that fire, laid out by their decoder rows: those that write alike into the model lie side by side. Only nearness means something, neither direction nor the size of gaps.`;
 }
