@@ -127,7 +127,7 @@ def layer_data(
     shown: Sequence[int],
     strongest: int,
 ) -> dict[str, Any]:
-    """What page.js shows of one SAE; rows that are many are lists in place of dicts.
+    """What the page shows of one SAE; rows that are many are lists in place of dicts.
 
     Args:
       following: the next layer, whose latents each is compared with; None: it is the last.
@@ -198,7 +198,7 @@ NUMBER = "_id"
 
 
 def _text(samples: Samples, sample: int) -> list[Any]:
-    """A text as page.js reads it: its name, its tokens, and where damage begins and how long it is, by turns."""
+    """A text as texts.js reads it: its name, its tokens, and where damage begins and how long it is, by turns."""
     letters, damaged = true_text(samples, sample)
     own, name = samples.columns.get(NUMBER), f"text {sample}"
     if own is not None and own.ndim == 1 and str(own[sample]):

@@ -1,7 +1,7 @@
 "use strict";
 // Searching: every spelling of a sign finds it, and what was found is marked.
 
-const LETTERS = { "š": "s", "ŋ": "g", "ʾ": "'", "ʿ": "'", "ʼ": "'", "’": "'", "‘": "'", "j": "g", "×": "x", "ₓ": "x" };
+const LETTERS = { "ŋ": "g", "ʾ": "'", "ʿ": "'", "ʼ": "'", "’": "'", "‘": "'", "j": "g", "×": "x", "ₓ": "x" };
 const PAIRS = { "sz": "s", "sh": "s", "s,": "s", "t,": "t" };  // of ASCII transliteration, and English habit
 const INDEX = { "\u0301": "2", "\u0300": "3" };  // an acute stands for the index 2, a grave for 3
 
