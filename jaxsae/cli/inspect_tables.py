@@ -145,10 +145,6 @@ def marked(context: Context) -> tuple[str, str]:
 
 def show_feature(summary: FeatureSummary, unit: str) -> None:
     """One latent; `unit`: what a token is called."""
-    import numpy as np
-
-    from jaxsae.features.histograms import per_octave
-
     print(f"\nfeature {summary.feature}: {summary.caption}")
     print(
         f"  fires on {summary.fired:,} {unit}s ({summary.firing_rate:.3%}), mean {summary.mean:.4g}, largest "
@@ -161,9 +157,9 @@ def show_feature(summary: FeatureSummary, unit: str) -> None:
     if not summary.fired:
         print("  it never fires on this text")
         return
-    density, ramp = per_octave(np.array(summary.bin_counts), np.array(summary.bin_edges)), terminal.ramp()
-    bars = "".join(ramp[max(1, round(8 * height / max(density)))] if height else " " for height in density)
-    print(f"  values      {summary.bin_edges[0]:.3g} {bars} {summary.max:.3g}  (eight bars an octave)")
+    heights, ramp = summary.bin_densities, terminal.ramp()
+    bars = "".join(ramp[max(1, round(8 * height / max(heights)))] if height else " " for height in heights)
+    print(f"  values      {summary.bin_edges[0]:.3g} {bars} {summary.max:.3g}  ({unit}s per octave, eight bars each)")
     level = None
     for context in summary.contexts:
         if context.level != level:

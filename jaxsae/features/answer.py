@@ -28,14 +28,14 @@ class Answer(NamedTuple):
     caption: str
     """Of the picture."""
     chart: dict[str, Any] | None
-    """The picture's data, as page.js draws them; None: no picture."""
+    """The picture's data, as pictures.js draws them; None: no picture."""
     causal: list[dict[str, Any]] = []  # noqa: RUF012
     """What is restored without each of the features."""
     points: list[str] = []  # noqa: RUF012
     """A sentence for each feature."""
 
     def as_json(self) -> dict[str, Any]:
-        """As page.js reads it."""
+        """As the page reads it."""
         return self._asdict() | {"features": [feature._asdict() for feature in self.features]}
 
 

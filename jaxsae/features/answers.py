@@ -4,10 +4,9 @@ Which questions, about which concepts, in which words: `questions.toml`. There i
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from jaxtyping import Int
 
 from jaxsae.features.answer import (
     FEW,
@@ -20,7 +19,7 @@ from jaxsae.features.answer import (
     without_features,
 )
 from jaxsae.features.causal import CausalEffect
-from jaxsae.features.concept_scores import ENOUGH, ConceptScores
+from jaxsae.features.concept_scores import ENOUGH, ConceptScores, detections
 from jaxsae.features.discovery_answer import about_discoveries
 from jaxsae.features.inspection import Inspection
 from jaxsae.features.layers_answer import about_layers, about_one_layer
@@ -107,27 +106,6 @@ def _first_scored(
     return next((found for concept in concepts if (found := _best_layer(inspections, concept))), None)
 
 
-class Firing(NamedTuple):
-    """How each latent's firings on the judged characters are spread over those with a concept and those without."""
-
-    fired: Int[np.ndarray, " d_sae"]
-    on: Int[np.ndarray, " d_sae"]
-    """Firings on characters with the concept."""
-    characters: int
-    """Number of those characters."""
-
-
-def _firing(inspection: Inspection, concept: str) -> Firing:
-    number = [one.name for one in inspection.marked.concepts].index(concept)
-    firings = inspection.statistics.firings
-    has = inspection.marked.has[number]
-    fired, on = (
-        np.bincount(columns, minlength=firings.columns)
-        for columns in (firings.column, firings.column[has[firings.row]])
-    )
-    return Firing(fired, on, int((has & firings.judged).sum()))
-
-
 def _best_features(layer: int, scores: ConceptScores, count: int) -> list[Feature]:
     return [Feature(layer, score.latent) for score in scores.best[:count]]
 
@@ -138,18 +116,17 @@ def about_characters(inspections: Sequence[Inspection], question: Characters) ->
     if not found:
         return without_features(question.title, question.missing)
     inspection, scores = found
-    fired, firings, n = _firing(inspection, scores.name)
+    fired, precision, recall = detections(inspection.statistics.firings, inspection.marked, scores.name)
     enough = fired >= FEW
-    precision = firings / np.maximum(fired, 1)
     only, never = int((enough & (precision >= 0.9)).sum()), int((enough & (precision <= 0.02)).sum())
     sentences = [
         best_detector_sentence(inspection, scores, question.characters),
-        f"{scores.share:.0%} {question.share}. Of {int(enough.sum()):,} features that fire at least {FEW} times, "
-        f"{only} fire on {question.characters} nine times out of ten or more, {never} practically never.",
+        f"{scores.share:.0%} {question.share}. Of {int(enough.sum()):,} features that fire at least {FEW} times, each at "
+        f"its threshold, {only} fire on {question.characters} nine times out of ten or more, {never} practically never.",
     ]
     points = [
-        [int(i), round(firings[i] / n, 5), round(float(precision[i]), 4)]
-        for i in np.flatnonzero(enough & (firings > 0))
+        [int(i), round(float(recall[i]), 4), round(float(precision[i]), 4)]
+        for i in np.flatnonzero(enough & (precision > 0))
     ]
     features = _best_features(inspection.layer, scores, NAMED)
     named = {feature.feature for feature in features}
@@ -157,10 +134,11 @@ def about_characters(inspections: Sequence[Inspection], question: Characters) ->
         question.title,
         sentences,
         features,
-        caption=f"Each feature of layer {inspection.layer}: how many of the {question.characters} it fires on, and how "
-        "many of its firings are on them.",
+        caption=f"Each feature of layer {inspection.layer} at its threshold, on held-out texts: how many stretches of "
+        f"{question.characters} it finds, and how many of the characters on which it fires are such.",
         chart={
             "kind": "scatter",
+            "layer": inspection.layer,
             "base": scores.share,
             "points": points,
             "named": [point for point in points if point[0] in named],
@@ -175,9 +153,8 @@ def about_texts(inspections: Sequence[Inspection], question: Texts) -> Answer:
         return without_features(question.title, question.missing)
     inspection, scores = found
     layer = inspection.layer
-    fired, firings, _ = _firing(inspection, scores.name)
+    fired, share, _ = detections(inspection.statistics.firings, inspection.marked, scores.name)
     base = scores.share
-    share = firings / np.maximum(fired, 1)
     enough = fired >= FEW
     inside, outside = enough & (share >= SPECIFIC), enough & (share <= ELSEWHERE)
     sentences = [best_detector_sentence(inspection, scores, f"characters of {question.texts}")]
@@ -187,7 +164,7 @@ def about_texts(inspections: Sequence[Inspection], question: Texts) -> Answer:
             sentences.append(best_detector_sentence(inspection, other, f"characters of {more.other_texts}"))
     sentences.append(
         f"{base:.0%} of the characters stand in {question.texts}. Of {int(enough.sum()):,} features that fire at least "
-        f"{FEW} times, {int(inside.sum())} have at least {SPECIFIC:.0%} of their firings there, "
+        f"{FEW} times, each at its threshold, {int(inside.sum())} have at least {SPECIFIC:.0%} of their firings there, "
         f"{int(outside.sum())} at most {ELSEWHERE:.0%}."
     )
     most_frequent = [
@@ -200,8 +177,8 @@ def about_texts(inspections: Sequence[Inspection], question: Texts) -> Answer:
         question.title,
         sentences,
         best + [feature for feature in most_frequent if feature not in best],
-        caption=f"Features of layer {layer} that fire at least {FEW} times, by the share of their firings "
-        f"in {question.texts}.",
+        caption=f"Features of layer {layer} that fire at least {FEW} times, each at its threshold, on held-out texts, by "
+        f"the share of their firings in {question.texts}.",
         chart={
             "kind": "shares",
             "base": base,
@@ -260,5 +237,6 @@ def about_family(inspections: Sequence[Inspection], question: Family) -> Answer:
                 [shortened(scores.name), round(scores.best[0].run, 3), round(scores.random or 0.0, 3)]
                 for _, scores in ranked[:16]
             ],
+            "opens": [[inspection.layer, scores.best[0].latent] for inspection, scores in ranked[:16]],
         },
     )

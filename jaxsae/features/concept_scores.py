@@ -188,6 +188,28 @@ def concept_scores(
     return out
 
 
+class Detections(NamedTuple):
+    """How every latent finds one concept, at its own threshold for it, on the texts on which is scored."""
+
+    fired: Int[np.ndarray, " d_sae"]
+    """Characters on which it fires; 0 for a latent that fires too rarely for a threshold to be chosen."""
+    precision: Float[np.ndarray, " d_sae"]
+    """Share of them that have the concept, and `recall`, share of the concept's stretches that it finds."""
+    recall: Float[np.ndarray, " d_sae"]
+
+
+def detections(firings: Firings, marked: MarkedText, name: str) -> Detections:
+    """The figures of which `concept_scores` keeps those of the best latents."""
+    number = [one.name for one in marked.concepts].index(name)
+    used = firings.judged
+    halves = judge.halves(marked.text, marked.has[[number]], used)
+    few, number_of = _judged_latents(firings, marked.text, used)
+    choose, score, _ = judge.sparse_halves(few, marked.text, halves, used)
+    judged = judge.judge(choose, score, halves)
+    fired = score.said[np.arange(few.columns), judged.at[0]].astype(np.int64)
+    return Detections(*(part[number_of] for part in (fired, judged.precision[0], judged.recall[0])))
+
+
 def _judged_latents(
     firings: Firings, text: JudgedText, used: Bool[np.ndarray, " n"]
 ) -> tuple[Firings, Int[np.ndarray, " d_sae"]]:

@@ -30,6 +30,7 @@ def about_discoveries(inspections: Sequence[Inspection], question: Discoveries) 
         chart={
             "kind": "dumbbell",
             "rows": [_row(inspection, scores, several=len(inspections) > 1) for inspection, scores in found],
+            "opens": [list(feature) for feature in features],
         },
         points=[discovery_sentence(inspection, scores) for inspection, scores in found],
     )

@@ -11,6 +11,7 @@ from jaxsae.features.captions import Caption
 from jaxsae.features.concept_scores import ConceptScores
 from jaxsae.features.concepts import true_text
 from jaxsae.features.contexts import AFTER, BEFORE, Contexts
+from jaxsae.features.histograms import per_octave
 from jaxsae.features.relations import Relations
 from jaxsae.features.stability import Stability
 from jaxsae.features.statistics import WORD_POSITIONS, LatentStatistics
@@ -116,6 +117,8 @@ class FeatureSummary(NamedTuple):
     bin_edges: list[float]
     """Lower edges of the bins of its values above 0, eight an octave."""
     bin_counts: list[int]
+    bin_densities: list[float]
+    """The counts over the widths of their bins: characters per octave."""
     contexts: list[Context]
     by_character: list[FiringShare]
     by_place: list[FiringShare]
@@ -137,7 +140,7 @@ class FeatureSummary(NamedTuple):
             "mean": self.mean,
             "max": self.max,
             "fired": self.fired,
-            "histogram": {"edges": self.bin_edges, "counts": self.bin_counts},
+            "histogram": {"edges": self.bin_edges, "counts": self.bin_counts, "per_octave": self.bin_densities},
             "contexts": _dicts(self.contexts),
             "by_character": _dicts(self.by_character),
             "by_place": _dicts(self.by_place),
@@ -153,14 +156,13 @@ def _dicts(rows: Sequence[Any]) -> list[dict[str, Any]]:
     return [row._asdict() for row in rows]
 
 
-def value_histogram(statistics: LatentStatistics, latent: int) -> tuple[list[float], list[int]]:
-    """(lower edges, counts) of a latent's values above 0, eight bins an octave, without the empty bins at the ends."""
-    counts = statistics.histogram.counts[latent]
+def value_histogram(statistics: LatentStatistics, latent: int) -> tuple[list[float], list[int], list[float]]:
+    """(lower edges, counts, counts per octave) of a latent's values above 0, without the empty bins at the ends."""
+    counts, bounds = statistics.histogram.counts[latent], statistics.histogram.bounds()
     filled = np.flatnonzero(counts)
-    if not len(filled):
-        return [], []
-    part = slice(filled[0], filled[-1] + 1)
-    return statistics.histogram.edges()[part].tolist(), counts[part].tolist()
+    part = slice(filled[0], filled[-1] + 1) if len(filled) else slice(0, 0)
+    densities = per_octave(counts, bounds)
+    return bounds[:-1][part].tolist(), counts[part].tolist(), [float(f"{one:.4g}") for one in densities[part]]
 
 
 def _context(samples: Samples, contexts: Contexts, slot: int, latent: int, level: str) -> Context:
@@ -266,7 +268,7 @@ def feature_summary(
       strongest: how many of the strongest contexts are shown, at most.
     """
     fired = int(statistics.fired[latent])
-    edges, counts = value_histogram(statistics, latent)
+    edges, counts, densities = value_histogram(statistics, latent)
     (logits,), (nearest,), (cosines,) = related
     promotes, suppresses = promoted_and_suppressed(output_names[: len(logits)], logits)
     characters, there = statistics.by_character.row(latent)
@@ -282,6 +284,7 @@ def feature_summary(
         fired=fired,
         bin_edges=edges,
         bin_counts=counts,
+        bin_densities=densities,
         contexts=contexts(samples, statistics, latent, strongest),
         by_character=shares_of_firings(by_character, statistics.character_rows, character_names, fired, 8),
         by_place=shares_of_firings(by_place, statistics.place_rows, WORD_POSITIONS, fired, len(WORD_POSITIONS)),

@@ -1,27 +1,21 @@
 """Histograms of latents' values on a logarithmic scale."""
 
 import numpy as np
-from jaxtyping import Float, Int, Num
+from jaxtyping import Float, Int
 
 OCTAVES, PER_OCTAVE = 12, 8
 BINS = OCTAVES * PER_OCTAVE
 
 
-def ends(edges: Float[np.ndarray, " bins"]) -> Float[np.ndarray, " bins"]:
-    """The upper edge of each bin that begins at one of these edges: an eighth further of the octave it is in."""
-    mantissa, _ = np.frexp(edges)
-    return edges + edges / (2 * mantissa * PER_OCTAVE)
-
-
 def per_octave(
-    counts: Num[np.ndarray, "*more bins"], edges: Float[np.ndarray, " bins"]
-) -> Float[np.ndarray, "*more bins"]:
-    """Counts of bins as a density: values an octave.
+    counts: Int[np.ndarray, "... bins"], bounds: Float[np.ndarray, " bounds"]
+) -> Float[np.ndarray, "... bins"]:
+    """Counts over the widths of their bins in octaves.
 
-    Bins are equally wide within an octave, and twice as wide in the next one: their counts jump at powers of two where
-    the values do not.
+    The bins of an octave are equally wide in the value, so on its logarithm the first is wider than the last by two
+    thirds: counts alone would jump where an octave begins.
     """
-    return counts / np.log2(ends(edges) / edges)
+    return counts / np.diff(np.log2(bounds))
 
 
 class Histograms:
@@ -51,7 +45,11 @@ class Histograms:
 
     def edges(self) -> Float[np.ndarray, " bins"]:
         """The lower edge of each bin."""
-        octave, part = np.divmod(np.arange(BINS), PER_OCTAVE)
+        return self.bounds()[:-1]
+
+    def bounds(self) -> Float[np.ndarray, " bounds"]:
+        """The edges of the bins, from the lower one of the first to the upper one of the last."""
+        octave, part = np.divmod(np.arange(BINS + 1), PER_OCTAVE)
         return 2.0 ** (octave + (self.top or 0) - OCTAVES) * (1 + part / PER_OCTAVE)
 
     def bins_of(self, values: Float[np.ndarray, " m"]) -> Int[np.ndarray, " m"]:

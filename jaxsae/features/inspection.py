@@ -134,11 +134,19 @@ class Inspection:
         return [shown(piece, tokenizer) for piece in tokenizer.pieces(ids)]
 
     @cached_property
-    def reading_order(self) -> list[int]:
-        """All latents, the best first: those whose caption predicts them, and that other seeds have too."""
+    def tells(self) -> Float[np.ndarray, " d_sae"]:
+        """How much each latent tells, 0 to 1: the F1 of its caption, if other seeds have the latent too.
+
+        A caption of the strongest firings alone counts half, an unclear one a tenth, and that of a latent that no other
+        seed has an eleventh.
+        """
         caption = np.array([one.f1 * (1.0 if one.clear else 0.5 if one.named else 0.1) for one in self.captions])
-        found = 1.0 if self.stability is None else 0.1 + self.stability.found
-        return np.argsort(-caption * found, kind="stable").tolist()
+        return caption * (1.0 if self.stability is None else (0.1 + self.stability.found) / 1.1)
+
+    @cached_property
+    def reading_order(self) -> list[int]:
+        """All latents, those that tell most first."""
+        return np.argsort(-self.tells, kind="stable").tolist()
 
     @property
     def direct_logits(self) -> Float[np.ndarray, "d_sae characters"]:

@@ -10,7 +10,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure  # without pyplot, which keeps every figure and looks for a screen
 from matplotlib.ticker import MaxNLocator
 
-from jaxsae.features.histograms import ends, per_octave
+from jaxsae.features.histograms import per_octave
 from jaxsae.features.statistics import LatentStatistics
 from jaxsae.train.plots import ACCENT, STYLE, density_histogram, label_log_axis
 
@@ -27,11 +27,11 @@ def latents_plot(
       chosen: latents, of which the first 24 are drawn by themselves.
       unit: what a token is called.
     """
-    counts, lower = statistics.histogram.counts, statistics.histogram.edges()
+    counts, bounds = statistics.histogram.counts, statistics.histogram.bounds()
     filled = np.flatnonzero(counts.sum(axis=0))
     part = slice(filled[0], filled[-1] + 1) if len(filled) else slice(0, 1)
-    edges = np.append(lower[part], ends(lower[part])[-1])
-    densities = per_octave(counts[:, part], lower[part])
+    edges = bounds[part.start : part.stop + 1]
+    densities = per_octave(counts[:, part], edges)
     chosen = list(chosen)[:24]
     columns = 6
     rows = -(-len(chosen) // columns)
@@ -48,11 +48,11 @@ def latents_plot(
         )
         overview.set(yscale="log", xlabel="features, the most frequent first", ylabel="value")
         label_log_axis(overview.yaxis)
-        top.colorbar(mesh, ax=overview, label=f"{unit}s an octave of values", pad=0.01)
+        top.colorbar(mesh, ax=overview, label=f"{unit}s per octave", pad=0.01)
         density_histogram(density, statistics.rate, f"{statistics.rows:,} {unit}s")
         if chosen:
             bottom.supxlabel("value", fontsize=9)
-            bottom.supylabel(f"{unit}s an octave", fontsize=9)
+            bottom.supylabel(f"{unit}s per octave", fontsize=9)
         axes = np.reshape(bottom.subplots(max(rows, 1), columns, squeeze=False), -1)
         for ax in axes[len(chosen) :]:
             ax.set_axis_off()

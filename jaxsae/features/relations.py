@@ -50,7 +50,17 @@ def nearest(
     Args:
       latents: the neighbours of these alone.
     """
-    rows, others = directions_of(sae), directions_of(other or sae)
+    return nearest_rows(directions_of(sae), directions_of(other) if other else None, count, latents)
+
+
+def nearest_rows(
+    rows: Float[np.ndarray, "d_sae d_in"],
+    other: Float[np.ndarray, "other_d_sae d_in"] | None = None,
+    count: int = 5,
+    latents: Latents | None = None,
+) -> tuple[Int[np.ndarray, "some count"], Float[np.ndarray, "some count"]]:
+    """As `nearest`, of rows of norm 1."""
+    others = rows if other is None else other
     latents = np.arange(len(rows)) if latents is None else latents
     count = min(count, len(others) - (other is None))  # a latent is not its own neighbour
     top, largest = np.zeros((len(latents), count), np.int64), np.zeros((len(latents), count), np.float32)

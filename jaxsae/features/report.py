@@ -12,13 +12,23 @@ from markupsafe import Markup
 
 from jaxsae.features.answer import Answer, Feature
 from jaxsae.features.answers import answers
-from jaxsae.features.feature_summary import Context
+from jaxsae.features.concepts import true_text
+from jaxsae.features.contexts import AFTER, BEFORE
+from jaxsae.features.descriptions import DAMAGED, character_class
+from jaxsae.features.feature_map import layout
+from jaxsae.features.feature_summary import FeatureSummary
 from jaxsae.features.inspection import Inspection
+from jaxsae.features.intervals import PlacedFirings, encoded
 from jaxsae.features.questions import load_questions
-from jaxsae.text.pieces import in_units, of_tablets
+from jaxsae.sae.consistency import directions_of
+from jaxsae.text.pieces import HIDDEN, in_units, of_tablets
+from jaxsae.text.samples import Samples
 
 PAGE = Path(__file__).with_name("page")
-SCRIPTS = ("d3.min.js", "plot.min.js", "page.js")
+SCRIPTS = (
+    "d3.min.js", "plot.min.js",
+    "base.js", "search.js", "texts.js", "notes.js", "table.js", "feature.js", "concepts.js", "pictures.js", "map.js", "page.js",
+)  # fmt: skip
 LIVE_SCRIPTS = (*SCRIPTS, "live.js")
 MOST_FEATURES = 8192
 """Features of a layer that the page shows: of more, those that are best read and those that the answers name."""
@@ -45,6 +55,7 @@ def page(inspections: Sequence[Inspection], names: Sequence[str], text: str, *, 
         )
         for inspection, name, following in zip(inspections, names, [*inspections[1:], None], strict=True)
     ]
+    read = {int(sample) for layer in layers for one in layer["features"] if one for sample in one["fires"]}
     numbers = ", ".join(str(inspection.layer) for inspection in inspections)
     sizes = ", ".join(_size(layer) for layer in layers)
     first = inspections[0]
@@ -55,6 +66,7 @@ def page(inspections: Sequence[Inspection], names: Sequence[str], text: str, *, 
         "unit": unit,
         "version": importlib.metadata.version("jaxsae"),
         "layers": layers,
+        "texts": {sample: _text(first.samples, sample) for sample in sorted(read)},
         "answers": _in_units([one.as_json() for one in found], unit),
         "language_tag": asked.language_tag if of_tablets(first.samples.tokenizer) else "",
         "live": live,
@@ -115,7 +127,7 @@ def layer_data(
     shown: Sequence[int],
     strongest: int,
 ) -> dict[str, Any]:
-    """What page.js shows of one SAE; rows that are many are lists in place of dicts.
+    """What the page shows of one SAE; rows that are many are lists in place of dicts.
 
     Args:
       following: the next layer, whose latents each is compared with; None: it is the last.
@@ -124,6 +136,7 @@ def layer_data(
       strongest: how many of the strongest contexts each feature has, at most.
     """
     statistics, layer = inspection.statistics, inspection.layer
+    placed, places = PlacedFirings(statistics), _places_on_map(inspection, shown)
     scores = inspection.concept_scores
     index = {one.name: i for i, one in enumerate(scores)}
     edges = statistics.histogram.edges().tolist()
@@ -136,7 +149,9 @@ def layer_data(
             "caption": str(one.caption),
             "f1": _round(one.caption.f1) if one.caption.clear else 0,
             "histogram": [first_bin, one.bin_counts],
-            "contexts": [_context(context) for context in one.contexts],
+            **_contexts(one, placed),
+            "kind": _kind(one),
+            "classes": _classes(one),
             "characters": [[row.name, *_short((row.of_firings, row.rate))] for row in one.by_character[:6]],
             "places": [[row.name, *_short((row.of_firings, row.rate))] for row in one.by_place],
             "together": [[row.feature, *_short((row.share, row.lift))] for row in one.fires_with],
@@ -151,17 +166,20 @@ def layer_data(
             entry["causal"] = causal[Feature(layer, latent)]
         if one.found_again:
             entry["again"] = [one.found_again.seeds, *_short(one.found_again[1:])]
+        if latent in places:
+            entry["place"] = places[latent]
         features[latent] = entry
     return {
         "layer": layer,
         "name": Path(name).name,
         "d_sae": statistics.d_sae,
         "rows": statistics.rows,
-        "edges": _short(edges),
+        "edges": [float(f"{edge:.6g}") for edge in statistics.histogram.bounds()],
         "rate": _short(statistics.rate),
         "mean": _short(statistics.mean),
         "max": _short(statistics.peak),
         "features": features,
+        "tells": _short(inspection.tells),
         "order": inspection.reading_order,
         "concepts": [one.as_json() for one in scores],
     }
@@ -175,9 +193,103 @@ def _short(values: Sequence[float] | Float[np.ndarray, " n"]) -> list[float]:
     return [_round(value) for value in np.asarray(values).tolist()]
 
 
-def _context(context: Context) -> list[Any]:
-    """As page.js reads it; how strongly the latent fires on each character is a digit of 0 to 9."""
-    values, top = context.values, max(context.values)
-    digits = "".join(str(max(1, round(9 * v / top))) if v > 0 else "0" for v in values)
-    place = [context.sample, context.position, context.text, context.at]
-    return [*place, context.cut, context.damaged, digits, values[context.at], context.level]
+NUMBER = "_id"
+"""The column of a dataset that has the tablets' own numbers."""
+
+
+def _text(samples: Samples, sample: int) -> list[Any]:
+    """A text as texts.js reads it: its name, its tokens, and where damage begins and how long it is, by turns."""
+    letters, damaged = true_text(samples, sample)
+    own, name = samples.columns.get(NUMBER), f"text {sample}"
+    if own is not None and own.ndim == 1 and str(own[sample]):
+        name = f"{own[sample]} ({name})"
+    bounds = np.flatnonzero(np.diff(damaged.astype(np.int8), prepend=0, append=0))
+    runs = np.stack([bounds[::2], bounds[1::2] - bounds[::2]], axis=1)
+    return [name, letters, runs.ravel().tolist()]
+
+
+MOST_FIRINGS = 2000
+"""Characters that a latent's firings on its texts may take on the page; of one that takes more, as it fires nearly
+everywhere, those around its places are told."""
+
+
+def _contexts(one: FeatureSummary, placed: PlacedFirings) -> dict[str, Any]:
+    """Where a latent fires: `strongest` and `intervals` are places, `fires` its firings on the texts that these are in.
+
+    A place is [text, position, value]. Where only the firings around places are told, what stands in `fires` begins
+    with ~: in texts that are not judged, of which no more is known, and of latents that fire nearly everywhere.
+    """
+    of, peak = placed.of(one.feature), max(one.max, 1e-30)
+    strongest = [context for context in one.contexts if context.level == "strongest"]
+    shown = [(context.sample, context.position) for context in strongest]
+    intervals = placed.intervals(one.feature, of, shown)
+    places: dict[int, list[int]] = {}
+    drawn = [(place.sample, place.position) for interval in intervals for place in interval.places]
+    for sample, position in (*shown, *drawn):
+        places.setdefault(sample, []).append(position)
+
+    def levels(values: Float[np.ndarray, " n"]) -> list[int]:
+        return np.clip(np.round(9 * values / peak), 1, 9).astype(int).tolist()
+
+    parts = {sample: slice(*np.searchsorted(of.sample, [sample, sample + 1])) for sample in places}
+    whole = {sample: encoded(of.position[part].tolist(), levels(of.value[part])) for sample, part in parts.items()}
+    fires, all_told = {}, sum(map(len, whole.values())) <= MOST_FIRINGS
+    for sample in sorted(places):
+        if not placed.knows(sample):
+            context = next(context for context in strongest if context.sample == sample)
+            values = np.array(context.values)
+            at = np.flatnonzero(values)
+            fires[sample] = "~" + encoded((at + context.position - context.at).tolist(), levels(values[at]))
+        elif all_told:
+            fires[sample] = whole[sample]
+        else:
+            here, value = of.position[parts[sample]], of.value[parts[sample]]
+            gap = here[:, None] - np.array(places[sample])
+            near = ((gap >= -BEFORE) & (gap <= AFTER)).any(axis=1)
+            fires[sample] = "~" + encoded(here[near].tolist(), levels(value[near]))
+    return {
+        "strongest": [[at.sample, at.position, _round(at.values[at.at])] for at in strongest],
+        "intervals": [
+            [interval.fired, [[at.sample, at.position, _round(at.value)] for at in interval.places]]
+            for interval in intervals
+        ],
+        "fires": fires,
+    }
+
+
+KINDS = (
+    ("damage", ("damaged class", "damaged character")),
+    ("single characters", ("class", "character")),
+    ("place in the word", ("character in the word",)),
+    ("signs", ("sign", "sign in the word", "character of a sign", "character of a sign in the word")),
+    ("words", ("word", "character of a word")),
+    ("what stands before", ("before", "pair before", "sign before", "word before")),
+    ("what stands behind", ("after", "pair after")),
+    ("both neighbours", ("window",)),
+)
+"""What captions speak of -> the families of descriptions; those of concepts speak of these."""
+UNCLEAR = "unclear"
+
+
+def _kind(one: FeatureSummary) -> str:
+    """What the caption of a latent speaks of; "unclear" where it predicts nothing."""
+    family = one.caption.family
+    if not one.caption.named:
+        return UNCLEAR
+    return next((kind for kind, families in KINDS if family in families), "concepts")
+
+
+def _classes(one: FeatureSummary) -> list[str]:
+    """The classes of characters that half of a latent's firings are on, or more."""
+    shares: dict[str, float] = {}
+    for row in one.by_character:
+        name = row.name if row.name in (DAMAGED, HIDDEN) else character_class(row.name)
+        shares[name] = shares.get(name, 0.0) + row.of_firings
+    return [name for name, share in shares.items() if share >= 0.5]
+
+
+def _places_on_map(inspection: Inspection, shown: Sequence[int]) -> dict[int, list[float]]:
+    """Where the latents that are shown and that fire stand on the map."""
+    some = [latent for latent in shown if inspection.statistics.fired[latent]]
+    found = layout(directions_of(inspection.sae)[some])
+    return {latent: [round(float(x), 4), round(float(y), 4)] for latent, (x, y) in zip(some, found, strict=True)}

@@ -88,9 +88,9 @@ def test_damage(one_layer):
     assert answer.sentences[0].endswith(" What is no feature finds them as well or better.")
     assert answer.sentences == [
         sentence(one_layer[0], "damaged", "damaged characters", planted()),
-        # 2 of 22; latents 0, 1 and 4 are there, 1 also on a third character, 4 on three others
-        "9% of the text is damaged. Of 7 features that fire at least 20 times, 1 fire on damaged characters nine "
-        "times out of ten or more, 4 practically never.",
+        # 2 of 22; latents 0, 1 and 4 are there, 1 more weakly on a third character, 4 on three others
+        "9% of the text is damaged. Of 7 features that fire at least 20 times, each at its threshold, 2 fire on damaged "
+        "characters nine times out of ten or more, 4 practically never.",
     ]
     assert (
         "at its threshold 100% of the characters on which it fires are such, and it finds 100% of their 120"
@@ -100,7 +100,10 @@ def test_damage(one_layer):
         Feature(1, 0),
         Feature(1, 1),
     ]  # both find every stretch, the first of equals is first
-    assert answer.chart["points"] == [[0, 0.5, 1.0], [1, 1.0, 0.6667], [4, 0.5, 0.25]]
+    # what is drawn are the figures of the sentences
+    mine = [Scored(np.maximum(planted()[:, :, i], 0), has_of("damaged")) for i in (0, 1, 4)]
+    drawn = [[i, one.recall, one.precision] for i, one in zip((0, 1, 4), mine, strict=True)]
+    assert answer.chart["points"] == drawn == [[0, 1.0, 1.0], [1, 1.0, 1.0], [4, 1.0, 0.25]]
     assert answer.chart["named"] == answer.chart["points"]  # the three best
     assert answer.chart["base"] == pytest.approx(2 / 22)
 
@@ -113,8 +116,8 @@ def test_language_by_what_spellings_show(one_layer):
         sentence(one_layer[0], "sumerian", "characters of Sumerian texts", planted()),
         "Language is here which language's common words and endings a text has more of.",
         sentence(one_layer[0], "akkadian", "characters of Akkadian texts", planted()),
-        "50% of the characters stand in Sumerian texts. Of 7 features that fire at least 20 times, 1 have at least 90% "
-        "of their firings there, 1 at most 10%.",
+        "50% of the characters stand in Sumerian texts. Of 7 features that fire at least 20 times, each at its "
+        "threshold, 1 have at least 90% of their firings there, 1 at most 10%.",
     ]
     assert akkadian.best[0].latent == 7
     assert answer.sentences[2].startswith("No clear feature. Feature 7")
@@ -144,6 +147,7 @@ def test_a_family_of_concepts(one_layer):
     assert (latent, score.run, score.n) == (8, 1, 120)
     assert answer.features == [Feature(1, 8)]
     assert [row[:2] for row in answer.chart["rows"]] == [["-um", 1.0], ["-i", 0.0]]
+    assert answer.chart["opens"][0] == [1, 8]
 
 
 def test_a_family_without_a_clear_feature():

@@ -1,5 +1,5 @@
 "use strict";
-// The view that asks the server: a text, its broken places, and why one is restored as it is. Stands after page.js.
+// The view that asks the server: a text, its broken places, and why one is restored as it is. Stands after page.js, and what is before it.
 const examples = [
   "a-na a-bi-ia qí-bí-m# um-ma ri-ba-tum-ma šamaš ù mar### da-ri-iš u-mi li-ba-al-[...]-ka",
   "BE i-na ZAG pa-da-nim ka-ak-## LÚ.KÚR-am i-sa-ak-#i-ip [...] LUGAL i-na e-kal-li-šu",
@@ -70,7 +70,7 @@ function address({ text = now.text, position = now.position, candidate = now.can
   return `#/restore?${query}`;
 }
 
-const remember = () => history.replaceState(null, "", address());
+const remember = () => history.replaceState(history.state, "", address());
 const open = (what) => { location.hash = address(what); };
 
 async function showRestore(_, query) {
@@ -335,7 +335,7 @@ function drawLatents() {
   const body = make("ul", { class: "latents" }, ...rows.map((one) => make("li", {},
     make("div", { class: "what", title: caption(one) }, make("a", { href: `#/feature/${l.layer}/${one.feature}` }, String(one.feature)), ` ${plain(caption(one))} `,
       make("span", { class: "where" }, `at ${one.position}  `, make("span", { class: "letters" }, ...around(one.position))),
-      ...(known?.features[one.feature]?.contexts.slice(0, 1).map((c) => make("div", { class: "context", title: "where it fires most strongly" }, contextText(c, Math.max(0, c[3] - 24), c[3] + 16))) ?? [])),
+      ...(known?.features[one.feature]?.strongest.slice(0, 1).map((at) => make("div", { class: "context", title: "where it fires most strongly" }, contextText(known.features[one.feature], at, 24, 15))) ?? [])),
     slider(l.layer, one), make("div", { class: "much" }, effectBar(one.effect, most), make("span", { class: "figure" }, signed(one.effect))))));
   const more = make("button", { type: "button", hidden: now.all || l.latents.length <= MANY }, `Show all ${l.latents.length}`);
   more.addEventListener("click", () => { now.all = true; drawLatents(); });
@@ -384,7 +384,7 @@ let typing;
 $("typed").addEventListener("input", () => {
   clearTimeout(typing);
   typing = setTimeout(() => {
-    history.replaceState(null, "", `#/restore?${new URLSearchParams({ text: $("typed").value })}`);
+    history.replaceState(history.state, "", `#/restore?${new URLSearchParams({ text: $("typed").value })}`);
     show();
   }, DELAY);
 });
