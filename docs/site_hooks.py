@@ -1,4 +1,4 @@
-"""What MkDocs does for the site besides mkdocs.yml: pages that stand outside docs/, and terms explained where they occur.
+"""What MkDocs does besides mkdocs.yml: pages that stand outside docs/, and terms explained where they occur.
 
 The pages are read in the repository as well: links in them lead to files as they lie there. Here the files that stand
 outside docs/ get a place in the site, and links to them are turned to it.
