@@ -32,9 +32,8 @@ SITE = [
 ]
 """The pages of the site, in its order; what it takes from outside docs/ is not there."""
 PAGES = [ROOT / "README.md", *(page for page in SITE if page.exists())]
-TUTORIAL = ROOT / "docs" / "tutorial.md"
-OF_NO_MODEL = [TUTORIAL, ROOT / "docs" / "guide.md"]
-"""Pages whose commands name neither model nor text."""
+OF_NO_MODEL = [ROOT / "docs" / "guide.md", ROOT / "docs" / "tutorial.md"]
+"""Pages whose commands name neither model nor text; the second looks at an SAE that the first trains."""
 OWN_MODEL = ROOT / "examples" / "own_model.md"
 ANY_MODULE = ROOT / "examples" / "any_module.md"
 
