@@ -129,7 +129,7 @@ def test_commands_that_name_no_model_find_the_one_of_the_folder(script, tmp_path
     model.mkdir(parents=True)
     text.mkdir(parents=True)
     torch.save(checkpoint_content(wide, 0), model / "best_model.pt")
-    texts = [f"{n}. nam-ti-la-ni-šè a mu-na-ru ENLIL-{'ak ' * (n % 3)} lugal" for n in range(120)]
+    texts = [f"{n}. nam-ti-la-ni-šè a mu-na-ru ENLIL-{'ak ' * (n % 3)} lugal" for n in range(60)]
     arrow.save_splits(text, loading.prepare_splits(texts, 42))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
