@@ -2,14 +2,16 @@
 VENV := .venv
 PYTHON ?= python3
 NEWEST ?= python3.13
+PORT ?= 8000
 RUN := $(VENV)/bin/python
 
-.PHONY: help train install test lint rivals test-rivals test-newest clean
+.PHONY: help train install test lint docs site rivals test-rivals test-newest clean
 help:
 	@echo "make train   train sparse autoencoders on layer 8 of the embedded demo (makes $(VENV) if there is none), and a page"
 	@echo "             about the features of one: checkpoints/reading/report.html"
 	@echo "make test    lint, format check, import contracts, types and the whole test suite"
 	@echo "make lint    all of these but the last"
+	@echo "make docs    the documentation as a site at http://127.0.0.1:8000 (make site builds it into site/)"
 	@echo "make rivals  the libraries that scripts/compare_rivals.py compares with, in .venv-rivals (2.8 GB)"
 	@echo "make test-rivals  our SAE files opened by their loaders, theirs by ours"
 	@echo "make test-newest  what needs no torch, with the newest JAX (NEWEST=python3.13: its Python)"
@@ -43,6 +45,19 @@ lint: $(VENV)/.installed
 	$(VENV)/bin/lint-imports --no-logo --no-cache
 	$(RUN) -m mypy
 
+# the documentation as a site, without a network; every warning is an error. Sources are read and not imported, so neither
+# JAX nor torch is here
+docs: .venv-docs/.installed
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/python -m mkdocs serve --dev-addr 127.0.0.1:$(PORT)
+site: .venv-docs/.installed
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/python -m mkdocs build --strict
+.venv-docs/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -m venv .venv-docs
+	@.venv-docs/bin/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["docs"], sep="\n")' > .venv-docs/needed.txt
+	@echo "installing what builds the documentation into .venv-docs ..."
+	@.venv-docs/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -r .venv-docs/needed.txt
+	@touch $@
+
 # their own environment: they pin much and bring gigabytes; torchvision comes along and fails beside a CPU build of torch
 rivals: .venv-rivals/.installed
 .venv-rivals/.installed: pyproject.toml
@@ -67,4 +82,4 @@ test-newest: .venv-newest/.installed
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .venv-rivals .venv-newest build *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) .venv-docs .venv-rivals .venv-newest site build *.egg-info .pytest_cache .ruff_cache .mypy_cache

@@ -1,7 +1,8 @@
-"""Every command and snippet of the README, docs/ and examples/ runs as it stands there.
+"""Every command and snippet of the README, of the site (docs/) and of examples/ runs as it stands there.
 
-Those of the README and docs/ on a tiny model under the names they use, one after another in a user's folder; a command
-that was run before is not run again.
+Those of the README and docs/ on a tiny model under the names they use, in the order of the site, one after another in a
+user's folder; a command that was run before is not run again. Pages whose commands name no model run in a folder that
+has a model and text in the places where these are looked for.
 """
 
 import dataclasses
@@ -25,7 +26,13 @@ from convert import read_checkpoint
 from jaxsae.features.concepts import load_concepts
 from jaxsae.text import arrow, loading
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+SITE = [
+    ROOT / "docs" / name for name in re.findall(r"^ .*?([\w/]+\.md)$", (ROOT / "mkdocs.yml").read_text(), flags=re.M)
+]
+"""The pages of the site, in its order; what it takes from outside docs/ is not there."""
+PAGES = [ROOT / "README.md", *(page for page in SITE if page.exists())]
+OF_NO_MODEL = [ROOT / "docs" / "guide.md", ROOT / "docs" / "tutorial.md"]
+"""Pages whose commands name neither model nor text; the second looks at an SAE that the first trains."""
 OWN_MODEL = ROOT / "examples" / "own_model.md"
 ANY_MODULE = ROOT / "examples" / "any_module.md"
 
@@ -107,11 +114,29 @@ def test_commands_and_snippets_in_their_order(folder, script, monkeypatch, capsy
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
     ran = []
     for page in PAGES:
-        for kind, text in blocks(page):
+        for kind, text in blocks(page) if page not in OF_NO_MODEL else []:
             run_block(kind, text, script, ran)
     assert len(ran) >= 25
     assert (folder / "checkpoints" / "mine" / "sae_layer8_optimized.pt").is_file()
     assert capsys.readouterr().out.strip().isdigit()
+
+
+def test_commands_that_name_no_model_find_the_one_of_the_folder(script, tmp_path, monkeypatch):
+    """The tutorial's and the guide's, on a model as wide as the demo's, whose features have the same numbers."""
+    wide = dataclasses.replace(TINY, n_layers=16, max_position=768, d_model=64, n_heads=2)
+    model, text = tmp_path / "models" / "torso_restoration", tmp_path / "data" / "restoration_dataset"
+    model.mkdir(parents=True)
+    text.mkdir(parents=True)
+    torch.save(checkpoint_content(wide, 0), model / "best_model.pt")
+    texts = [f"{n}. nam-ti-la-ni-šè a mu-na-ru ENLIL-{'ak ' * (n % 3)} lugal" for n in range(60)]
+    arrow.save_splits(text, loading.prepare_splits(texts, 42))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    ran = []
+    for page in OF_NO_MODEL:
+        for kind, text in blocks(page):
+            run_block(kind, text, script, ran)
+    assert len(ran) >= 12
 
 
 def test_concepts_of_the_page_are_read(tmp_path):
@@ -188,6 +213,11 @@ def test_make_targets_exist():
     named |= {name for page in PAGES for name in re.findall(r"`make ([a-z-]+)", page.read_text())}
     assert named <= targets
     assert all(line.split()[0] in ("make", "python") for page in PAGES for line in commands(page))
+
+
+def test_the_site_has_every_page_and_the_readme_stays_short():
+    assert {*(ROOT / "docs").rglob("*.md")} == {page for page in SITE if page.exists()}
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 120
 
 
 @pytest.mark.parametrize("page", [*PAGES, OWN_MODEL, ANY_MODULE], ids=lambda page: page.stem)

@@ -159,7 +159,8 @@ def explain_place(
     Args:
       ids: the text as the model sees it.
       saes: what each is called -> the SAE with its layer.
-      candidate, against: tokens; None: the most probable one, and the most probable other one.
+      candidate: the token that is explained; None: the most probable one.
+      against: the token that it is compared with; None: the most probable other one.
       change: what is done to the residual stream after a layer in all of this; the SAEs must be of that layer.
       temperature: logits are divided by it for the probabilities.
       counts: of how many latents, neurons and random latents it is measured what they keep.

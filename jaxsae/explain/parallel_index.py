@@ -123,7 +123,8 @@ def open_index(path: str | Path, model: str | None = None, sae: SAE | None = Non
 
     Args:
       model: identity of the model that it must be of.
-      sae, layer: the SAE that it must be of; None: any.
+      sae: the SAE that it must be of; None: any.
+      layer: the layer that it must be of; None: any.
 
     Raises:
       InputError: no index, not whole, of another version, or of another model, SAE or layer.

@@ -62,6 +62,8 @@ def density_histogram(axes: Axes, density: np.ndarray, rows_scored: str) -> None
     axes.hist(edges[:-1], bins=edges.tolist(), weights=counts, color=ACCENT, edgecolor="white", linewidth=0.5)
     dead = int((density == 0).sum())
     axes.set(xscale="log", xlabel=f"share of rows a latent fires on ({rows_scored})", ylabel="latents")
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:g} %")
     axes.set_title(f"{dead:,} of {len(density):,} never fire", loc="left", fontsize=9)
 
 

@@ -101,7 +101,7 @@ def opened(kind, folder):
 
 
 def plain(path, x):
-    """The formula of the README on a `.pt`, in torch."""
+    """The formula of docs/formats.md on a `.pt`, in torch."""
     content = torch.load(path, weights_only=True)
     config, pre_acts = content["config"], x @ content["W_enc"] + content["b_enc"]
     latents = pre_acts.relu()
