@@ -525,12 +525,14 @@ def test_dots_open_the_features_they_show(page, html):
             i for i, one in enumerate(data["answers"]) if one["chart"] is not None and one["chart"]["kind"] == kind
         )
         go(page, "#/answers")
-        dots = page.find_elements("css selector", f"[data-chart='{number}'] [aria-label=dot] circle")
-        click_on(page, dots[-1])
         chart = answers[kind]
         known = [[chart["layer"], p[0]] for p in chart["points"]] if kind == "scatter" else chart["opens"]
-        assert opened(page) in known
-        assert page.find_element("id", "feature").is_displayed()
+        for dot in (-1, -2):  # the first click leaves no tip behind that would take the second
+            click_on(page, page.find_elements("css selector", f"[data-chart='{number}'] [aria-label=dot] circle")[dot])
+            assert opened(page) in known
+            assert page.find_element("id", "feature").is_displayed()
+            page.back()
+            frame(page)
     for number, layer in enumerate(data["layers"][:2]):
         go(page, f"#/map?layer={layer['layer']}")
         alive = sum(rate > 0 for rate in layer["rate"])
@@ -542,11 +544,6 @@ def test_dots_open_the_features_they_show(page, html):
         click_on(page, dot)
         assert opened(page)[0] == layer["layer"]
         assert layer["rate"][opened(page)[1]] > 0
-    page.back()
-    frame(page)
-    dot = page.find_elements("css selector", "#map [aria-label=dot] circle")[5]
-    click_on(page, dot)  # a second click does the same: no tip was left behind
-    assert page.find_element("id", "feature").is_displayed()
     go(page, "#/layers")
     click_on(page, page.find_elements("css selector", "#layers [aria-label=dot] circle")[0])
     assert page.find_element("id", "feature").is_displayed()

@@ -20,8 +20,9 @@ const pictures = {
     color: { legend: true, domain: ["feature", "beside it"], range: ["var(--accent)", "var(--soft)"] },
     marks: [Plot.ruleY(a.chart.rows.filter((r) => r.length > 3), { x1: (r) => r[3], x2: (r) => r[4], y: (r) => r[0], stroke: accent, strokeWidth: 5, strokeOpacity: 0.3 }),
       Plot.link(a.chart.rows, { x1: (r) => r[2], x2: (r) => r[1], y: (r) => r[0], strokeWidth: 2, strokeOpacity: 0.5 }),
-      Plot.dot(a.chart.rows, { x: (r) => r[2], y: (r) => r[0], fill: () => "beside it", r: 4 }),
-      Plot.dot(a.chart.rows, { x: (r) => r[1], y: (r) => r[0], fill: () => "feature", r: 5, tip: true, title: (r) => `${r[0]}: ${figure2(r[1])}, beside it ${figure2(r[2])}` })],
+      ...[[2, "beside it", 4], [1, "feature", 5]].map(([value, name, r]) => Plot.dot(a.chart.rows, {
+        x: (row) => row[value], y: (row) => row[0], fill: () => name, r, tip: true, title: (row) => `${row[0]}: ${figure2(row[1])}, beside it ${figure2(row[2])}`,
+      }))],
   }), (r) => `#/feature/${a.chart.opens[a.chart.rows.indexOf(r)].join("/")}`),
   changes: (a) => chart(a.caption, {
     width: 520, height: 60 * a.chart.rows.length + 80, marginLeft: 90, x: { label: "named features", grid: true }, y: { label: null },
