@@ -227,8 +227,24 @@ def agree(settings: Mapping[str, Any], what: str = "all processes must be given 
     found = each(json.loads(json.dumps(dict(settings), default=str)))
     for number, other in enumerate(found):
         for name in {**found[0], **other}:
-            ours, theirs = (str(of.get(name, "nothing"))[:60] for of in (found[0], other))
+            ours, theirs = (str(of.get(name, "nothing")) for of in (found[0], other))
+            said = _around_the_difference(ours, theirs)
             require(
                 ours == theirs,
-                f"{what} {name}, got {ours} in process 0 and {theirs} in process {number}; start all alike",
+                f"{what} {name}, got {said[0]} in process 0 and {said[1]} in process {number}; start all alike",
             )
+
+
+SAID = 60
+"""Characters of a value that an error repeats, at most."""
+
+
+def _around_the_difference(*values: str) -> list[str]:
+    """What is to be said of values that may be long: of each so much that the first difference is in it."""
+    if max(map(len, values)) <= SAID:
+        return list(values)
+    start = max(0, len(os.path.commonprefix(values)) - SAID // 3)
+    return [
+        f"{'...' if start else ''}{value[start : start + SAID]}{'...' if len(value) > start + SAID else ''}"
+        for value in values
+    ]

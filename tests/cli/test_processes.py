@@ -228,6 +228,27 @@ def test_processes_that_differ_are_refused(what, tmp_path, tiny_pt, tiny_dataset
     assert not list(tmp_path.glob("out/*"))
 
 
+def test_what_differs_far_behind_is_refused(monkeypatch):
+    """The second data set, the last of many seeds: all of a value is compared, and its difference is what is said."""
+    from jaxsae import processes
+    from jaxsae.errors import InputError
+
+    same = "a" * 64
+    for values, said in (
+        ((f"{same},{'b' * 64}", f"{same},{'c' * 64}"), (r"\.\.\.a+,b+\.\.\. in process 0", r"\.\.\.a+,c+\.\.\. in process 2")),
+        ((list(range(40)), [*range(39), 40]), (r"\.\.\..* 39\] in process 0", r"\.\.\..* 40\] in process 2")),
+        (("text", f"text{same}"), ("got text in process 0", r"texta+\.\.\. in process 2")),
+    ):
+        given = [{"--seed": values[0]}, {"--seed": values[0]}, {"--seed": values[1]}]
+        monkeypatch.setattr(processes, "each", lambda mine, given=given: given)
+        for part in said:
+            with pytest.raises(InputError, match=part) as error:
+                processes.agree(given[0])
+        assert len(str(error.value)) < 250
+    monkeypatch.setattr(processes, "each", lambda mine: [mine, mine])
+    processes.agree({"--dataset": same * 9})
+
+
 def test_a_scheduler_says_who_is_who(files, tmp_path):
     """Slurm's variables, as `srun` sets them, and no flag."""
     usual = {
