@@ -131,7 +131,7 @@ def _status_of(
     except Exception as error:
         if args.debug or not launch.is_of_others(error):
             raise
-        return 2, one_line(f"error: {launch.who()}another process has ended, and with it the run; --resume goes on")
+        return 2, one_line(f"error: {launch.who()}{launch.said_of_others(error)}")
 
 
 @contextlib.contextmanager

@@ -235,7 +235,10 @@ def test_what_differs_far_behind_is_refused(monkeypatch):
 
     same = "a" * 64
     for values, said in (
-        ((f"{same},{'b' * 64}", f"{same},{'c' * 64}"), (r"\.\.\.a+,b+\.\.\. in process 0", r"\.\.\.a+,c+\.\.\. in process 2")),
+        (
+            (f"{same},{'b' * 64}", f"{same},{'c' * 64}"),
+            (r"\.\.\.a+,b+\.\.\. in process 0", r"\.\.\.a+,c+\.\.\. in process 2"),
+        ),
         ((list(range(40)), [*range(39), 40]), (r"\.\.\..* 39\] in process 0", r"\.\.\..* 40\] in process 2")),
         (("text", f"text{same}"), ("got text in process 0", r"texta+\.\.\. in process 2")),
     ):
@@ -266,6 +269,86 @@ def test_a_scheduler_says_who_is_who(files, tmp_path):
     assert [one.returncode for one in running] == [0, 0], said
     assert "devices  latents=2, 2 processes" in said[0][0]
     assert "wrote" not in said[1][0]
+
+
+TELL = """
+import os, sys
+import jax, numpy as np
+from jaxsae import processes
+from jaxsae.train.loop import basis_of
+number = int(sys.argv[1])
+def select():
+    jax.config.update("jax_platforms", "cpu")
+    jax.devices()
+processes.join(processes.Place(number, 2, sys.argv[2]), select)
+assert (processes.place().number, processes.place().of, processes.here()) == (number, 2, 2)
+mine = np.random.default_rng(number).standard_normal((3, 5)) / 3
+both = [np.random.default_rng(i).standard_normal((3, 5)) / 3 for i in range(2)]
+assert (processes.summed(mine) == both[0] + both[1]).all()
+assert all((processes.of_process(i, mine) == both[i]).all() for i in range(2))
+if number:  # another machine's library
+    eigh = np.linalg.eigh
+    np.linalg.eigh = lambda a: (eigh(a)[0], -eigh(a)[1])
+rows = np.random.default_rng(0).standard_normal((100, 6)).astype(np.float32)
+found = processes.each(basis_of(rows).rotation.tolist())
+assert found[0] == found[1]
+processes.leave()
+"""
+
+
+def test_what_processes_tell_each_other():
+    """Sums and arrays in float64 to the last bit; the basis is that of the first, whatever another machine makes of it."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        where = f"127.0.0.1:{one.getsockname()[1]}"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    line = [sys.executable, "-c", TELL]
+    running = [
+        subprocess.Popen([*line, str(i), where], env=environment, stderr=subprocess.PIPE, text=True) for i in range(2)
+    ]
+    said = [one.communicate(timeout=GONE_WITHIN) for one in running]
+    assert [one.returncode for one in running] == [0, 0], said
+
+
+def test_the_device_is_chosen_before_processes_compute(files, tmp_path):
+    """One that is not there is refused, and not taken for the CPU."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        where = f"127.0.0.1:{one.getsockname()[1]}"
+    flags = [*files, *TRAIN, "--device", "tpu", "--output", tmp_path / "out", "--processes", 2, "--coordinator", where]
+    running = [command("train", *flags, "--process-id", index) for index in range(2)]
+    for one in running:
+        _, err = one.communicate(timeout=GONE_WITHIN)
+        assert one.returncode == 2, err
+        assert (
+            "device tpu must be one that this JAX can use" in err or "was ended by" in err or "another process" in err
+        )
+    assert not list(tmp_path.glob("out/*.pt"))
+
+
+def test_what_does_not_say_who_is_who_is_refused(files, tmp_path):
+    told = {"JAX_NUM_PROCESSES": "2", "JAX_COORDINATOR_ADDRESS": "127.0.0.1:1"}
+    _, err = ran("train", *files, *TRAIN, "--output", tmp_path / "out", status=2, env=os.environ | told)
+    assert err.count("\n") == 1, err
+    assert "--processes, --process-id and --coordinator, must say who is who, got: Number of processes must" in err
+
+
+def test_an_error_of_this_process_is_not_taken_for_the_end_of_another(monkeypatch):
+    """Some of the runtime's words are of both: then they are said."""
+    import argparse
+
+    from jaxsae.cli import launch, process
+    from jaxsae.cli.arguments import Parser
+
+    def main(args):
+        raise RuntimeError("UNAVAILABLE: connection to the device has been lost " + "x" * 500 + "\nand more")
+
+    monkeypatch.setattr(launch, "has_others", lambda: True)
+    status, said = process._status_of(main, argparse.Namespace(debug=False), Parser("."))
+    assert status == 2
+    assert "RuntimeError: UNAVAILABLE: connection to the device has been lost x" in said
+    assert "--resume goes on" in said
+    assert (said.count("\n"), len(said) <= 280) == (1, True)
 
 
 def test_flags_of_processes_are_checked(script, files):
