@@ -99,11 +99,14 @@ def temporary_beside(path: str | Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_left(path)
     folder = Path(tempfile.mkdtemp(prefix=f".{_short(path)}.{MARK}", dir=path.parent))
-    try:
-        with _locked(folder):
+    with _locked(folder) as descriptor:
+        try:
             yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        finally:
+            # not while another process shares it and still reads it: what is made beside the path next removes it
+            with contextlib.suppress(BlockingIOError):
+                _lock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def remove_left(path: Path) -> None:
@@ -129,12 +132,8 @@ def exclusive(folder: str | Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with contextlib.ExitStack() as held:
-            try:
+            with _one_run(folder):
                 held.enter_context(_locked(folder))
-            except BlockingIOError:
-                raise InputError(
-                    f"one run at a time may write to {folder}, another does; wait for it or give another folder"
-                ) from None
             yield
     finally:
         with contextlib.suppress(OSError):  # not empty: something was written
@@ -143,26 +142,105 @@ def exclusive(folder: str | Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def one_at_a_time(folder: Path) -> Iterator[None]:
-    """Wait until no other process is within the same of an existing folder."""
-    with _locked(folder, wait=True):
+def shared(folder: str | Path) -> Iterator[None]:
+    """A folder that other processes claim as this one does, and none alone, until the block is left or this one dies.
+
+    What this process had claimed alone, by `exclusive` or `temporary_beside`, it shares from here on.
+
+    Raises:
+      InputError: another has claimed it alone.
+    """
+    mine = _claims.get(os.path.realpath(folder))
+    with contextlib.ExitStack() as held:
+        with _one_run(Path(folder)):
+            if mine is None:
+                held.enter_context(_locked(Path(folder), fcntl.LOCK_SH | fcntl.LOCK_NB))
+            else:
+                _lock(mine, fcntl.LOCK_SH | fcntl.LOCK_NB)
         yield
+
+
+def wait_until_alone(folder: str | Path) -> None:
+    """Until no other process shares a folder that this one had claimed alone, and shares since."""
+    _lock(_claims[os.path.realpath(folder)], fcntl.LOCK_EX)
 
 
 @contextlib.contextmanager
-def _locked(folder: Path, wait: bool = False) -> Iterator[None]:
-    """The system lets go of the lock when the process ends, however it ends."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def _one_run(folder: Path) -> Iterator[None]:
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            raise
-        except OSError:  # some network file systems lock no folders
-            pass
         yield
+    except BlockingIOError:
+        raise InputError(
+            f"one run at a time may write to {folder}, another does; wait for it or give another folder"
+        ) from None
+
+
+@contextlib.contextmanager
+def one_at_a_time(folder: Path) -> Iterator[None]:
+    """Wait until no other process is within the same of an existing folder."""
+    with _locked(folder, fcntl.LOCK_EX):
+        yield
+
+
+LOCK = ".lock"
+"""In a folder that cannot be locked itself, the file that is locked in its place."""
+_claims: dict[str, int] = {}
+"""Folder -> the descriptor by which this process has claimed it alone."""
+
+
+@contextlib.contextmanager
+def _locked(folder: Path, how: int = fcntl.LOCK_EX | fcntl.LOCK_NB) -> Iterator[int]:
+    """Gives the descriptor of the lock, of which the system lets go when the process ends, however it ends.
+
+    Raises:
+      BlockingIOError: another process holds it.
+    """
+    descriptor, key = _open_locked(folder, how), os.path.realpath(folder)
+    alone = bool(how & fcntl.LOCK_EX)
+    try:
+        if alone:
+            _claims[key] = descriptor
+        yield descriptor
     finally:
+        if alone:
+            _claims.pop(key, None)
         os.close(descriptor)
+
+
+def _open_locked(folder: Path, how: int) -> int:
+    """Network file systems may lock only what is open for writing, which a folder never is: then a file in it."""
+    found = None if (folder / LOCK).exists() else _opened(folder, os.O_RDONLY, how)
+    with contextlib.suppress(PermissionError):  # where one may only read, nothing is to be guarded
+        found = found or _opened(folder / LOCK, os.O_RDWR | os.O_CREAT, how)
+    # where even a file cannot be locked, there is no guard
+    return found or os.open(folder, os.O_RDONLY)
+
+
+def _opened(path: Path, flags: int, how: int) -> int | None:
+    """The descriptor of a path that is locked; None where the file system cannot lock it."""
+    descriptor = os.open(path, flags, 0o666)
+    locked = False
+    try:
+        locked = _lock(descriptor, how)
+    finally:
+        if not locked:
+            os.close(descriptor)
+    return descriptor if locked else None
+
+
+def _lock(descriptor: int, how: int) -> bool:
+    """Whether the file system can lock it.
+
+    Raises:
+      BlockingIOError: another process holds it.
+    """
+    try:
+        fcntl.flock(descriptor, how)
+    except BlockingIOError:
+        raise
+    except OSError:
+        return False
+    return True
 
 
 def check_room(folder: Path, size: int) -> None:

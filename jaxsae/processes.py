@@ -4,17 +4,20 @@
 costs it anything. All of these functions must be called by all processes in the same order.
 """
 
+import contextlib
 import itertools
 import json
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
 from jaxsae.errors import InputError, require
+from jaxsae.files import shared
 
 STARTED_WITHIN = 120
 """Seconds in which all processes must have started."""
@@ -187,6 +190,17 @@ def wait(what: str) -> None:
         from jax.experimental import multihost_utils
 
         multihost_utils.sync_global_devices(what)
+
+
+@contextlib.contextmanager
+def claimed_by_all(folder: str | Path) -> Iterator[None]:
+    """A folder that the first process has claimed alone: within the block each holds a claim of its own."""
+    with contextlib.ExitStack() as held:
+        for first in (True, False):
+            if is_first() == first:
+                held.enter_context(shared(folder))
+            wait("the folder is claimed")
+        yield
 
 
 def told(value: Any) -> Any:
