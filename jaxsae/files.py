@@ -130,15 +130,16 @@ def exclusive(folder: str | Path) -> Iterator[None]:
     folder = Path(folder)
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with contextlib.ExitStack() as held:
-            with _one_run(folder):
-                held.enter_context(_locked(folder))
+    with contextlib.ExitStack() as held:
+        with _one_run(folder):
+            descriptor = held.enter_context(_locked(folder))
+        try:
             yield
-    finally:
-        with contextlib.suppress(OSError):  # not empty: something was written
-            for path in made:
-                path.rmdir()
+        finally:
+            with contextlib.suppress(OSError):  # not empty, for something was written; or shared with another process
+                _lock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                for path in made:
+                    path.rmdir()
 
 
 @contextlib.contextmanager

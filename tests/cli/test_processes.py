@@ -1,11 +1,14 @@
 """One command as several processes, on this machine: the same results, the same end, and what differs is refused."""
 
 import contextlib
+import errno
+import fcntl
 import json
 import os
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import threading
@@ -119,25 +122,72 @@ def test_several_saes_are_trained_apart(files, script, tmp_path):
     assert "process 1 was ended by SIGKILL" in err
 
 
-def test_rows_are_there_until_all_have_read_them(tmp_path, monkeypatch):
-    """The first process removes them: after the others' end."""
-    from jaxsae import processes
+def claim(folder, how=fcntl.LOCK_SH):
+    """What another process would do; gives the descriptor."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    fcntl.flock(descriptor, how | fcntl.LOCK_NB)
+    return descriptor
+
+
+def test_rows_are_there_until_all_have_read_them(tmp_path):
+    """The first process removes them: after the others' end. An error does not wait: then the next run removes them."""
+    from jaxsae.files import remove_left, temporary_beside
     from jaxsae.train import sources
 
-    order = []
-    (tmp_path / "part-1").mkdir()
-    other, first = contextlib.ExitStack(), contextlib.ExitStack()
-    first.callback(order.append, "removed")
-    for index, stack in ((1, other), (0, first)):
-        monkeypatch.setattr(processes, "share", lambda index=index: (index, 2))
-        sources._keep_until_read(tmp_path, stack)
+    first = contextlib.ExitStack()
+    folder = first.enter_context(temporary_beside(tmp_path / "rows"))
+    sources._keep_until_read(str(folder), first)
+    other = claim(folder)
     ending = threading.Thread(target=first.close)
     ending.start()
     time.sleep(0.3)
-    order.append("read")
-    other.close()
+    assert ending.is_alive()
+    assert folder.exists()
+    os.close(other)
     ending.join(10)
-    assert order == ["read", "removed"]
+    assert not folder.exists()
+    with pytest.raises(ZeroDivisionError), contextlib.ExitStack() as first:  # noqa: PT012
+        folder = first.enter_context(temporary_beside(tmp_path / "rows"))
+        sources._keep_until_read(str(folder), first)
+        other = claim(folder)
+        raise ZeroDivisionError
+    remove_left(tmp_path / "rows")
+    assert folder.exists()
+    os.close(other)
+    remove_left(tmp_path / "rows")
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("locks_folders", [True, False])
+def test_a_folder_is_claimed_until_the_last_process_ends(tmp_path, monkeypatch, locks_folders):
+    """Where the first has ended and others go on apart, no other run begins. Network file systems lock files alone."""
+    from jaxsae import files
+    from jaxsae.errors import InputError
+
+    lock, out = fcntl.flock, tmp_path / "out"
+
+    def only_files(descriptor, how):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EBADF, "Bad file descriptor")
+        lock(descriptor, how)
+
+    if not locks_folders:
+        monkeypatch.setattr(files.fcntl, "flock", only_files)
+    with contextlib.ExitStack() as other:
+        with files.exclusive(out):
+            what = out if locks_folders else out / files.LOCK
+            with pytest.raises(BlockingIOError):
+                os.close(claim(what))
+            with pytest.raises(InputError, match="one run at a time"), files.exclusive(out):
+                pass
+            with files.shared(out):
+                other.callback(os.close, claim(what))
+        with pytest.raises(InputError, match="one run at a time may write to"), files.exclusive(out):
+            pass
+        with files.shared(out):
+            pass
+    with files.exclusive(out), pytest.raises(BlockingIOError):
+        claim(what)
 
 
 def wait_for(condition, running, seconds=120):
@@ -346,6 +396,54 @@ def test_an_error_of_this_process_is_not_taken_for_the_end_of_another(monkeypatc
     assert "RuntimeError: UNAVAILABLE: connection to the device has been lost x" in said
     assert "--resume goes on" in said
     assert (said.count("\n"), len(said) <= 280) == (1, True)
+
+
+def test_a_signal_that_comes_twice_is_one_wish(monkeypatch):
+    """Sent to a whole group, it reaches a process and its parent, which passes it on."""
+    from jaxsae.cli import process
+
+    now = [100.0]
+    monkeypatch.setattr(process.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(process.os, "write", lambda *about: 0)
+    with pytest.raises(process.Terminated), process.stop_later() as wanted:  # noqa: PT012
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+        now[0] += 1.9
+        os.kill(os.getpid(), signal.SIGINT)
+        assert wanted() == signal.SIGTERM
+    with pytest.raises(KeyboardInterrupt, match=r"^$"), process.stop_later():  # noqa: PT012
+        os.kill(os.getpid(), signal.SIGTERM)
+        now[0] += 2
+        os.kill(os.getpid(), signal.SIGINT)
+        raise AssertionError("the second one stops at once")
+
+
+def test_processes_ask_each_other_about_every_second(monkeypatch):
+    """However long a step takes; after how many steps, the first one says, and after the first step all ask."""
+    from jaxsae.train import run
+    from jaxsae.train.events import Position, Resumable
+    from jaxsae.train.plan import Part
+
+    now, asked = [0.0], []
+    monkeypatch.setattr(run.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(run.processes, "together", lambda: True)
+    monkeypatch.setattr(run.processes, "is_first", lambda: False)
+    monkeypatch.setattr(run.processes, "each", lambda mine: asked.append(now[0]) or [(0, first[0]), mine])
+    signals, first = [0], [1]
+    agreement = run._Agreement(lambda: signals[0], run.Checkpointer({}, {}, (), 0))
+    event = Resumable(Part(("a",), 9), Position(1, 1, ("a",), {}), 1, lambda: None)
+    now[0] += 60  # what is compiled first
+    assert agreement.after(event) == 0
+    assert agreement.ask_after == 1
+    first[0] = 20
+    for _ in range(61):
+        now[0] += 0.05
+        assert agreement.after(event) == 0
+    assert np.allclose(np.diff(asked[1:]), 1)
+    signals[0], first[0] = signal.SIGTERM, 1
+    while (found := agreement.after(event)) == 0:
+        now[0] += 0.05
+    assert found == signal.SIGTERM
 
 
 def test_flags_of_processes_are_checked(script, files):
