@@ -73,6 +73,19 @@ def test_processes_train_what_one_does(files, script, tmp_path, processes, devic
     assert {path.suffix for path in (tmp_path / "out").iterdir()} == {".pt", ".json", ".png", ".jsonl"}
 
 
+def test_thresholds_are_those_of_one_process(files, script, tmp_path):
+    """A BatchTopK's, which is chosen at the end on rows of all processes."""
+    flags = [*files, *TRAIN, "--recipe", "modern", "--lr", "1e-3", "--architecture", "batchtopk", "--target-l0", 4]
+    flags += ["--expansion", 4, "--output"]
+    assert script("train", *flags, tmp_path / "one").status == 0
+    ran("train", *flags, tmp_path / "out", "--processes", 2)
+    found, one = (sae_of(tmp_path / name) for name in ("out", "one"))
+    assert_close(found, one)
+    np.testing.assert_allclose(found[0].threshold, one[0].threshold, rtol=1e-4)
+    reports = [json.loads((tmp_path / of / "sae_layer1_optimized.json").read_text()) for of in ("out", "one")]
+    np.testing.assert_allclose(reports[0]["l0"], reports[1]["l0"], rtol=1e-2)
+
+
 def test_processes_write_one_store_and_stream_it(files, script, tmp_path):
     """Each extracts its share and reads its share of every batch: the rows of one process, and its SAE."""
     one, two = tmp_path / "one", tmp_path / "two"
@@ -95,9 +108,10 @@ def test_several_saes_are_trained_apart(files, script, tmp_path):
     flags = [*files, *JOINED, "--seed", "0,1,2,3"]
     out, _ = ran("train", *flags, "--output", tmp_path / "out", "--processes", 2)
     for seed in range(2):
-        alone = [*files, *JOINED, "--seed", f"{seed},{seed + 2}", "--output", tmp_path / str(seed)]
+        both = (2 * seed, 2 * seed + 1)
+        alone = [*files, *JOINED, "--seed", f"{both[0]},{both[1]}", "--output", tmp_path / str(seed)]
         assert script("train", *alone).status == 0
-        for number in (seed, seed + 2):
+        for number in both:
             name = f"sae_layer1_optimized_seed{number}.pt"
             assert (tmp_path / "out" / name).read_bytes() == (tmp_path / str(seed) / name).read_bytes()
     assert out.count("wrote    2 x .pt") == 2
@@ -113,13 +127,16 @@ def test_several_saes_are_trained_apart(files, script, tmp_path):
     wait_for(lambda: (tmp_path / "long" / "metrics.1.jsonl").exists(), running)
     wait_for(lambda: (tmp_path / "long" / "metrics.jsonl").exists(), running)
     pids = fault_anywhere.children(running.pid)
-    os.kill(pids[1], signal.SIGKILL)
+    os.kill(pids[0], signal.SIGKILL)
     time.sleep(3)
-    assert list(fault_anywhere.children(running.pid)) == [0]
+    assert list(fault_anywhere.children(running.pid)) == [1]
+    again = script("train", *long, "--resume")
+    assert again.status == 2
+    assert "one run at a time may write to" in again.err
     running.send_signal(signal.SIGTERM)
     _, err = running.communicate(timeout=60)
     assert running.returncode == 143, err
-    assert "process 1 was ended by SIGKILL" in err
+    assert "process 0 was ended by SIGKILL" in err
 
 
 def claim(folder, how=fcntl.LOCK_SH):
