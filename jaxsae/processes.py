@@ -174,8 +174,11 @@ def part() -> None:
     """
     leave()
     import jax
+    from jax._src.distributed import global_state  # nothing public says it
     from jax.extend.backend import clear_backends
 
+    # what `shutdown` leaves: devices would still be those of process 1 of two, and Orbax would look for the other one
+    global_state.process_id, global_state.num_processes = 0, 1
     jax.clear_caches()
     clear_backends()
 
