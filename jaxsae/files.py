@@ -103,14 +103,14 @@ def temporary_beside(path: str | Path) -> Iterator[Path]:
         try:
             yield folder
         finally:
-            # not while another process shares it and still reads it: what is made beside the path next removes it
+            # not while another process shares it and still reads it: `remove_left` does, when that has ended
             with contextlib.suppress(BlockingIOError):
                 _lock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(folder, ignore_errors=True)
 
 
 def remove_left(path: Path) -> None:
-    """Remove what killed processes have left of `temporary_beside` the path."""
+    """Remove what killed processes have left of `temporary_beside` the path, and what is no longer shared."""
     for left in path.parent.glob(f".{glob.escape(_short(path))}.{MARK}*"):
         with contextlib.suppress(OSError), _locked(left):  # a living process holds a lock on its own
             shutil.rmtree(left, ignore_errors=True)
@@ -159,11 +159,6 @@ def shared(folder: str | Path) -> Iterator[None]:
             else:
                 _lock(mine, fcntl.LOCK_SH | fcntl.LOCK_NB)
         yield
-
-
-def wait_until_alone(folder: str | Path) -> None:
-    """Until no other process shares a folder that this one had claimed alone, and shares since."""
-    _lock(_claims[os.path.realpath(folder)], fcntl.LOCK_EX)
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from jaxsae.activations.extraction import extract, extract_on_host
 from jaxsae.activations.rows import RowsOnDisk
 from jaxsae.activations.store import Store
 from jaxsae.errors import require
-from jaxsae.files import temporary_beside, wait_until_alone
+from jaxsae.files import remove_left, temporary_beside
 from jaxsae.models.hooks import Hook, hook_of
 from jaxsae.models.protocol import ResidualModel, StoredModel
 from jaxsae.runtime import give_back_memory, in_words, memory_of_machine
@@ -160,13 +160,15 @@ class TextSource:
             if streamed:
                 size, limit = in_words(self.size), in_words(self.limit)
                 say(f"rows     {size} is above the memory limit of {limit}: they go to disk")
+            # the last of processes that share the rows removes them: none waits for others, nor for theirs to be read
+            cleanup.callback(remove_left, folder / ROWS)
             beside = processes.from_first(lambda: str(cleanup.enter_context(temporary_beside(folder / ROWS))))
             path = Path(beside) / "store"
             together.write(path, model, self.samples, self.layers, self.padding, {}, on_rows=on_rows)
             found = store.open_stores([str(path)], self.layers[0]).layers
             rows = {layer: _on_host(found[layer]) if apart and not streamed else found[layer] for layer in layers}
             if apart and streamed:
-                _keep_until_read(beside, cleanup)
+                cleanup.enter_context(processes.claimed_by_all(beside))
             processes.wait("the rows are read")
         else:
             rows = self._extracted(model, self.samples, layers, on_host=spread, on_rows=on_rows)
@@ -266,20 +268,6 @@ class StoreSource:
 def _on_host(rows: Any) -> RowsOnDisk:
     """Rows in the memory of this process, for when its devices are not what they will be."""
     return RowsOnDisk([np.asarray(rows[:])])
-
-
-def _keep_until_read(folder: str, cleanup: contextlib.ExitStack) -> None:
-    """Have the first process, which removes the rows at its end, wait for that of the others.
-
-    Where it ends by an error it does not wait: the rows stay, and the next run removes them.
-
-    Args:
-      folder: what `temporary_beside` has given the first of several processes, which train apart.
-      cleanup: of this process; what removes the folder is in the first one's already.
-    """
-    if processes.is_first():
-        cleanup.push(lambda kind, *about: wait_until_alone(folder) if kind is None else None)
-    cleanup.enter_context(processes.claimed_by_all(folder))
 
 
 def _limit(given: int | None) -> int:

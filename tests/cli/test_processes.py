@@ -11,7 +11,6 @@ import socket
 import stat
 import subprocess
 import sys
-import threading
 import time
 
 import fault_anywhere
@@ -147,31 +146,21 @@ def claim(folder, how=fcntl.LOCK_SH):
 
 
 def test_rows_are_there_until_all_have_read_them(tmp_path):
-    """The first process removes them: after the others' end. An error does not wait: then the next run removes them."""
-    from jaxsae.files import remove_left, temporary_beside
-    from jaxsae.train import sources
+    """The last process that ends removes them, be it the one that made them or another; none waits."""
+    from jaxsae.files import remove_left, shared, temporary_beside
 
-    first = contextlib.ExitStack()
-    folder = first.enter_context(temporary_beside(tmp_path / "rows"))
-    sources._keep_until_read(str(folder), first)
-    other = claim(folder)
-    ending = threading.Thread(target=first.close)
-    ending.start()
-    time.sleep(0.3)
-    assert ending.is_alive()
+    with temporary_beside(tmp_path / "rows") as folder:
+        with pytest.raises(BlockingIOError):
+            claim(folder)
+        with shared(folder):
+            other = claim(folder)
+    remove_left(tmp_path / "rows")
     assert folder.exists()
     os.close(other)
-    ending.join(10)
+    remove_left(tmp_path / "rows")
     assert not folder.exists()
-    with pytest.raises(ZeroDivisionError), contextlib.ExitStack() as first:  # noqa: PT012
-        folder = first.enter_context(temporary_beside(tmp_path / "rows"))
-        sources._keep_until_read(str(folder), first)
-        other = claim(folder)
-        raise ZeroDivisionError
-    remove_left(tmp_path / "rows")
-    assert folder.exists()
-    os.close(other)
-    remove_left(tmp_path / "rows")
+    with temporary_beside(tmp_path / "rows") as folder, shared(folder):
+        os.close(claim(folder))
     assert not folder.exists()
 
 
