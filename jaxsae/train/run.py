@@ -258,7 +258,8 @@ ASK_WITHIN, ASK_EVERY = 1.0, 1000
 class _Agreement:
     """What all processes do after an event: a signal may have come to any of them, and the clock is the first one's.
 
-    How many steps to ask after, the first one says as well, by how long those since the last time took.
+    They ask each other at the end of an epoch, and within it after as many steps as the first one said the last time,
+    by how long those before it took.
     """
 
     def __init__(self, stopping: Callable[[], int], checkpointer: Checkpointer) -> None:
@@ -270,7 +271,8 @@ class _Agreement:
         if not isinstance(event, Resumable | PartEnd):
             return 0
         self.steps += 1
-        if processes.together() and isinstance(event, Resumable) and self.steps < self.ask_after:
+        within = isinstance(event, Resumable) and event.position.done > 0  # at an epoch's end a save may be due
+        if processes.together() and within and self.steps < self.ask_after:
             return 0
         due = isinstance(event, Resumable) and processes.is_first() and self.checkpointer.is_due(event.position)
         wanted, now = self.stopping(), time.monotonic()

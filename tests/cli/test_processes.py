@@ -446,6 +446,9 @@ def test_processes_ask_each_other_about_every_second(monkeypatch):
         now[0] += 0.05
         assert agreement.after(event) == 0
     assert np.allclose(np.diff(asked[1:]), 1)
+    count = len(asked)
+    assert agreement.after(event._replace(position=Position(2, 0, ("a",), {}))) == 0
+    assert len(asked) == count + 1, "at the end of an epoch a save may be due"
     signals[0], first[0] = signal.SIGTERM, 1
     while (found := agreement.after(event)) == 0:
         now[0] += 0.05
