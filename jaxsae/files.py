@@ -99,15 +99,18 @@ def temporary_beside(path: str | Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_left(path)
     folder = Path(tempfile.mkdtemp(prefix=f".{_short(path)}.{MARK}", dir=path.parent))
-    try:
-        with _locked(folder):
+    with _locked(folder) as descriptor:
+        try:
             yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        finally:
+            # not while another process shares it and still reads it: `remove_left` does, when that has ended
+            with contextlib.suppress(BlockingIOError):
+                _lock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def remove_left(path: Path) -> None:
-    """Remove what killed processes have left of `temporary_beside` the path."""
+    """Remove what killed processes have left of `temporary_beside` the path, and what is no longer shared."""
     for left in path.parent.glob(f".{glob.escape(_short(path))}.{MARK}*"):
         with contextlib.suppress(OSError), _locked(left):  # a living process holds a lock on its own
             shutil.rmtree(left, ignore_errors=True)
@@ -127,42 +130,113 @@ def exclusive(folder: str | Path) -> Iterator[None]:
     folder = Path(folder)
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with contextlib.ExitStack() as held:
-            try:
-                held.enter_context(_locked(folder))
-            except BlockingIOError:
-                raise InputError(
-                    f"one run at a time may write to {folder}, another does; wait for it or give another folder"
-                ) from None
+    with contextlib.ExitStack() as held:
+        with _one_run(folder):
+            descriptor = held.enter_context(_locked(folder))
+        try:
             yield
-    finally:
-        with contextlib.suppress(OSError):  # not empty: something was written
-            for path in made:
-                path.rmdir()
+        finally:
+            with contextlib.suppress(OSError):  # not empty, for something was written; or shared with another process
+                _lock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                for path in made:
+                    path.rmdir()
+
+
+@contextlib.contextmanager
+def shared(folder: str | Path) -> Iterator[None]:
+    """A folder that other processes claim as this one does, and none alone, until the block is left or this one dies.
+
+    What this process had claimed alone, by `exclusive` or `temporary_beside`, it shares from here on.
+
+    Raises:
+      InputError: another has claimed it alone.
+    """
+    mine = _claims.get(os.path.realpath(folder))
+    with contextlib.ExitStack() as held:
+        with _one_run(Path(folder)):
+            if mine is None:
+                held.enter_context(_locked(Path(folder), fcntl.LOCK_SH | fcntl.LOCK_NB))
+            else:
+                _lock(mine, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        yield
+
+
+@contextlib.contextmanager
+def _one_run(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except BlockingIOError:
+        raise InputError(
+            f"one run at a time may write to {folder}, another does; wait for it or give another folder"
+        ) from None
 
 
 @contextlib.contextmanager
 def one_at_a_time(folder: Path) -> Iterator[None]:
     """Wait until no other process is within the same of an existing folder."""
-    with _locked(folder, wait=True):
+    with _locked(folder, fcntl.LOCK_EX):
         yield
+
+
+LOCK = ".lock"
+"""In a folder that cannot be locked itself, the file that is locked in its place."""
+_claims: dict[str, int] = {}
+"""Folder -> the descriptor by which this process has claimed it alone."""
 
 
 @contextlib.contextmanager
-def _locked(folder: Path, wait: bool = False) -> Iterator[None]:
-    """The system lets go of the lock when the process ends, however it ends."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def _locked(folder: Path, how: int = fcntl.LOCK_EX | fcntl.LOCK_NB) -> Iterator[int]:
+    """Gives the descriptor of the lock, of which the system lets go when the process ends, however it ends.
+
+    Raises:
+      BlockingIOError: another process holds it.
+    """
+    descriptor, key = _open_locked(folder, how), os.path.realpath(folder)
+    alone = bool(how & fcntl.LOCK_EX)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            raise
-        except OSError:  # some network file systems lock no folders
-            pass
-        yield
+        if alone:
+            _claims[key] = descriptor
+        yield descriptor
     finally:
+        if alone:
+            _claims.pop(key, None)
         os.close(descriptor)
+
+
+def _open_locked(folder: Path, how: int) -> int:
+    """Network file systems may lock only what is open for writing, which a folder never is: then a file in it."""
+    found = None if (folder / LOCK).exists() else _opened(folder, os.O_RDONLY, how)
+    with contextlib.suppress(PermissionError):  # where one may only read, nothing is to be guarded
+        found = found or _opened(folder / LOCK, os.O_RDWR | os.O_CREAT, how)
+    # where even a file cannot be locked, there is no guard
+    return found or os.open(folder, os.O_RDONLY)
+
+
+def _opened(path: Path, flags: int, how: int) -> int | None:
+    """The descriptor of a path that is locked; None where the file system cannot lock it."""
+    descriptor = os.open(path, flags, 0o666)
+    locked = False
+    try:
+        locked = _lock(descriptor, how)
+    finally:
+        if not locked:
+            os.close(descriptor)
+    return descriptor if locked else None
+
+
+def _lock(descriptor: int, how: int) -> bool:
+    """Whether the file system can lock it.
+
+    Raises:
+      BlockingIOError: another process holds it.
+    """
+    try:
+        fcntl.flock(descriptor, how)
+    except BlockingIOError:
+        raise
+    except OSError:
+        return False
+    return True
 
 
 def check_room(folder: Path, size: int) -> None:

@@ -6,7 +6,7 @@ into how many parts one is split, and say how an array is to lie; elsewhere ever
 
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -80,24 +80,48 @@ def lay(x: Array, *axes: str | None) -> Array:
     return jax.lax.with_sharding_constraint(x, spec(*axes)) if parts("rows") > 1 else x
 
 
-def share_of(mesh: Mesh, axis: str = "batch") -> tuple[int, int]:
-    """(which, of how many equal parts) of a logical axis this process's devices have."""
+def share_of(mesh: Mesh, parts: int, axis: str = "batch") -> tuple[int, int]:
+    """(which, of how many equal parts) of a logical axis holds all that this process's devices have of it.
+
+    Args:
+      parts: into how many the axis can be cut at most.
+    """
     n = math.prod(mesh.shape[name] for name in AXES[axis])
     shards = lying(mesh, axis).addressable_devices_indices_map((n,)).values()
     held = {place for where in shards if where is not None for place in range(n)[where[0]]}
-    return min(held) // len(held), n // len(held)
+    return smallest_part(held, n, parts)
 
 
-def place_share(mesh: Mesh, share: np.ndarray, *axes: str | None) -> Array:
-    """An array on a mesh of which this process has its `share_of` the first axis."""
-    index, count = share_of(mesh, axes[0] or "batch")
-    first, shape = index * len(share), (count * len(share), *share.shape[1:])
+def smallest_part(held: Collection[int], n: int, parts: int) -> tuple[int, int]:
+    """(which, of how many equal parts) of n places is the smallest part that has all those held.
 
-    def part(where: tuple[slice, ...] | None) -> np.ndarray:
+    Places that lie across the border of two parts are together in larger ones only, at last in the whole: (0, 1).
+
+    Args:
+      parts: how many there may be at most; their number divides this.
+    """
+    first, last = min(held), max(held)
+    for count in (count for count in range(parts, 0, -1) if parts % count == 0):
+        index = first * count // n
+        if (last + 1) * count <= (index + 1) * n:
+            return index, count
+    raise AssertionError("all are in the whole")
+
+
+def place_share(mesh: Mesh, part: np.ndarray, share: tuple[int, int], *axes: str | None) -> Array:
+    """An array on a mesh of whose first axis this process has a part, in which is all that its devices are to have.
+
+    Args:
+      share: (which, of how many equal parts) it is.
+    """
+    index, count = share
+    first, shape = index * len(part), (count * len(part), *part.shape[1:])
+
+    def taken(where: tuple[slice, ...] | None) -> np.ndarray:
         start, stop, _ = (where[0] if where else slice(None)).indices(shape[0])
-        return share[start - first : stop - first]
+        return part[start - first : stop - first]
 
-    return jax.make_array_from_callback(shape, lying(mesh, *axes), part)
+    return jax.make_array_from_callback(shape, lying(mesh, *axes), taken)
 
 
 class Arrangement(NamedTuple):
@@ -109,12 +133,13 @@ class Arrangement(NamedTuple):
     """Whether each process trains SAEs of its own, and knows nothing of the others."""
 
 
-def arrange(shape: MeshShape | None, saes: int, d_sae: int, batch_size: int) -> Arrangement:
+def arrange(shape: MeshShape | None, saes: int, latents: int, batch_size: int) -> Arrangement:
     """Divide the devices among SAEs, and where there are fewer of these, the SAEs among devices.
 
     Args:
       shape: of each mesh that trains an SAE; None: what is left to it, along its latents as far as they can be divided.
       saes: how many are to be trained.
+      latents: what the parts along them must divide: d_sae, or what all nested sizes have in common.
 
     Raises:
       InputError: the shape takes more devices than there are, or part of several processes.
@@ -125,9 +150,8 @@ def arrange(shape: MeshShape | None, saes: int, d_sae: int, batch_size: int) -> 
     if shape is None:
         groups = next(n for n in range(min(mine, len(devices)), 0, -1) if len(devices) % n == 0)
         each = len(devices) // groups
-        latents = math.gcd(each, d_sae)
-        data = math.gcd(each // latents, batch_size)
-        shape = MeshShape(data, latents)
+        along = math.gcd(each, latents)
+        shape = MeshShape(math.gcd(each // along, batch_size), along)
     groups = max(1, min(mine, len(devices) // shape.size))
     require(
         shape.size <= len(devices),

@@ -4,16 +4,20 @@
 costs it anything. All of these functions must be called by all processes in the same order.
 """
 
+import contextlib
+import itertools
 import json
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
 from jaxsae.errors import InputError, require
+from jaxsae.files import shared
 
 STARTED_WITHIN = 120
 """Seconds in which all processes must have started."""
@@ -34,6 +38,7 @@ class Place(NamedTuple):
 
 ALONE = Place(0, 1, None)
 _place = ALONE
+_here = 1
 _when_alone: list[Callable[[], Any]] = []
 
 
@@ -57,6 +62,11 @@ def share() -> tuple[int, int]:
     return (_place.number, _place.of) if together() else (0, 1)
 
 
+def here() -> int:
+    """How many of the processes, this one included, are on this machine and share its memory."""
+    return _here
+
+
 def of_scheduler() -> bool:
     """Whether a cluster's scheduler has started this process as one of several."""
     several = ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE", "JAX_NUM_PROCESSES")
@@ -72,16 +82,22 @@ def of_scheduler() -> bool:
     return counted or on_kubernetes or on_tpus
 
 
-def join(wanted: Place | None, when_alone: Callable[[], Any] = lambda: None) -> None:
+def join(
+    wanted: Place | None,
+    select: Callable[[], Any] = lambda: None,
+    when_alone: Callable[[], Any] = lambda: None,
+) -> None:
     """Meet the other processes; before anything asks for a device.
 
     Args:
       wanted: which process this is; None: what the scheduler says.
+      select: has JAX take the devices that are wanted; called once the others are met, for from then on they are
+        those of all processes, and before the first is asked for.
       when_alone: called once it has left the others.
 
     Raises:
-      InputError: the coordinator's port cannot be used. Where another process does not come in time, the runtime ends
-        this one.
+      InputError: the coordinator's port cannot be used, or it is not said who is who. Where another process does not
+        come in time, the runtime ends this one.
     """
     import jax
 
@@ -91,17 +107,38 @@ def join(wanted: Place | None, when_alone: Callable[[], Any] = lambda: None) -> 
     # from here on there are others to leave in the lurch, whatever happens
     _place = wanted or Place(0, 2, None)
     limits: dict[str, Any] = {"initialization_timeout": STARTED_WITHIN, "heartbeat_timeout_seconds": HEARTBEAT}
-    if wanted is None:
-        jax.distributed.initialize(**limits)
-    else:
+    limits["local_device_ids"] = _bound_devices()
+    if wanted is not None:
         assert wanted.coordinator is not None
+        limits |= {"coordinator_address": wanted.coordinator, "num_processes": wanted.of, "process_id": wanted.number}
         if wanted.number == 0:
             _require_free(wanted.coordinator)
         if wanted.coordinator.startswith("127."):  # else it listens to everybody, and nothing there asks for a password
             limits["coordinator_bind_address"] = wanted.coordinator
-        jax.distributed.initialize(wanted.coordinator, wanted.of, wanted.number, **limits)
+    try:
+        jax.distributed.initialize(**limits)
+    except (ValueError, RuntimeError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise InputError(
+            f"the scheduler, or --processes, --process-id and --coordinator, must say who is who, got: {reason[:120]}; "
+            "give all three flags"
+        ) from None
+    select()
     _when_alone.append(when_alone)
     _place = Place(jax.process_index(), jax.process_count(), None if wanted is None else wanted.coordinator)
+    global _here
+    _here = each(socket.gethostname()).count(socket.gethostname())
+
+
+def _bound_devices() -> list[int] | None:
+    """The devices of this process among those that it sees, where JAX would be wrong; None: as JAX finds.
+
+    JAX takes the GPU of a process's number on its machine. Where Slurm has bound one to each task, that one is the only
+    one which the task sees, and its number is 0.
+    """
+    names = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
+    sees_one = any(os.environ.get(name, "") not in ("", "-1") and "," not in os.environ[name] for name in names)
+    return [0] if sees_one and "SLURM_PROCID" in os.environ else None
 
 
 def _require_free(coordinator: str) -> None:
@@ -137,8 +174,11 @@ def part() -> None:
     """
     leave()
     import jax
+    from jax._src.distributed import global_state  # nothing public says it
     from jax.extend.backend import clear_backends
 
+    # what `shutdown` leaves: devices would still be those of process 1 of two, and Orbax would look for the other one
+    global_state.process_id, global_state.num_processes = 0, 1
     jax.clear_caches()
     clear_backends()
 
@@ -153,6 +193,17 @@ def wait(what: str) -> None:
         from jax.experimental import multihost_utils
 
         multihost_utils.sync_global_devices(what)
+
+
+@contextlib.contextmanager
+def claimed_by_all(folder: str | Path) -> Iterator[None]:
+    """A folder that the first process has claimed alone: within the block each holds a claim of its own."""
+    with contextlib.ExitStack() as held:
+        for first in (True, False):
+            if is_first() == first:
+                held.enter_context(shared(folder))
+            wait("the folder is claimed")
+        yield
 
 
 def told(value: Any) -> Any:
@@ -206,16 +257,26 @@ def each(value: Any) -> list[Any]:
     return [json.loads(one.astype(np.uint8).tobytes()) for one in multihost_utils.process_allgather(padded)]
 
 
-def summed(array: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
-    """The sum of what each process gives, added in their order."""
+def of_process(number: int, array: np.ndarray) -> np.ndarray:
+    """The array that one process gives, of the same shape and type in all: the same bits in each."""
     if not together():
         return array
     from jax.experimental import multihost_utils
 
     # as bytes, for numbers of 64 bits would be rounded on their way
     flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-    found = np.ascontiguousarray(multihost_utils.process_allgather(flat)).view(array.dtype)
-    return sum(found[1:], start=found[0]).reshape(array.shape)
+    found = np.asarray(multihost_utils.broadcast_one_to_all(flat, is_source=_place.number == number))
+    return found.astype(np.uint8, copy=False).view(array.dtype).reshape(array.shape)
+
+
+def summed(array: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
+    """The sum of what each process gives, added in their order; of these arrays one at a time is held."""
+    if not together():
+        return array
+    total = np.zeros_like(array)
+    for number in range(_place.of):
+        total += of_process(number, array)
+    return total
 
 
 def agree(settings: Mapping[str, Any], what: str = "all processes must be given the same") -> None:
@@ -227,8 +288,25 @@ def agree(settings: Mapping[str, Any], what: str = "all processes must be given 
     found = each(json.loads(json.dumps(dict(settings), default=str)))
     for number, other in enumerate(found):
         for name in {**found[0], **other}:
-            ours, theirs = (str(of.get(name, "nothing"))[:60] for of in (found[0], other))
+            ours, theirs = (str(of.get(name, "nothing")) for of in (found[0], other))
+            said = _around_the_difference(ours, theirs)
             require(
                 ours == theirs,
-                f"{what} {name}, got {ours} in process 0 and {theirs} in process {number}; start all alike",
+                f"{what} {name}, got {said[0]} in process 0 and {said[1]} in process {number}; start all alike",
             )
+
+
+SAID = 60
+"""Characters of a value that an error repeats, at most."""
+
+
+def _around_the_difference(*values: str) -> list[str]:
+    """What is to be said of values that may be long: of each so much that the first difference is in it."""
+    if max(map(len, values)) <= SAID:
+        return list(values)
+    same = itertools.takewhile(lambda characters: len({*characters}) == 1, zip(*values, strict=False))
+    start = max(0, sum(1 for _ in same) - SAID // 3)
+    return [
+        f"{'...' if start else ''}{value[start : start + SAID]}{'...' if len(value) > start + SAID else ''}"
+        for value in values
+    ]

@@ -137,12 +137,25 @@ def extract(
     Args:
       on_rows: called with the number of rows made since the last call.
     """
+    rows = extract_on_host(model, samples, layers, padding, on_rows=on_rows)
+    values = {layer: jax.device_put(rows.pop(layer)) for layer in list(rows)}
     sample, position = np.nonzero(kept_positions(samples, padding))
-    shape = (len(sample), model.d_model)
+    return ExtractedRows(values, sample.astype(np.int32), position.astype(np.int32))
+
+
+def extract_on_host(
+    model: ResidualModel,
+    samples: Samples,
+    layers: Sequence[int],
+    padding: str = "drop",
+    *,
+    on_rows: Callable[[int], None] = lambda rows: None,
+) -> dict[int, np.ndarray]:
+    """As `extract`: layer -> its rows, on no device yet."""
+    shape = (int(kept_positions(samples, padding).sum()), model.d_model)
     rows = {layer: _for_device(shape, model.dtype) for layer in layers}
     extract_to(rows, model, samples, padding, on_rows=on_rows)
-    values = {layer: jax.device_put(rows.pop(layer)) for layer in list(rows)}
-    return ExtractedRows(values, sample.astype(np.int32), position.astype(np.int32))
+    return rows
 
 
 def _for_device(shape: tuple[int, int], dtype: Any) -> np.ndarray:

@@ -52,9 +52,9 @@ def check_flags(args: argparse.Namespace) -> None:
         "--process-id and --coordinator must be given together, with --processes; leave them out to start all here",
     )
     require(index is None or 0 <= index < n, f"--process-id must be in 0..{(n or 1) - 1}, got {index}")
-    of_one = n is not None and n > 1 and where is None and args.device not in ("cpu", "auto")
     require(
-        not of_one, f"--processes on one machine must be with --device cpu, got {args.device}; one has all its GPUs"
+        not _all_here(args) or args.device in ("cpu", "auto"),
+        f"--processes on one machine must be with --device cpu, got {args.device}; one has all its GPUs",
     )
     host, _, port = (where or "localhost:1").rpartition(":")
     ok = bool(host) and port.isdecimal() and 0 < int(port) < 2**16
@@ -195,9 +195,16 @@ def enter(args: argparse.Namespace) -> None:
     runtime.compile_portably()
     by_scheduler = place == ["scheduler"]
     wanted = None if by_scheduler else processes.Place(int(place[0]), int(place[1]), place[2])
-    processes.join(wanted, when_alone=lambda: os.write(int(tells), b"."))
+    if _all_here(args) and args.device == "auto":
+        args.device = "cpu"  # one process has all GPUs; several would each take all of them
+    processes.join(wanted, lambda: runtime.select_device(args.device), lambda: os.write(int(tells), b"."))
     sys.stdout = OfTheFirst(sys.stdout)
     processes.agree({**_versions(), **_comparable(args)})
+
+
+def _all_here(args: argparse.Namespace) -> bool:
+    """Whether one command starts all processes, on this machine."""
+    return (args.processes or 1) > 1 and args.process_id is None
 
 
 class OfTheFirst:
@@ -260,9 +267,16 @@ def has_others() -> bool:
 
 
 def is_of_others(error: Exception) -> bool:
-    """Whether an error of the runtime says that another process has gone."""
+    """Whether an error of the runtime may say that another process has gone: what else it may mean, its words tell."""
     words = ("gloo", "closed by peer", "connection", "heartbeat", "coordination", "nccl", "unavailable", "deadline")
     return has_others() and any(word in str(error).lower() for word in words)
+
+
+def said_of_others(error: Exception) -> str:
+    """What is said of such an error, with the first line of its own words: these may be of this very process."""
+    cause = f"{type(error).__name__}: {str(error).strip()}".split("\n")[0]
+    cause = cause if len(cause) <= 150 else f"{cause[:147]}..."
+    return f"another process has ended, it seems, and with it the run; --resume goes on; the runtime says {cause}"
 
 
 def descriptor_of(stream: Any, usual: int) -> int:

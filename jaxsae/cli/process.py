@@ -6,11 +6,13 @@ import contextlib
 import errno
 import gc
 import logging
+import math
 import os
 import signal
 import sys
 import tempfile
 import threading
+import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -36,13 +38,29 @@ def _raise(number: int, frame: Any) -> NoReturn:
     raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
 
 
+SAME = 2.0
+"""Seconds within which another signal is taken to be the same wish: a scheduler that ends a whole group tells a
+process, and its parent, which tells it again."""
+
+
 @contextlib.contextmanager
 def _signals(handler: Callable[[int, Any], None]) -> Iterator[None]:
-    """Ctrl-C and SIGTERM go to `handler` within the block, where this is a thread that can have that."""
+    """Ctrl-C and SIGTERM go to `handler` within the block, where this is a thread that can have that.
+
+    Those that come within `SAME` of one that went there do not.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    last = -math.inf
+
+    def once(number: int, frame: Any) -> None:
+        nonlocal last
+        if time.monotonic() >= last + SAME:
+            last = time.monotonic()
+            handler(number, frame)
+
+    before = {number: signal.signal(number, once) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
@@ -61,7 +79,7 @@ class Stop:
 def stop_later(stop: Stop | None = None) -> Iterator[Callable[[], int]]:
     """Within the block, what it gives tells whether Ctrl-C or SIGTERM came; at its end that is raised.
 
-    A second one is raised at once.
+    A second one is raised at once, if it comes later than `SAME`.
 
     Args:
       stop: where it is noted.
@@ -73,7 +91,10 @@ def stop_later(stop: Stop | None = None) -> Iterator[Callable[[], int]]:
             _raise(number, frame)
         stop.signal = number
         # not through sys.stderr: what the signal interrupts may be writing there
-        os.write(launch.descriptor_of(sys.stderr, 2), b"stopping: saving first; once more stops at once\n")
+        os.write(
+            launch.descriptor_of(sys.stderr, 2),
+            b"stopping: saving first; once more, in 2 seconds or later, stops at once\n",
+        )
 
     with _signals(note):
         yield lambda: stop.signal
@@ -136,7 +157,7 @@ def _status_of(
     except Exception as error:
         if args.debug or not launch.is_of_others(error):
             raise
-        return 2, one_line(f"error: {launch.who()}another process has ended, and with it the run; --resume goes on")
+        return 2, one_line(f"error: {launch.who()}{launch.said_of_others(error)}")
 
 
 @contextlib.contextmanager

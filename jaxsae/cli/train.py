@@ -330,9 +330,8 @@ def add_flags(parser: arguments.Parser) -> None:
     parser.add_argument(
         "--memory-limit",
         type=size,
-        default=runtime.memory_of_machine() // 2,
         metavar="SIZE",
-        help="rows that take more, such as 2GB, stay on disk; default: half of what there is for this process",
+        help="rows that take more, such as 2GB, stay on disk; default: half of what there is for each process here",
     )
     arguments.add_device(parser)
     parser.add_argument(

@@ -10,7 +10,7 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array
 
-from jaxsae.activations.rows import RowsOnDisk, batches_from_disk
+from jaxsae.activations.rows import RowsOnDisk, batches_from_disk, lanes
 from jaxsae.errors import InputError
 from jaxsae.mesh import computing_on, lying, make_mesh, on_host, place, place_share, share_of
 from jaxsae.sae.architectures import architecture, init, init_tied
@@ -158,14 +158,14 @@ class Group:
         size = self.config.batch_size
         some = [self.members[key] for key in (alive[:1] if shared else alive)]
         if not self.held:
-            share = share_of(self.mesh)
+            share = share_of(self.mesh, lanes(size))
             streams = [
                 batches_from_disk(of, size, m.config.seed, epoch, share)
                 for of, m in ((self.rows[m.layer], m) for m in some)
                 if isinstance(of, RowsOnDisk)
             ]
             for batch in zip(*streams, strict=True):
-                taken = tuple(place_share(self.mesh, x, "batch", None) for x in batch)
+                taken = tuple(place_share(self.mesh, x, share, "batch", None) for x in batch)
                 yield taken[0] if shared else taken, None
             return
         held = tuple(self.held[m.layer] for m in some)

@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 from jaxsae import processes
 from jaxsae.config import SAEConfig, TrainConfig
 from jaxsae.mesh import make_mesh
-from jaxsae.sae.basis import principal_basis
+from jaxsae.sae.basis import Basis, principal_basis
 from jaxsae.sae.row_types import AnyRows
 from jaxsae.train.events import (
     Begin,
@@ -112,7 +112,7 @@ def train(
                 yield PartEnd(part)
         alike = tuple(key for part in todo for key in part.members)
         waiting.extend((part, alike) for part in todo)
-    bases = functools.cache(lambda layer: principal_basis(rows[layer], processes.share(), processes.summed))
+    bases = functools.cache(lambda layer: basis_of(rows[layer]))
 
     def on(mesh: Mesh) -> Iterator[Event]:
         group, of = None, None
@@ -124,6 +124,13 @@ def train(
             yield PartEnd(part)
 
     yield from _in_turn([on(mesh) for mesh in meshes])
+
+
+def basis_of(rows: AnyRows) -> Basis:
+    """The coordinates that the modern recipe trains in, the same bits in all processes that train together."""
+    found = principal_basis(rows, processes.share(), processes.summed)
+    # machines may find other signs, or turn directions of like variance: all take those of the first
+    return Basis(*(jnp.asarray(processes.of_process(0, np.asarray(leaf))) for leaf in found))
 
 
 def _in_turn(streams: list[Iterator[Event]]) -> Iterator[Event]:

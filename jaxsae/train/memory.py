@@ -31,7 +31,7 @@ def check_memory(config: SAEConfig, batch_size: int, saes: int, meshes: list[Mes
     """What training takes of each device, in words; None where that is little.
 
     Args:
-      saes: how many are trained on these meshes.
+      saes: how many are trained on these meshes, those of this process.
       rows: bytes of those that are held in memory.
 
     Raises:
@@ -52,6 +52,6 @@ def check_memory(config: SAEConfig, batch_size: int, saes: int, meshes: list[Mes
 
 
 def _memory_of(device: jax.Device) -> int:
-    """Bytes that a device may hold; on CPU all share those of the machine."""
+    """Bytes that a device may hold; on CPU all of all processes here share those of the machine."""
     limit = (device.memory_stats() or {}).get("bytes_limit", 0) if device.platform != "cpu" else 0
-    return limit or memory_of_machine() // len(jax.local_devices())
+    return limit or memory_of_machine() // (processes.here() * len(jax.local_devices()))

@@ -1,9 +1,11 @@
 """A whole training run: rows from a source, SAEs, their figures and their files, each as soon as it is trained."""
 
 import contextlib
+import itertools
 import json
+import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -14,7 +16,7 @@ from jax.sharding import Mesh
 from jaxsae import processes
 from jaxsae.config import MeshShape, SAEConfig, TrainConfig
 from jaxsae.files import atomic_path, exclusive, remove_left, sha256, to_json
-from jaxsae.mesh import arrange
+from jaxsae.mesh import Arrangement, arrange
 from jaxsae.models.hooks import file_stem, hook_names
 from jaxsae.runtime import give_back_memory, peak_memory
 from jaxsae.sae.autoencoder import SAE
@@ -28,6 +30,7 @@ from jaxsae.train.metrics_log import MetricsLog
 from jaxsae.train.outputs import check_replaceable, drop_unfinished, finished, keep_older
 from jaxsae.train.plan import Member
 from jaxsae.train.sources import ROWS, SCORED_ROWS, OnRows, RunRows, Say, Source
+from jaxsae.train.step import check_latents, divisor_of_latents
 
 PACKAGES = ("jaxsae", "jax", "jaxlib", "flax", "optax", "numpy", "torch")
 
@@ -130,10 +133,10 @@ def train_run(
         name: {"layer": member.layer, **member.config.settings(), **source.origin} for name, member in members.items()
     }
     by_file = {files[name]: its for name, its in settings.items()}
-    with contextlib.ExitStack() as cleanup:
+    with contextlib.ExitStack() as claim, contextlib.ExitStack() as cleanup:
 
         def begin() -> list[str]:
-            cleanup.enter_context(exclusive(output))
+            claim.enter_context(exclusive(output))
             if not overwrite:
                 check_replaceable(by_file, resume=resume)
             if not resume:
@@ -156,27 +159,29 @@ def train_run(
 
         cleanup.push(close)
         saved = processes.from_first(checkpointer.saved_together)
-        config = next(iter(members.values())).config.sae(source.d_in)
-        batch_size = next(iter(members.values())).config.batch_size
-        meshes, apart = arrange(mesh, len(members) - len(done), config.d_sae, batch_size)
+        meshes, apart = _arranged(mesh, [members[name].config for name in members if name not in done], source.d_in)
         say_devices(meshes, say)
-        held = 0 if streamed else source.size
-        memory = check_memory(config, batch_size, len(members) - len(done), meshes, held)
+        index, count = processes.share() if apart else (0, 1)
+        dealt = _dealt(members, done, saved, count)
+        layers = [[layer for layer in source.layers if layer in {members[n].layer for n in names}] for names in dealt]
+        memory = _check_memory(members, dealt, layers, source, meshes, streamed)
         if memory:
             say(f"memory   {memory}")
-        rows = source.load(output, cleanup, say, on_rows, apart)
+        spread = sum(one.size for one in meshes) > 1
+        rows = source.load(output, cleanup, say, on_rows, layers[index] if apart else None, spread)
         if apart:  # from here on each process is for itself
-            own = _own(members, done, saved)
-            members = {name: member for name, member in members.items() if name in own}
+            members = {name: member for name, member in members.items() if name in dealt[index]}
+            claim.enter_context(processes.claimed_by_all(output))  # another run begins when the last has ended
             processes.part()
             if not members:  # others have what was saved together
                 return Run([], rows.scored_on, stopped=0)
-            meshes, _ = arrange(mesh, len(members), config.d_sae, batch_size)
+            meshes, _ = _arranged(mesh, [member.config for member in members.values()], source.d_in)
         give_back_memory()  # the model's
         on_loaded(rows)
         writer = _Writer(source, members, files, settings, rows, save, keep=not overwrite, command=command)
         metrics = cleanup.enter_context(contextlib.closing(MetricsLog(output, log, settings, writer.steps)))
         compiled, stop, steps, start = False, 0, 0, time.monotonic()
+        agreement = _Agreement(stopping, checkpointer)
         events = train(
             rows.train, members, load=checkpointer.load, done=done, together=saved, meshes=meshes, streamed=streamed
         )
@@ -196,11 +201,41 @@ def train_run(
                 else:
                     results[event.member] = RunResult(files[event.member], {}, event.trained)
             # asked once: a signal may come at any moment, and nothing ends here unsaved
-            stop = _agreed(event, stopping, checkpointer)
+            stop = agreement.after(event)
             checkpointer.listen(event, save=stop != 0)
             if stop > 0:
                 break
         return Run([results[name] for name in members if name in results], rows.scored_on, max(stop, 0))
+
+
+def _arranged(mesh: MeshShape | None, configs: Sequence[TrainConfig], d_in: int) -> Arrangement:
+    """The devices for SAEs of these settings.
+
+    Raises:
+      InputError: they cannot be divided so.
+    """
+    saes = [config.sae(d_in) for config in configs]
+    latents, batch_size = math.gcd(*map(divisor_of_latents, saes)), math.gcd(*(config.batch_size for config in configs))
+    found = arrange(mesh, len(saes), latents, batch_size)
+    for sae in saes:
+        check_latents(sae, MeshShape(**found.meshes[0].shape))
+    return found
+
+
+def _check_memory(
+    members: Mapping[str, Member],
+    dealt: Sequence[Collection[str]],
+    layers: Sequence[Sequence[int]],
+    source: Source,
+    meshes: list[Mesh],
+    streamed: bool,
+) -> str | None:
+    """As `check_memory`, of the process that trains most; the same in all."""
+    largest = max(
+        (members[name].config for names in dealt for name in names), key=lambda one: one.sae(source.d_in).d_sae
+    )
+    rows = 0 if streamed else source.size * max(map(len, layers)) // len(source.layers)
+    return check_memory(largest.sae(source.d_in), largest.batch_size, max(map(len, dealt)), meshes, rows)
 
 
 def say_devices(meshes: Sequence[Mesh], say: Say) -> None:
@@ -216,32 +251,50 @@ def say_devices(meshes: Sequence[Mesh], say: Say) -> None:
 
 SAVE = -1
 """In place of a signal: save, and go on."""
-ASK_EVERY = 25
-"""Steps after which processes ask each other whether to save or to stop."""
+ASK_WITHIN, ASK_EVERY = 1.0, 1000
+"""Seconds, about, and steps at most, after which processes ask each other whether to save or to stop."""
 
 
-def _agreed(event: Event, stopping: Callable[[], int], checkpointer: Checkpointer) -> int:
-    """The signal by which to stop after this event, or `SAVE`, or 0; the same in all processes.
+class _Agreement:
+    """What all processes do after an event: a signal may have come to any of them, and the clock is the first one's.
 
-    A signal may have come to any of them, and the clock is the first one's.
+    They ask each other at the end of an epoch, and within it after as many steps as the first one said the last time,
+    by how long those before it took.
     """
-    if not isinstance(event, Resumable | PartEnd):
-        return 0
-    if processes.together() and isinstance(event, Resumable) and event.position.done % ASK_EVERY:
-        return 0
-    due = isinstance(event, Resumable) and processes.is_first() and checkpointer.is_due(event.position)
-    wanted = stopping()
-    # the highest counts: a signal above what is due
-    agreed = processes.highest(2 * int(wanted) if wanted else int(due))
-    return SAVE if agreed == 1 else agreed // 2
+
+    def __init__(self, stopping: Callable[[], int], checkpointer: Checkpointer) -> None:
+        self.stopping, self.checkpointer = stopping, checkpointer
+        self.asked, self.steps, self.ask_after = time.monotonic(), 0, 1
+
+    def after(self, event: Event) -> int:
+        """The signal by which to stop after this event, or `SAVE`, or 0; the same in all processes."""
+        if not isinstance(event, Resumable | PartEnd):
+            return 0
+        self.steps += 1
+        within = isinstance(event, Resumable) and event.position.done > 0  # at an epoch's end a save may be due
+        if processes.together() and within and self.steps < self.ask_after:
+            return 0
+        due = isinstance(event, Resumable) and processes.is_first() and self.checkpointer.is_due(event.position)
+        wanted, now = self.stopping(), time.monotonic()
+        rate = self.steps / max(now - self.asked, 1e-9)
+        every = processes.each((2 * int(wanted) if wanted else int(due), min(ASK_EVERY, int(rate * ASK_WITHIN) + 1)))
+        self.asked, self.steps, self.ask_after = now, 0, every[0][1]
+        agreed = max(wish for wish, _ in every)  # a signal is above what is due
+        return SAVE if agreed == 1 else agreed // 2
 
 
-def _own(members: Mapping[str, Member], done: set[str], saved: Sequence[Sequence[str]]) -> set[str]:
-    """The members that this process trains: what was saved together stays together."""
-    index, count = processes.share()
+def _dealt(
+    members: Mapping[str, Member], done: Collection[str], saved: Sequence[Sequence[str]], count: int
+) -> list[list[str]]:
+    """The members that each of so many processes trains: what was saved together stays together.
+
+    Neighbours go to one process, as far as each has as many: so it needs the rows of few layers.
+    """
     left = [[name] for name in members if name not in done and not any(name in some for some in saved)]
-    units = [*saved, *left]
-    return {name for unit in units[index::count] for name in unit}
+    order = {name: number for number, name in enumerate(members)}
+    units = sorted([*saved, *left], key=lambda unit: order[unit[0]])
+    ends = [-(-len(units) * number // count) for number in range(count + 1)]
+    return [[name for unit in units[a:b] for name in unit] for a, b in itertools.pairwise(ends)]
 
 
 def _stored_report(file: Path) -> dict[str, Any]:

@@ -11,11 +11,11 @@ import numpy as np
 
 from jaxsae import processes
 from jaxsae.activations import store, together
-from jaxsae.activations.extraction import extract
+from jaxsae.activations.extraction import extract, extract_on_host
 from jaxsae.activations.rows import RowsOnDisk
 from jaxsae.activations.store import Store
 from jaxsae.errors import require
-from jaxsae.files import one_at_a_time, temporary_beside
+from jaxsae.files import remove_left, temporary_beside
 from jaxsae.models.hooks import Hook, hook_of
 from jaxsae.models.protocol import ResidualModel, StoredModel
 from jaxsae.runtime import give_back_memory, in_words, memory_of_machine
@@ -59,7 +59,13 @@ class Source(Protocol):
     """What the model's class is called in PyTorch, where it is known."""
 
     def load(
-        self, folder: Path, cleanup: contextlib.ExitStack, say: Say, on_rows: OnRows, apart: bool = False
+        self,
+        folder: Path,
+        cleanup: contextlib.ExitStack,
+        say: Say,
+        on_rows: OnRows,
+        own: Sequence[int] | None = None,
+        spread: bool = False,
     ) -> RunRows:
         """The rows, in memory or on disk.
 
@@ -68,8 +74,10 @@ class Source(Protocol):
           cleanup: what it closes is removed when the run is over.
           say: called with lines that tell what is done.
           on_rows: called with the number of rows made since the last call.
-          apart: of several processes each trains SAEs of its own, from all rows, which then are on the host; else each
-            reads its share alone.
+          own: of several processes that train apart, the layers that this one does: of these it has all rows, on its
+            host, and none of others. None: each reads its share of all layers.
+          spread: they go to more than one device, and stay on the host until then; else those in memory are on the
+            first one already.
         """
 
 
@@ -118,7 +126,7 @@ class TextSource:
         self.check, self.d_in = check, shape.d_model
         self.checkpoint_sha256: str | None = checkpoint.sha256
         self.model_name: str | None = checkpoint.name
-        self.limit = memory_of_machine() // 2 if memory_limit is None else memory_limit
+        self.limit = _limit(memory_limit)
         self.total = int(kept_positions(samples, padding).sum())
         self.size = 4 * self.total * self.d_in * len(self.layers)
         self.origin: dict[str, Any] = {
@@ -133,38 +141,57 @@ class TextSource:
             self.origin["hook"] = hook if isinstance(hook, str) else {str(layer): name for layer, name in hook.items()}
 
     def load(
-        self, folder: Path, cleanup: contextlib.ExitStack, say: Say, on_rows: OnRows, apart: bool = False
+        self,
+        folder: Path,
+        cleanup: contextlib.ExitStack,
+        say: Say,
+        on_rows: OnRows,
+        own: Sequence[int] | None = None,
+        spread: bool = False,
     ) -> RunRows:
         """Check the model, and extract; the model is let go of."""
         assert self.checkpoint is not None
         model = self.check(partial(self.checkpoint.model, n_layers=max(self.layers) + 1, hook=self.hook))
         self.checkpoint, self.check = None, lambda model: model()  # the check may hold the checkpoint too
         give_back_memory()  # the checkpoint's and the check's
-        streamed = self.origin["streamed"]
+        streamed, apart, layers = self.origin["streamed"], own is not None, self.layers if own is None else own
+        rows: Mapping[int, AnyRows]
         if streamed or processes.together():
             if streamed:
                 size, limit = in_words(self.size), in_words(self.limit)
                 say(f"rows     {size} is above the memory limit of {limit}: they go to disk")
+            # the last of processes that share the rows removes them: none waits for others, nor for theirs to be read
+            cleanup.callback(remove_left, folder / ROWS)
             beside = processes.from_first(lambda: str(cleanup.enter_context(temporary_beside(folder / ROWS))))
             path = Path(beside) / "store"
             together.write(path, model, self.samples, self.layers, self.padding, {}, on_rows=on_rows)
-            rows: Mapping[int, AnyRows] = store.open_stores([str(path)], self.layers[0]).layers
-            if apart and not streamed:
-                rows = {layer: _on_host(of_layer) for layer, of_layer in rows.items()}
-            elif apart:
-                _keep_until_read(path, cleanup)
+            found = store.open_stores([str(path)], self.layers[0]).layers
+            rows = {layer: _on_host(found[layer]) if apart and not streamed else found[layer] for layer in layers}
+            if apart and streamed:
+                cleanup.enter_context(processes.claimed_by_all(beside))
             processes.wait("the rows are read")
         else:
-            rows = extract(model, self.samples, self.layers, self.padding, on_rows=on_rows).values
+            rows = self._extracted(model, self.samples, layers, on_host=spread, on_rows=on_rows)
         if self.held_out is None:
             return RunRows(rows, rows, "training rows")
-        if not (processes.is_first() or apart):
-            return RunRows(rows, {}, "")
         said = f"test split, first {len(self.held_out)} samples"
-        scored: Mapping[int, AnyRows] = extract(model, self.held_out, self.layers, self.padding).values
-        if apart:
-            return RunRows(rows, {layer: _on_host(of_layer) for layer, of_layer in scored.items()}, said)
-        return RunRows(rows, scored, said)
+        if not layers or not (processes.is_first() or apart):
+            return RunRows(rows, {}, said)
+        return RunRows(rows, self._extracted(model, self.held_out, layers, on_host=apart), said)
+
+    def _extracted(
+        self,
+        model: ResidualModel,
+        samples: Samples,
+        layers: Sequence[int],
+        *,
+        on_host: bool,
+        on_rows: OnRows = lambda rows: None,
+    ) -> Mapping[int, AnyRows]:
+        if on_host:
+            found = extract_on_host(model, samples, layers, self.padding, on_rows=on_rows)
+            return {layer: _on_host(of_layer) for layer, of_layer in found.items()}
+        return extract(model, samples, layers, self.padding, on_rows=on_rows).values
 
 
 class StoreSource:
@@ -192,7 +219,7 @@ class StoreSource:
     ) -> None:
         self.layers, self.d_in, self.found, self.name = list(found.layers), found.d_in, found.layers, name
         self.hook = hook_of(found.hook_names())
-        self.limit = memory_of_machine() // 2 if memory_limit is None else memory_limit
+        self.limit = _limit(memory_limit)
         self.size = sum(rows.nbytes for rows in self.found.values())
         self.origin: dict[str, Any] = {key: found.about.get(key) for key in ("split", "max_samples", "padding")}
         if found.max_samples is not None:
@@ -211,23 +238,30 @@ class StoreSource:
         self.origin |= {"dataset_sha256": dataset_sha256, "streamed": self.size > self.limit}
 
     def load(
-        self, folder: Path, cleanup: contextlib.ExitStack, say: Say, on_rows: OnRows, apart: bool = False
+        self,
+        folder: Path,
+        cleanup: contextlib.ExitStack,
+        say: Say,
+        on_rows: OnRows,
+        own: Sequence[int] | None = None,
+        spread: bool = False,
     ) -> RunRows:
         """Into memory where they fit."""
         n = len(self.found[self.layers[0]])
         of = f" of {len(self.layers)} layers" if len(self.layers) > 1 else ""
         say(f"stored   {self.name}: {n:,} rows{of}, of width {self.d_in}, not cross-checked")
-        rows: Mapping[int, AnyRows] = self.found
-        shared = processes.together() and not apart
-        if not self.origin["streamed"] and not shared:
-            hold = _on_host if apart else lambda of_layer: jnp.asarray(of_layer[:])
-            rows = {layer: hold(of_layer) for layer, of_layer in self.found.items()}
+        apart = own is not None
+        found = {layer: self.found[layer] for layer in (self.layers if own is None else own)}
+        rows: Mapping[int, AnyRows] = found
+        if not self.origin["streamed"] and (apart or not processes.together()):
+            hold = _on_host if apart or spread else lambda of_layer: jnp.asarray(of_layer[:])
+            rows = {layer: hold(of_layer) for layer, of_layer in found.items()}
         elif self.origin["streamed"]:
             size, limit = in_words(self.size), in_words(self.limit)
             say(f"rows     {size} is above the memory limit of {limit}: they are read as they are used")
         if n <= SCORED_ROWS:
             return RunRows(rows, rows, "training rows")
-        scored = {layer: _on_host(of_layer[:SCORED_ROWS]) for layer, of_layer in self.found.items()}
+        scored = {layer: _on_host(of_layer[:SCORED_ROWS]) for layer, of_layer in found.items()}
         return RunRows(rows, scored, f"first {SCORED_ROWS:,} training rows")
 
 
@@ -236,21 +270,6 @@ def _on_host(rows: Any) -> RowsOnDisk:
     return RowsOnDisk([np.asarray(rows[:])])
 
 
-def _keep_until_read(path: Path, cleanup: contextlib.ExitStack) -> None:
-    """Have the first process, which removes the rows at its end, wait for that of the others, who hold a part each.
-
-    Args:
-      path: a store of several processes that train apart.
-      cleanup: of this process; what removes the store is in it already.
-    """
-    index, count = processes.share()
-    if index:
-        cleanup.enter_context(one_at_a_time(store.part_folder(path, index)))
-        return
-
-    def wait() -> None:
-        for other in range(1, count):
-            with one_at_a_time(store.part_folder(path, other)):
-                pass
-
-    cleanup.callback(wait)
+def _limit(given: int | None) -> int:
+    """Bytes above which rows stay on disk: as given, or half of what there is for this process."""
+    return memory_of_machine() // (2 * processes.here()) if given is None else given

@@ -93,6 +93,22 @@ def members_at_once(config: SAEConfig) -> int:
     return max(1, AT_ONCE // bytes_each) if jax.default_backend() == "cpu" else 2**10
 
 
+def divisor_of_latents(config: SAEConfig) -> int:
+    """What the parts must divide into which a mesh cuts an SAE's latents: of nested SAEs each device has its share."""
+    return math.gcd(config.d_sae, *architecture(config.architecture).prefixes(config.d_sae))
+
+
+def check_latents(config: SAEConfig, shape: MeshShape) -> None:
+    """Raise `InputError` unless a mesh of this shape divides the latents evenly."""
+    nested, each = architecture(config.architecture).prefixes(config.d_sae), divisor_of_latents(config)
+    require(
+        each % shape.latents == 0,
+        f"mesh must divide the {config.d_sae} latents evenly, got latents={shape.latents} for "
+        f"{f'nested SAEs of {listed(nested)}' if len(nested) > 1 else f'd_sae {config.d_sae}'}; "
+        f"give latents={math.gcd(each, shape.latents)}",
+    )
+
+
 def sparse_pays(config: SAEConfig) -> bool:
     """Whether a step is faster that gathers and scatters the k latents of a row.
 
@@ -160,15 +176,7 @@ class Stepper:
     mesh: Mesh = field(default_factory=make_mesh)
 
     def __post_init__(self) -> None:
-        shape = MeshShape(**self.mesh.shape)
-        nested = architecture(self.config.architecture).prefixes(self.config.d_sae)
-        each = math.gcd(*nested) if len(nested) > 1 else self.config.d_sae
-        require(
-            each % shape.latents == 0,
-            f"mesh must divide the {self.config.d_sae} latents evenly, got latents={shape.latents} for "
-            f"{f'nested SAEs of {listed(nested)}' if len(nested) > 1 else f'd_sae {self.config.d_sae}'}; "
-            f"give latents={math.gcd(each, shape.latents)}",
-        )
+        check_latents(self.config, MeshShape(**self.mesh.shape))
 
     @property
     def sparsely(self) -> bool:

@@ -12,18 +12,20 @@ from training import D_IN, ensemble_of_one, many_rows, some_rows
 
 from jaxsae import mesh as mesh_lib
 from jaxsae.activations.rows import RowsOnDisk
+from jaxsae.activations.store import open_stores
 from jaxsae.config import ARCHITECTURES, MeshShape, SAEConfig, TrainConfig
 from jaxsae.errors import InputError
 from jaxsae.mesh import arrange, make_mesh
 from jaxsae.sae.architectures import encode, init
 from jaxsae.sae.loss import dealt, in_order
 from jaxsae.train.checkpointer import Checkpointer
-from jaxsae.train.events import Finished, Resumable
+from jaxsae.train.events import Finished, Resumable, StepEnd
 from jaxsae.train.footprint import footprint
 from jaxsae.train.loop import train, train_sae, train_saes
 from jaxsae.train.memory import memory_needed
 from jaxsae.train.plan import Member, plan_parts
-from jaxsae.train.step import MemberConstants, Stepper, optimizer
+from jaxsae.train.run import train_run
+from jaxsae.train.step import MemberConstants, Stepper, divisor_of_latents, optimizer
 
 assert os.environ["JAX_NUM_CPU_DEVICES"] == "8"
 MESHES = [MeshShape(data=8), MeshShape(latents=8), MeshShape(data=4, latents=2)]
@@ -244,6 +246,60 @@ def test_devices_are_divided():
     nested = SAEConfig(24, 96, architecture="matryoshka", target_l0=5)
     with pytest.raises(InputError, match="latents=2"):
         Stepper(nested, optimizer(1), mesh=make_mesh(MeshShape(latents=8)))
+
+
+class Given:
+    """A source of rows that are there."""
+
+    layers, hook, d_in = [0], "resid_post", D_IN
+    checkpoint_sha256 = model_name = None
+
+    def __init__(self, rows):
+        self.rows, self.size = rows, rows.nbytes
+        self.origin = {"split": None, "model_sha256": None, "dataset_sha256": None, "streamed": False}
+
+    def load(self, *given, **more):
+        raise AssertionError("nothing is extracted")
+
+
+def test_a_mesh_that_does_not_divide_the_latents_is_refused_before_rows_are_made(tmp_path):
+    """And none such is chosen where none is given: nested SAEs are divided as far as the smallest can be."""
+    source = Given(some_rows().astype(np.float32))
+    nested = config_of("matryoshka", expansion=4)
+    for config, shape in ((nested, MeshShape(latents=8)), (config_of("batchtopk"), MeshShape(latents=5))):
+        with pytest.raises(InputError, match=f"latents evenly, got latents={shape.latents} for"):
+            train_run(source, config, tmp_path, save=lambda *of, **more: None, mesh=shape)
+    with pytest.raises(AssertionError, match="nothing is extracted"):
+        train_run(source, nested, tmp_path, save=lambda *of, **more: None)
+    alike = divisor_of_latents(nested.sae(D_IN))
+    assert dict(arrange(None, 1, alike, 32).meshes[0].shape) == {"data": 4, "latents": 2}
+    assert alike % 2 == 0 < alike % 4
+
+
+@pytest.mark.parametrize("of_text", [True, False])
+def test_rows_of_several_devices_are_on_none_whole(tmp_path, tiny_pt, tiny_dataset, of_text):
+    """Each device has its share: of a model's rows, and of stored ones."""
+    from convert.checkpoints import read_checkpoint
+    from jaxsae.text.loading import load_samples
+    from jaxsae.train.sources import StoreSource, TextSource
+
+    if of_text:
+        source = TextSource(read_checkpoint(tiny_pt), load_samples(tiny_dataset, "train"), [1])
+    else:
+        np.save(tmp_path / "rows.npy", some_rows(4096).astype(np.float32))
+        source = StoreSource(open_stores([str(tmp_path / "rows.npy")], 0))
+    seen = []
+
+    def listen(event):
+        if isinstance(event, StepEnd) and not seen:
+            arrays = [a for a in jax.live_arrays() if not a.is_deleted() and a.ndim == 2 and a.shape[1] == source.d_in]
+            seen.extend(shard.data.nbytes for a in arrays for shard in a.addressable_shards)
+
+    config = config_of("batchtopk", epochs=1)
+    (tmp_path / "out").mkdir()
+    run = train_run(source, config, tmp_path / "out", save=lambda path, *of: path.write_text(""), listen=listen)
+    assert len(run.results) == 1
+    assert source.size // 8 <= max(seen) < source.size // 4
 
 
 def test_parts_are_as_many_as_train_at_the_same_time():
