@@ -6,6 +6,7 @@ Both are taken from the firings that the pass has kept, so that nothing more is 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from string import ascii_lowercase, ascii_uppercase
 from typing import NamedTuple
 
 import numpy as np
@@ -125,7 +126,7 @@ def encoded(positions: Sequence[int], levels: Sequence[int]) -> str:
     for position, level in zip(positions, levels, strict=True):
         while (silent := position - at) > 0:
             times = min(silent // SILENCE, SILENCE)
-            out.append(chr(ord("A") + times - 1) if times else chr(ord("a") + silent - 1))
+            out.append(ascii_uppercase[times - 1] if times else ascii_lowercase[silent - 1])
             at += times * SILENCE or silent
         out.append(str(level))
         at += 1

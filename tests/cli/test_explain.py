@@ -77,7 +77,7 @@ def test_what_is_written_is_what_the_library_says(run, tiny_pt, tmp_path):
 
 
 def test_a_sample_and_a_character_that_is_visible(run, tmp_path):
-    columns = tiny_splits()["validation"]
+    columns = tiny_splits()["test"]
     real = columns["attention_mask"][1] != 0
     visible = int(np.flatnonzero(columns["labels"][1][real] == -100)[3])
     ran = run("explain", "--sample", 1, "--position", visible, "--json", tmp_path / "why.json")

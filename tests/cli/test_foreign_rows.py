@@ -81,8 +81,13 @@ def test_a_run_without_a_test_split_is_scored_on_its_rows(script, folder, tmp_pa
     ran = script("train", *flags, *TRAIN, "--output", tmp_path / "out")
     assert (ran.status, ran.err) == (0, "")
     assert "(training rows)" in ran.out
-    ran = script("evaluate", *flags, "--sae", tmp_path / "out" / "sae_layer1_optimized.pt")
-    assert_one_line_error(ran, "a split must have samples, got none in 'test'")
+    rated = [*flags, "--sae", tmp_path / "out" / "sae_layer1_optimized.pt"]
+    assert_one_line_error(
+        script("evaluate", *rated, "--split", "test"), "a split must have samples, got none in 'test'"
+    )
+    ran = script("evaluate", *rated)
+    assert "has no test split: validation is read" in ran.out
+    assert "trained on this text" in ran.err
 
 
 @needs_torch
