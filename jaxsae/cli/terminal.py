@@ -17,6 +17,8 @@ from typing import Any, NamedTuple, TextIO
 
 NEVER_RAISES = ("backslashreplace", "replace", "ignore", "xmlcharrefreplace", "namereplace")
 """What Python does with a character that a stream's encoding has not, where that is not an error."""
+FEW_ROWS = 4
+"""So many rows, at most, a table may have to be turned."""
 ENDLESS = 2**20
 """Columns of what is no terminal."""
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
@@ -178,8 +180,8 @@ def print_table(
     """Print a table in which nothing is cut and nothing is read as markup.
 
     Where the stream is no terminal, it is as wide as it needs. On a terminal it fits: long cells wrap, then the columns
-    are parted into tables one below the other, and where one column beside the key is too wide still, each row is a
-    block of lines `name: value`.
+    are parted into tables one below the other. If these would be more than two and rows are few, the table is turned: a
+    row for each column. Where one column beside the key is too wide still, each row is a block of lines `name: value`.
 
     Args:
       title: stands above it.
@@ -199,6 +201,9 @@ def print_table(
     lines = [[printable(cell, file) for cell in row] for row in (columns, *rows)]
     table = [_column(name, cells, room) for name, *cells in zip(*lines, strict=True)]
     parts = _parts(table, key, room)
+    if parts is not None and len(parts) > 2 and key == 1 and len(rows) <= FEW_ROWS:
+        turned = _parts([_column(name, cells, room) for name, *cells in lines], key, room)
+        parts = turned if turned is not None and len(turned) == 1 else parts
     if title:
         console.print(Text(printable(title, file), "italic", overflow="fold"))
     for part in parts or []:

@@ -32,6 +32,11 @@ class Terminal(io.StringIO):
         return -1
 
 
+@pytest.fixture(autouse=True)
+def every_table_fits_80_columns():
+    """Those of the commands do; here there are tables of any kind."""
+
+
 @pytest.fixture
 def table(monkeypatch):
     """Lines of a table on a terminal so wide; None: on what is no terminal."""
@@ -103,6 +108,15 @@ def test_every_cell_is_whole_on_every_width(table, width):
         shown = squeezed("".join(lines))
         assert "…" not in shown
         assert squeezed("Of [old] things") in shown
+        names = [squeezed(row[0]) for row in rows]
+        header = next((line for line in lines if line.startswith("┃")), "")
+        turned = [squeezed(cell) for cell in re.split("[┃│]", header[1:-1])][1:] == names and key == 1
+        assert not turned or len(rows) <= terminal.FEW_ROWS
+        if turned:
+            body = [re.split("[┃│]", line[1:-1]) for line in lines if line.startswith("│")]
+            for at, row in enumerate([columns, *rows]):
+                assert "".join(squeezed(cells[at]) for cells in body) == "".join(map(squeezed, row[1:]))
+            continue
         tables = cells_of(lines, len(rows))
         if not tables:
             assert all(squeezed(f"{n}: {c}") in shown for row in rows for n, c in zip(columns, row, strict=True))
@@ -142,6 +156,18 @@ def test_columns_are_parted_before_names_are_broken(table):
     lines = table(80, None, columns, [[name, *["12.3456"] * 8]])
     assert sum(name in line for line in lines) == 2
     assert len(lines) == 10
+
+
+def test_a_table_of_few_rows_is_turned_before_it_is_parted_often(table):
+    """What `evaluate` prints of one SAE, on a terminal of 80 columns."""
+    columns = ["SAE", "layer", *(f"figure {i}" for i in range(12))]
+    row = ["out/sae_layer8_optimized_a_long_name.pt", "8", *(f"0.12{i}" for i in range(12))]
+    lines = table(80, None, columns, [row])
+    assert [line.split("┃")[1:3] for line in lines if line.startswith("┃")] == [[f" {'SAE':<9} ", f" {row[0]} "]]
+    found = [[cell.strip() for cell in line.split("│")[1:3]] for line in lines if line.startswith("│")]
+    assert found == [[name, cell] for name, cell in zip(columns[1:], row[1:], strict=True)]
+    many = table(80, None, columns, [row] * 5)
+    assert sum(line.startswith("┏") for line in many) > 2
 
 
 def test_figures_stand_to_the_right_and_texts_to_the_left(table):
