@@ -63,7 +63,7 @@ def test_train_writes_an_sae_its_figures_and_a_picture(script, small, tmp_path):
 def test_topk_is_named_in_the_file(script, small, tmp_path):
     ran = script("train", *small, "--k-sparse", 5, "--padding", "keep", "--verify", 0, "--quiet")
     assert ran.status == 0, ran
-    assert "check" not in ran.out
+    assert "check   " not in ran.out
     file = torch.load(tmp_path / "out" / "sae_layer2_optimized.pt", weights_only=True)
     assert (file["config"]["k"], file["config"]["l1_coef"], file["config"]["architecture"]) == (5, 0.0, "topk")
     figures = json.loads((tmp_path / "out" / "sae_layer2_optimized.json").read_text())
