@@ -24,7 +24,8 @@ train: $(VENV)/.installed
 	@echo
 	$(RUN) scripts/train.py --layer 8 --recipe reading --split train --max-samples 600 --output checkpoints/reading --resume
 	@echo
-	$(RUN) scripts/inspect_sae.py --layer 8 --output checkpoints/reading --html checkpoints/reading/report.html
+	$(RUN) scripts/inspect_sae.py --layer 8 --num-samples 200 --output checkpoints/reading --html checkpoints/reading/report.html
+	@echo "read     checkpoints/reading/report.html in a browser, then docs/tutorial.md; words: docs/glossary.md"
 
 install: $(VENV)/.installed
 # exact versions: constraints.txt; what is needed and why: pyproject.toml

@@ -85,7 +85,8 @@ def main(args: argparse.Namespace) -> None:
     saes.warn_of_training_text(seen)
     reports: list[dict[str, Any]] = []
     for path, inspection in zip(files, inspections, strict=True):
-        inspect_tables.show_overview(path, inspection, seen[path], [other.name for other in beside[path]])
+        names = [other.name for other in beside[path]]
+        inspect_tables.show_overview(path, inspection, seen[path], names, tables=not asks(args))
         about = {"sae": path, "layer": inspection.layer, "architecture": inspection.sae.architecture}
         about |= {
             "trained_on": seen[path]._asdict(),
@@ -97,15 +98,15 @@ def main(args: argparse.Namespace) -> None:
     if args.html:
         from jaxsae.features.report import page
 
-        with terminal.working("answer  "), atomic_path(args.html) as unfinished:
+        with terminal.working("answers for the page"), atomic_path(args.html) as unfinished:
             unfinished.write_text(page(inspections, list(files), saes.said_of(what, seen)), encoding="utf-8")
         print(f"wrote    {args.html} ({Path(args.html).stat().st_size / 1e6:.1f} MB); open it in a browser")
     if args.csv:
         write_csv(args.csv, files, inspections)
-    if not (args.feature or args.pattern or args.text) and len(files) == 1:
-        more = () if args.html else ("--html", "report.html")
-        flags = ("--sae", next(iter(files)), "--feature", inspections[0].reading_order[0], *more)
-        print(f"next     {arguments.typed(args, 'inspect', *flags)}")
+    if not asks(args) and len(files) == 1:
+        (path,) = files
+        more = () if args.html else ("--html", str(Path(path).with_name("report.html")))
+        print(f"next     {arguments.typed(args, 'inspect', '--sae', path, '--feature', first(inspections[0]), *more)}")
     if args.json:
         write_json(args.json, reports[0] if len(reports) == 1 else reports, indent=1)
 
@@ -171,6 +172,17 @@ def print_requested(args: argparse.Namespace, inspection: Inspection, path: str)
     if args.histogram:
         out["histogram"] = str(draw(inspection, path, args.feature))
     return out
+
+
+def asks(args: argparse.Namespace) -> bool:
+    """Whether something is asked of single features, rather than the whole SAE."""
+    return bool(args.feature or args.pattern or args.text or args.ablate or args.clamp) or args.concepts is not None
+
+
+def first(inspection: Inspection) -> int:
+    """A feature to begin with: the one that finds a concept best, where that was asked, or that is read best."""
+    found = [one for one in inspection.concept_scores if one.clear] if inspection.compared is not None else []
+    return max(found, key=lambda one: one.best[0].run).best[0].latent if found else inspection.reading_order[0]
 
 
 def write_csv(folder: str, paths: Iterable[str], inspections: Sequence[Inspection]) -> None:

@@ -19,12 +19,15 @@ if TYPE_CHECKING:  # heavy: loaded by the functions that use them
     from jaxsae.features.lookups import CharacterLatents, PatternDetectors
 
 
-def show_overview(path: str, inspection: Inspection, trained: TrainingText, others: Sequence[str] = ()) -> None:
+def show_overview(
+    path: str, inspection: Inspection, trained: TrainingText, others: Sequence[str] = (), *, tables: bool = True
+) -> None:
     """The whole SAE.
 
     Args:
       trained: what it was trained on.
       others: the files of other seeds that it is compared with.
+      tables: how often features fire, and those that are read best; not where something else was asked.
     """
     from jaxsae.features.pair_counts import MOST_PAIRS
     from jaxsae.sae.consistency import pw_mcc_in_words
@@ -43,7 +46,8 @@ def show_overview(path: str, inspection: Inspection, trained: TrainingText, othe
         (f"up to {100 * edge:g}%", f"{count:,}", full * math.ceil(30 * count / most))
         for edge, count in zip(edges[1:], counts, strict=True)
     ]
-    terminal.print_table("Features by firing rate", ("a feature fires on", "features", ""), bars)
+    if tables:
+        terminal.print_table("Features by firing rate", ("a feature fires on", "features", ""), bars)
     named, stability = sum(one.clear for one in inspection.captions), inspection.stability
     line = f"captions {named:,} features have one that predicts where they fire on held-out texts (F1 of 0.5 or more)"
     terminal.print_wrapped(line, indent=9)
@@ -51,11 +55,16 @@ def show_overview(path: str, inspection: Inspection, trained: TrainingText, othe
         fires = statistics.fired > 0
         again = int((fires & (stability.found == 1)).sum())
         line = f"seeds    beside {', '.join(others)}: of {int(fires.sum()):,} features that fire, {again:,} are found again in "
-        line += f"each of {stability.seeds} other seeds ({pw_mcc_in_words(stability.pw_mcc)})"
+        line += f"{'each of ' if stability.seeds > 1 else ''}{stability.seeds} other seed{'s' if stability.seeds > 1 else ''} ({pw_mcc_in_words(stability.pw_mcc)})"
         terminal.print_wrapped(line, indent=9)
     if statistics.cofiring.left_out:
         line = f"together left out: more than {MOST_PAIRS:,} pairs of features fire together"
         terminal.print_wrapped(line, indent=9)
+    if not tables:
+        return
+    if not named and figures["l0"] > figures["d_sae"] / 10:
+        print("         these features are too dense to be read; train.py --recipe reading makes an SAE for that")
+        return
     rows: list[Sequence[object]] = []
     for latent in inspection.reading_order[:10]:
         sizes = f"{statistics.rate[latent]:.2%}", f"{statistics.mean[latent]:.4g}", f"{statistics.peak[latent]:.4g}"

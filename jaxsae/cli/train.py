@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from jaxsae import runtime
 from jaxsae.cli import arguments, inputs, launch, process, terminal
-from jaxsae.cli.train_results import say_all, say_one
+from jaxsae.cli.train_results import is_dense, say_all, say_one
 from jaxsae.config import FILE_TAGS, LOGGERS, DataConfig, MeshShape, TrainConfig
 from jaxsae.errors import require
 from jaxsae.models.hooks import hook_names, hook_of, hook_point
@@ -104,7 +104,7 @@ def main(args: argparse.Namespace) -> int:
         say_all(run.results, run.scored_on)
     if not hasattr(args, "checkpoint") and not is_rows and inputs.is_demo(data.checkpoint, "best_model.pt"):
         print("note     these are features of the embedded demo; --checkpoint and --dataset name your model and text")
-    if not is_rows:
+    if not is_rows and not is_dense(run.results[0].report):  # whose features cannot be read
         print(f"next     {arguments.typed(args, 'inspect', '--sae', run.results[0].file)}")
     return 0
 

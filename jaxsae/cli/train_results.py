@@ -26,15 +26,24 @@ def say_one(result: RunResult, scored_on: str) -> None:
     )
     print(f"took     {report['seconds']:.1f} s, peak memory {report['peak_memory_bytes'] / 2**20:,.0f} MiB")
     print(f"wrote    {result.file}, .json, .png; metrics.jsonl has every epoch")
-    if report["l0"] > report["d_sae"] / 10:
+    if is_dense(report):
         print(
             "note     dense features: over a tenth of them fire on each row. Try --recipe reading, or --recipe modern "
             "--k-sparse 20."
+        )
+    if report["fvu"] >= 1:
+        print(
+            "note     a failed run: the mean row is closer to the rows than what it makes of them. More rows, or --epochs."
         )
     if report["dead"] > 0.5:
         instead = "more text, or a smaller --expansion" if how["recipe"] != "guide" else "--recipe modern as well"
         print(f"note     dead latents: {report['dead']:.1%} of them fire on none of these rows. Try {instead}.")
     say_unaware([report])
+
+
+def is_dense(report: dict[str, Any]) -> bool:
+    """Whether more than a tenth of the latents fire on a row."""
+    return report["l0"] > report["d_sae"] / 10
 
 
 def say_unaware(reports: list[dict[str, Any]]) -> None:

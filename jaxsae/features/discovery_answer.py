@@ -56,7 +56,7 @@ def _summary_sentence(inspection: Inspection) -> str:
         return sentence
     share = float((stability.found[inspection.statistics.fired > 0] == 1).mean())
     pairs = pw_mcc_in_words(stability.pw_mcc)
-    return f"{sentence} {share:.0%} are found again in each of {stability.seeds} other seeds ({pairs})."
+    return f"{sentence} {share:.0%} are found again in {_each(stability.seeds)} ({pairs})."
 
 
 def discovery_sentence(inspection: Inspection, scores: ConceptScores) -> str:
@@ -73,3 +73,7 @@ def discovery_sentence(inspection: Inspection, scores: ConceptScores) -> str:
     seeds = inspection.stability.seeds
     times = round(float(inspection.stability.found[best.latent]) * seeds)
     return f"{sentence} {'Of this seed alone' if not times else f'Found in {times} of {seeds} other seeds'}."
+
+
+def _each(seeds: int) -> str:
+    return f"each of {seeds} other seeds" if seeds > 1 else "the other seed"

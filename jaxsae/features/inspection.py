@@ -258,9 +258,11 @@ class Inspection:
         texts = [self.samples.text_of(i) for i in range(len(self.samples))]
         readings = [one for one in self.concept_scores if one.concept.about == "spelling"]
         best: dict[int, PatternDetector] = {}
-        for one in readings:
-            for score in one.best:
-                if score.latent not in best or score.run > best[score.latent].score.run:
+        # in the order of the half on which they were chosen: by the scores of the other half it would be chosen there
+        for rank in range(max((len(one.best) for one in readings), default=0)):
+            for one in readings:
+                score = one.best[rank] if rank < len(one.best) else None
+                if score is not None and score.latent not in best:
                     beside = one.instances, one.random, one.windows, self.captions[score.latent]
                     best[score.latent] = PatternDetector(score, one.concept.title, *beside)
         return PatternDetectors(
@@ -268,7 +270,7 @@ class Inspection:
             occurrences=sum(text.count(pattern) for text in texts),
             texts=sum(pattern in text for text in texts),
             readings=readings,
-            detectors=sorted(best.values(), key=lambda one: -one.score.run)[:count],
+            detectors=list(best.values())[:count],
         )
 
     def on_text(self, letters: str, count: int = 5) -> list[CharacterLatents]:
@@ -439,10 +441,10 @@ def inspect_all(
     out = []
     for one, of_pass, beside in zip(asked, passes, compared, strict=True):
         (layer, sae), (statistics, cofiring, stability) = one.at, of_pass
-        on_stage("caption ")
+        on_stage("captions")
         named = one.captions(statistics, marks)
         if compare and beside is None:
-            on_stage("compare ")
+            on_stage("baselines")
             beside = one.comparison(lazy, of_pass, layer_rows[layer], named, marks)
         about = marks, named, beside, stability, pattern, cofiring, one.kept
         out.append(Inspection(lazy, samples, layer, sae, statistics, *about))

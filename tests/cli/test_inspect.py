@@ -115,7 +115,7 @@ def test_a_pattern_that_begins_with_a_hyphen(inspect, tmp_path):
     pattern = json.loads((tmp_path / "p.json").read_text())["pattern"]
     assert pattern["pattern"] == "-ak"
     assert pattern["occurrences"] > 5
-    assert pattern["features"] == sorted(pattern["features"], key=lambda row: -row["run"])
+    assert len({row["feature"] for row in pattern["features"]}) == len(pattern["features"])
     for row in pattern["features"]:
         assert 0 <= row["low"] <= row["run"] <= row["high"] <= 1
         assert {"instances", "random", "windows", "precision", "recall", "auroc", "caption"} <= row.keys()
@@ -139,7 +139,7 @@ def test_other_seeds_beside_the_file_are_found_and_shown(script, folder, tiny_pt
     report = json.loads((tmp_path / "s.json").read_text())
     assert report["stability"]["other_seeds"] == 2
     assert {0.5, 1.0} >= set(report["stability"]["found"])  # one is the same SAE
-    assert "in other seeds" in ran.out
+    assert "other seeds" in ran.out
     assert f"(PW-MCC {report['stability']['pw_mcc']:.2f})" in " ".join(ran.out.split())
     again = report["feature"][0]["found_again"]
     assert again["share"] == report["stability"]["found"][3]

@@ -106,10 +106,14 @@ def test_a_file_that_does_not_say_it(script, tiny_pt, texts, tmp_path):
         assert "does not say what text it was trained on" in ran.out
 
 
-def test_the_next_command_is_one_that_runs(script, trained, tmp_path):
+def test_the_next_command_is_one_that_runs(script, trained, tmp_path, monkeypatch):
     """After training that which shows the features, after that the one that shows the best of them."""
+    monkeypatch.chdir(tmp_path)
     flags, _ = trained
-    how = ["--layer", 1, "--epochs", 1, "--batch-size", 32, "--expansion", 2, "--verify", 0, "--output", tmp_path]
+    how = ["--layer", 1, "--epochs", 1, "--batch-size", 32, "--k-sparse", 2, "--verify", 0, "--output", "out"]
+    assert not [
+        line for line in script("train", *flags, *how[:6], "--output", "dense").out.splitlines() if "next  " in line
+    ]
     ran = script("train", *flags, *how)
     for expected in ("--sae", "--feature"):
         (line,) = [line for line in ran.out.splitlines() if line.startswith("next ")]
@@ -119,3 +123,4 @@ def test_the_next_command_is_one_that_runs(script, trained, tmp_path):
         ran = script("inspect_sae", *name[1:], "--json", tmp_path / "n.json")
         assert ran.status == 0, ran
     assert "fires on" in ran.out
+    assert {path.name for path in tmp_path.glob("*.html")} == set()  # pages stand beside their SAE

@@ -31,7 +31,7 @@ const pictures = {
       { x: "n", y: "pair", fill: "kind", tip: true }), Plot.ruleX([0])],
   }),
   densities: (a) => chart(a.caption, {
-    width: 520, height: 300, x: { type: "log", label: said("share of the characters a feature fires on") }, y: { label: "features", grid: true },
+    width: 520, height: 300, x: { type: "log", label: said("share of the characters a feature fires on"), tickFormat: (share) => `${Number((100 * share).toPrecision(3))} %` }, y: { label: "features", grid: true },
     marks: [Plot.rectY(a.chart.bins, { x1: "0", x2: "1", y: "2", fill: accent, inset: 0.5 }), Plot.ruleY([0])],
   }),
 };
