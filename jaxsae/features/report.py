@@ -193,16 +193,11 @@ def _short(values: Sequence[float] | Float[np.ndarray, " n"]) -> list[float]:
     return [_round(value) for value in np.asarray(values).tolist()]
 
 
-NUMBER = "_id"
-"""The column of a dataset that has the tablets' own numbers."""
-
-
 def _text(samples: Samples, sample: int) -> list[Any]:
     """A text as texts.js reads it: its name, its tokens, and where damage begins and how long it is, by turns."""
     letters, damaged = true_text(samples, sample)
-    own, name = samples.columns.get(NUMBER), f"text {sample}"
-    if own is not None and own.ndim == 1 and str(own[sample]):
-        name = f"{own[sample]} ({name})"
+    own, name = samples.name_of(sample), f"text {sample}"
+    name = f"{own} ({name})" if own else name
     bounds = np.flatnonzero(np.diff(damaged.astype(np.int8), prepend=0, append=0))
     runs = np.stack([bounds[::2], bounds[1::2] - bounds[::2]], axis=1)
     return [name, letters, runs.ravel().tolist()]
