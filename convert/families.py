@@ -80,7 +80,7 @@ FAMILIES = (
     ),
 )
 
-INSTEAD = "the best_model.pt of the restoration model or the sign model (a dict with model_state_dict and config)"
+INSTEAD = "the best_model.pt of a restoration or sign model (model_state_dict and config); others: docs/models.md"
 
 
 def family_of(config: Config) -> Family:

@@ -17,7 +17,7 @@ import numpy as np
 from convert.fields import Fields
 from convert.pickles import Skipped, Unpickler, pickled
 from jaxsae.errors import InputError, note, require
-from jaxsae.files import atomic_path
+from jaxsae.files import absent, atomic_path
 
 ALIGNMENT = 64
 """Tensors begin at multiples of so many bytes in a written file, as in torch's, to be used mapped as they lie."""
@@ -113,7 +113,7 @@ def read_pt(path: str | Path, instead: str) -> Fields:
 def read_any(path: str | Path) -> Any:
     """What a `.pt` file holds, be it a dict, a list or one tensor; see `read_pt`."""
     path = Path(path)
-    require(path.is_file(), f"{path}: must be a .pt file, got {'a folder' if path.is_dir() else 'no such file'}")
+    require(path.is_file(), f"{path}: must be a .pt file, got {'a folder' if path.is_dir() else absent(path)}")
     _check_zip(path)
     try:
         archive = _Archive(path)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxsae.errors import InputError, require
+from jaxsae.files import absent
 
 _FUNCTION = re.compile(r"(.+\.py)(?::(\w+))?")
 
@@ -37,7 +38,7 @@ def user_function(path: str | Path) -> UserFunction:
     found = _FUNCTION.fullmatch(str(path))
     require(found is not None, f"the model must be FILE.py:FUNCTION, got {path}")
     assert found is not None
-    require(Path(found[1]).is_file(), f"the model's file must exist, got {found[1]}, which does not")
+    require(Path(found[1]).is_file(), f"the model's file must exist, got {found[1]}: {absent(found[1])}")
     require(
         found[2] is not None,
         f"the model must be given as FILE.py:FUNCTION, got {path}; name the function, such as load",

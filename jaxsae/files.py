@@ -2,6 +2,7 @@
 
 import codecs
 import contextlib
+import difflib
 import fcntl
 import glob
 import hashlib
@@ -42,6 +43,19 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     with temporary_beside(path) as folder:
         yield folder / path.name
         os.replace(folder / path.name, path)
+
+
+def absent(path: str | Path) -> str:
+    """What is said of a path where nothing is: that there is nothing, and what was perhaps meant."""
+    path = Path(path)
+    missing = next((folder for folder in reversed(path.parents) if not folder.is_dir()), None)
+    if missing is not None:
+        return f"no such file: there is no folder {missing}"
+    with contextlib.suppress(OSError):
+        there = sorted(one.name for one in path.parent.iterdir())
+        for name in difflib.get_close_matches(path.name, there, n=1):
+            return f"no such file; is {path.parent / name} meant?"
+    return "no such file"
 
 
 def is_special(path: Path) -> bool:

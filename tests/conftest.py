@@ -297,13 +297,17 @@ def script(monkeypatch):
 
 
 def assert_one_line_error(ran: Ran, *parts: str) -> None:
-    """Status 2, one line of at most 300 characters, which has all `parts`."""
+    """Status 2, one line of at most 300 characters, which has all `parts`.
+
+    What a slow machine says besides, of work that takes more than ten seconds, does not count.
+    """
     assert ran.status == 2, ran
-    assert ran.err.startswith("error: "), ran.err
-    assert ran.err.count("\n") == 1, ran.err
-    assert len(ran.err) <= 301, ran.err
+    said = re.sub(r"^\w+ +(\d+ s|\d+ %  .*)\n", "", ran.err, flags=re.MULTILINE)
+    assert said.startswith("error: "), ran.err
+    assert said.count("\n") == 1, ran.err
+    assert len(said) <= 301, ran.err
     for part in parts:
-        assert part in ran.err, (part, ran.err)
+        assert part in said, (part, ran.err)
 
 
 @pytest.fixture(scope="module")

@@ -40,6 +40,10 @@ class Place(NamedTuple):
     """The text as it was given."""
 
 
+MUCH = 0.5
+"""Share of the logit difference that may lie in what an SAE leaves out before its latents are said to tell little."""
+
+
 def main(args: argparse.Namespace) -> None:
     """One place of one text, explained."""
     require((args.text is None) != (args.sample is None), "give a text by --text, or a sample by --sample: one of them")
@@ -252,10 +256,12 @@ def show_layer(one: LayerExplanation, found: Explanation, inspection: Inspection
         rows.append((latent.feature, inspection.captions[latent.feature], terminal.visible(around), *figures))
     title = "Latents, each taken out: what the logit difference loses"
     terminal.print_table(title, ("feature", "caption", "at", "value", "effect"), rows)
-    share = f" ({one.error_effect / found.difference:+.0%})" if found.difference else ""
+    left_out = one.error_effect / found.difference if found.difference else math.nan
+    share = "" if math.isnan(left_out) else f" ({left_out:+.0%})"
+    doubt = "; most of the reason is not in these latents" if abs(left_out) >= MUCH else ""
     terminal.print_wrapped(
         f"error    what the SAE leaves out of the stream: taken out, it costs {one.error_effect:+.2f} of the logit "
-        f"difference{share}",
+        f"difference{share}{doubt}",
         indent=9,
     )
     names = {"latents": "latents", "random": "random active latents", "neurons": "neurons of the layer"}

@@ -50,6 +50,10 @@ def data_config(args: argparse.Namespace, **defaults: Any) -> DataConfig:
     Which it is, is printed: figures of the demo are not to be taken for the user's.
     """
     missing = [name for name in DEFAULT_USER_PATHS if not hasattr(args, name)]
+    require(
+        bool(missing) or not (_is_dataset(args.checkpoint) and args.dataset.endswith(".pt")),
+        "--checkpoint must be a model and --dataset text, got each in place of the other; exchange them",
+    )
     here = [name for name in missing if Path(DEFAULT_USER_PATHS[name]).exists()]
     say = functools.partial(terminal.print_wrapped, indent=9)
     flags = " and ".join(f"--{name}" for name in missing)
@@ -64,6 +68,20 @@ def data_config(args: argparse.Namespace, **defaults: Any) -> DataConfig:
     elif missing == ["checkpoint"] and not is_demo(args.dataset, "dataset") and not is_rows(args.dataset):
         say("note     no --checkpoint given: the model is the embedded demo's, not yours")
     return arguments.config_from(args, DataConfig, **defaults)
+
+
+def _is_dataset(path: str) -> bool:
+    """Whether it is a dataset, by what its folder holds or its name ends in."""
+    return (Path(path) / "dataset_dict.json").exists() or Path(path).suffix in (".json", ".jsonl", ".parquet")
+
+
+def note_whose(args: argparse.Namespace, data: DataConfig) -> None:
+    """Say once more, below the results, where the model or the text is the demo's because no flag named another."""
+    model, text = is_demo(data.checkpoint, "best_model.pt"), is_demo(data.dataset, "dataset")
+    if model and not hasattr(args, "checkpoint"):
+        print("note     these are features of the embedded demo; --checkpoint and --dataset name your model and text")
+    elif text and not model and not hasattr(args, "dataset"):
+        print("note     your model was read on the embedded demo's generated text; --dataset names its own")
 
 
 def model_and_own_text(args: argparse.Namespace) -> ModelAndText:

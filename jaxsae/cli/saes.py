@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jaxsae.cli import arguments, inputs, terminal
 from jaxsae.config import DEMO_TEXT, DataConfig
-from jaxsae.errors import note, require
+from jaxsae.errors import listed, note, require
 from jaxsae.models import hooks
 from jaxsae.models.hooks import HOOKS, Hook
 
@@ -123,7 +123,17 @@ def find_files(args: argparse.Namespace) -> dict[str, int | None]:
         layers: list[int | None] = [*given] if len(given) == len(args.sae) else [*given, *[None] * len(args.sae)]
         return dict(zip(args.sae, layers, strict=False))
     points, hook = arguments.points_of(args, [])
-    return {str(Path(args.output) / f"{hooks.file_stem(layer, hook)}.pt"): layer for layer in points}
+    files = {layer: Path(args.output) / f"{hooks.file_stem(layer, hook)}.pt" for layer in points}
+    for layer, file in files.items():
+        require(file.exists(), f"no SAE of layer {layer} is at {file}; {_instead(file, layer)}")
+    return {str(file): layer for layer, file in files.items()}
+
+
+def _instead(missing: Path, layer: int) -> str:
+    """What to do where there is no SAE of a layer."""
+    there = sorted(file.name for file in missing.parent.glob("sae_layer*.pt"))
+    has = f"--sae may name one of {listed(there)} there" if there else "--sae names one elsewhere"
+    return f"{has}, train.py --layer {layer} --output DIR trains one"
 
 
 def check_files(

@@ -102,8 +102,8 @@ def main(args: argparse.Namespace) -> int:
         say_one(run.results[0], run.scored_on)
     else:
         say_all(run.results, run.scored_on)
-    if not hasattr(args, "checkpoint") and not is_rows and inputs.is_demo(data.checkpoint, "best_model.pt"):
-        print("note     these are features of the embedded demo; --checkpoint and --dataset name your model and text")
+    if not is_rows:
+        inputs.note_whose(args, data)
     if not is_rows and not is_dense(run.results[0].report):  # whose features cannot be read
         print(f"next     {arguments.typed(args, 'inspect', '--sae', run.results[0].file)}")
     return 0

@@ -19,7 +19,10 @@ def say_one(result: RunResult, scored_on: str) -> None:
     report = result.report
     how, rate = report["settings"], report["steps_per_second"]
     stopped = "" if report["epochs"] == how["epochs"] else f" (no new lowest loss for {how['patience']})"
-    print(f"trained  {report['epochs']} epochs{stopped}, {rate:,.0f} steps/s, final loss {report['final_loss']:.5f}")
+    of = "" if how["recipe"] == "guide" else " (of rows scaled to variance 1)"
+    print(
+        f"trained  {report['epochs']} epochs{stopped}, {rate:,.0f} steps/s, final loss {report['final_loss']:.5f}{of}"
+    )
     print(
         f"scored   L0 {report['l0']:.1f} of {report['d_sae']:,}, FVU {report['fvu']:.3g}, dead {report['dead']:.1%} "
         f"({scored_on})"
@@ -51,9 +54,9 @@ def say_unaware(reports: list[dict[str, Any]]) -> None:
     worst = max(reports, key=lambda report: report["l0_of_relu_alone"] / max(report["l0"], 1e-9))
     if worst["l0_of_relu_alone"] > 1.01 * worst["l0"]:
         print(
-            f"note     a program that applies relu alone, as the original's inspector does, sees "
-            f"{worst['l0_of_relu_alone']:.1f} latents a row in such a file, not {worst['l0']:.1f}: "
-            f"config says what else to apply ({ARCHITECTURES[worst['architecture']].stores})."
+            f"note     read with relu alone, as the original's inspector does it, this file has "
+            f"{worst['l0_of_relu_alone']:.1f} latents on a row, not {worst['l0']:.1f}; jaxsae applies what its config says "
+            f"besides ({ARCHITECTURES[worst['architecture']].stores})."
         )
 
 

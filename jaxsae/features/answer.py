@@ -18,6 +18,15 @@ class Feature(NamedTuple):
     feature: int
 
 
+class Point(NamedTuple):
+    """What is said of one of the features that an answer names."""
+
+    name: str
+    """What it fires on."""
+    sentence: str
+    """How well that describes it, and what it beats."""
+
+
 class Answer(NamedTuple):
     """The answer to one question."""
 
@@ -31,12 +40,13 @@ class Answer(NamedTuple):
     """The picture's data, as pictures.js draws them; None: no picture."""
     causal: list[dict[str, Any]] = []  # noqa: RUF012
     """What is restored without each of the features."""
-    points: list[str] = []  # noqa: RUF012
-    """A sentence for each feature."""
+    points: list[Point] = []  # noqa: RUF012
+    """For each feature, where there is something to say of each."""
 
     def as_json(self) -> dict[str, Any]:
         """As the page reads it."""
-        return self._asdict() | {"features": [feature._asdict() for feature in self.features]}
+        features, points = ([one._asdict() for one in some] for some in (self.features, self.points))
+        return self._asdict() | {"features": features, "points": points}
 
 
 def without_features(question: str, sentence: str) -> Answer:
@@ -79,7 +89,12 @@ def best_detector_sentence(inspection: Inspection, scores: ConceptScores, charac
     )
     if not scores.clear:
         return f"No clear feature. {sentence} {TRY_NEXT}"
-    return sentence if best.run > scores.beside else f"{sentence} What is no feature finds them as well or better."
+    return f"{sentence}{verdict(scores)}"
+
+
+def verdict(scores: ConceptScores) -> str:
+    """What is to be added of a concept that a feature finds clearly, where something else finds it too."""
+    return "" if scores.ahead else " What is no feature finds them as well or better."
 
 
 def shortened(text: str, most: int = 28) -> str:

@@ -16,6 +16,7 @@ from jaxsae.features.answer import (
     best_detector_sentence,
     score_of,
     shortened,
+    verdict,
     without_features,
 )
 from jaxsae.features.causal import CausalEffect
@@ -194,6 +195,15 @@ def _some(names: Sequence[str], most: int = 8) -> str:
     return f"{', '.join(names[:most])}{more}"
 
 
+def _ahead(clear: Sequence[tuple[Inspection, ConceptScores]]) -> str:
+    """For how many of the concepts that have a clear feature nothing else is as good."""
+    if not clear:
+        return ""
+    count = sum(scores.ahead for _, scores in clear)
+    those = "none" if not count else "all" if count == len(clear) else str(count)
+    return f" For {those} of these it is ahead of random directions, windows of text and neurons."
+
+
 def about_family(inspections: Sequence[Inspection], question: Family) -> Answer:
     """Which of the concepts that belong together have a clear feature; those that are known are preferred."""
     scored = [one for inspection in inspections for one in inspection.concept_scores]
@@ -206,12 +216,12 @@ def about_family(inspections: Sequence[Inspection], question: Family) -> Answer:
         return without_features(question.title, question.missing)
     clear = [(inspection, scores) for inspection, scores in ranked if scores.clear]
     unclear = [scores.name for _, scores in ranked if not scores.clear]
-    sentences = [f"{len(clear)} of {len(ranked)} {question.members} have a clear feature."]
+    sentences = [f"{len(clear)} of {len(ranked)} {question.members} have a clear feature.{_ahead(clear)}"]
     for inspection, scores in clear[:NAMED]:
         latent = scores.best[0].latent
         sentences.append(
             f"{scores.concept.title}: feature {latent} of layer {inspection.layer} ({inspection.captions[latent]}), "
-            f"{score_of(scores)}; {scores.instances:,} instances."
+            f"{score_of(scores)}; {scores.instances:,} instances.{verdict(scores)}"
         )
     if not clear:
         inspection, scores = ranked[0]
@@ -230,11 +240,12 @@ def about_family(inspections: Sequence[Inspection], question: Family) -> Answer:
                 for feature in _best_features(inspection.layer, scores, 1)
             )
         ),
-        caption=f"Run score of the best feature for each {question.member}, beside the best random direction.",
+        caption=f"Run score of the best feature for each {question.member}, and the best of random directions, windows of "
+        "text and neurons.",
         chart={
             "kind": "dumbbell",
             "rows": [
-                [shortened(scores.name), round(scores.best[0].run, 3), round(scores.random or 0.0, 3)]
+                [shortened(scores.name), round(scores.best[0].run, 3), round(scores.beside, 3)]
                 for _, scores in ranked[:16]
             ],
             "opens": [[inspection.layer, scores.best[0].latent] for inspection, scores in ranked[:16]],

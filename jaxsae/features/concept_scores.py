@@ -70,6 +70,11 @@ class ConceptScores(NamedTuple):
         return max(score or 0.0 for score in (self.random, self.windows, self.neurons))
 
     @property
+    def ahead(self) -> bool:
+        """Whether the best latent's run score is above all of what is no latent."""
+        return self.best[0].run > self.beside
+
+    @property
     def margin(self) -> float:
         """How far the interval of the best latent's run score lies above that; below 0 where it does not."""
         return self.best[0].low - self.beside

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from jaxsae.errors import InputError, require
-from jaxsae.files import read_text
+from jaxsae.files import absent, read_text
 from jaxsae.text.pieces import Pieces, token_of
 from jaxsae.text.samples import NAMES, Samples
 
@@ -91,7 +91,7 @@ def load_concepts(path: str | Path = BUILT_IN) -> list[Concept]:
       InputError: not TOML, an unknown key, or a pattern that is no regular expression; the concept is named.
     """
     path = Path(path)
-    require(path.is_file(), f"{path}: must be a TOML file of concepts, got no such file")
+    require(path.is_file(), f"{path}: must be a TOML file of concepts, got {absent(path)}")
     try:
         tables = tomllib.loads(read_text(path, "TOML"))
     except tomllib.TOMLDecodeError as error:

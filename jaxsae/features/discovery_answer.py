@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from jaxsae.features.answer import TRY_NEXT, Answer, Feature, score_of, shortened
+from jaxsae.features.answer import TRY_NEXT, Answer, Feature, Point, score_of
 from jaxsae.features.captions import CLEAR
 from jaxsae.features.concept_scores import ConceptScores
 from jaxsae.features.inspection import Inspection
@@ -25,21 +25,21 @@ def about_discoveries(inspections: Sequence[Inspection], question: Discoveries) 
         question.title,
         sentences,
         features,
-        caption="Run score of each on held-out texts with its 95 % interval, and the best of what is no feature. The "
-        "description was made for the feature, which favours it.",
+        caption="Run score of each on held-out texts with its 95 % interval, and the best of random directions, windows "
+        "of text and neurons. The description was made for the feature, which favours it.",
         chart={
             "kind": "dumbbell",
             "rows": [_row(inspection, scores, several=len(inspections) > 1) for inspection, scores in found],
             "opens": [list(feature) for feature in features],
         },
-        points=[discovery_sentence(inspection, scores) for inspection, scores in found],
+        points=[Point(scores.name, discovery_sentence(inspection, scores)) for inspection, scores in found],
     )
 
 
 def _row(inspection: Inspection, scores: ConceptScores, several: bool) -> list[str | float]:
     """Label, run score, the best beside it, and the interval."""
     best = scores.best[0]
-    label = f"{f'{inspection.layer}/' if several else ''}{best.latent}, {shortened(scores.name)}"
+    label = f"{f'layer {inspection.layer}, ' if several else 'feature '}{best.latent}"
     return [label, *(round(value, 3) for value in (best.run, scores.beside, best.low, best.high))]
 
 
@@ -55,16 +55,17 @@ def _summary_sentence(inspection: Inspection) -> str:
     if stability is None:
         return sentence
     share = float((stability.found[inspection.statistics.fired > 0] == 1).mean())
+    others = f"each of {stability.seeds} other seeds" if stability.seeds > 1 else "the other seed"
     pairs = pw_mcc_in_words(stability.pw_mcc)
-    return f"{sentence} {share:.0%} are found again in {_each(stability.seeds)} ({pairs})."
+    return f"{sentence} {share:.0%} are found again in {others} ({pairs})."
 
 
 def discovery_sentence(inspection: Inspection, scores: ConceptScores) -> str:
-    """One discovery: what the feature fires on, how well, and what it beats."""
+    """How well the feature finds what it is said to fire on, and what it beats."""
     best = scores.best[0]
     sentence = (
-        f"{scores.name}: at its threshold {best.precision:.0%} of its firings are on them, and it finds "
-        f"{best.recall:.0%} of their {scores.instances:,} stretches ({score_of(scores)})."
+        f"At its threshold {best.precision:.0%} of its firings are on them, and it finds {best.recall:.0%} of their "
+        f"{scores.instances:,} stretches ({score_of(scores)})."
     )
     if scores.margin <= 0:
         sentence += " Not clearly ahead of what is no feature."
@@ -72,8 +73,6 @@ def discovery_sentence(inspection: Inspection, scores: ConceptScores) -> str:
         return sentence
     seeds = inspection.stability.seeds
     times = round(float(inspection.stability.found[best.latent]) * seeds)
-    return f"{sentence} {'Of this seed alone' if not times else f'Found in {times} of {seeds} other seeds'}."
-
-
-def _each(seeds: int) -> str:
-    return f"each of {seeds} other seeds" if seeds > 1 else "the other seed"
+    if not times:
+        return f"{sentence} In no other seed."
+    return f"{sentence} Found again in {f'{times} of {seeds} other seeds' if seeds > 1 else 'the other seed'}."

@@ -52,7 +52,7 @@ def _folder_of(path: Path, split: str) -> Path:
         name = path.resolve().name
     require(
         not isinstance(name, str) or name == split,
-        f"{path} is one split, {name!r}, got a wish for {split!r}; give split {name}, or the folder of all splits",
+        f"{path} must have the split {split!r}, got the split {name!r} alone; give split {name}, or the folder of all splits",
     )
     return path
 

@@ -1,7 +1,7 @@
 """Raw fragments in JSON, JSON lines or Parquet -> cleaned texts."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -165,8 +165,18 @@ def _json_rows(path: Path, column: str) -> dict[str, list[Any]]:
             raise InputError(f"{path}: {error}") from None
     ok = isinstance(fragments, list) and all(isinstance(f, dict) for f in fragments)
     require(ok, f'{path}: must be a JSON list of fragments, {{"_id": ..., "{column}": ...}} each')
+    _check_column(path, column, dict.fromkeys(name for fragment in fragments for name in fragment))
     names = [name for name in (*IDS, "source", *ORDER) if fragments and all(name in f for f in fragments)]
     return {name: [f.get(name) for f in fragments] for name in {column: None} | dict.fromkeys(names)}
+
+
+def _check_column(path: Path, column: str, names: Collection[str]) -> None:
+    """Raise `InputError` unless there is such a column, or nothing at all."""
+    there = listed(names, 12)
+    require(
+        column in names or not names,
+        f"{path}: must have a column {column}, got {there}; name it by text_column (prepare_dataset.py)",
+    )
 
 
 def _json_lines(path: Path, content: str) -> list[Any] | None:
@@ -188,9 +198,7 @@ def _parquet_rows(path: Path, column: str) -> dict[str, list[Any]]:
 
     try:
         names = pq.read_schema(path).names
-        require(
-            column in names, f"{path}: must have a column {column}, got {listed(names, 12)}; name it by text_column"
-        )
+        _check_column(path, column, names)
         wanted = [column, *(name for name in (*IDS, "source", *ORDER) if name in names and name != column)]
         table = pq.read_table(path, columns=wanted)
         table.validate(full=True)

@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from jaxsae.errors import InputError, listed, require
-from jaxsae.files import sha256, sha256_of
+from jaxsae.files import absent, sha256, sha256_of
 from jaxsae.text import preparation
 from jaxsae.text.arrow import is_one_split, load_columns, split_files, split_names
 from jaxsae.text.fragments import read_fragments
@@ -53,7 +53,7 @@ def load_samples(path: str | Path, split: str = "validation", max_samples: int |
         require(split in splits, f"split must be one of {listed(splits)}, got {split!r}")
         columns = {name: column[:max_samples] for name, column in splits[split].items()}
     else:
-        raise InputError(f"dataset must be a save_to_disk folder or a fragments.json, got {path}, which does not exist")
+        raise InputError(f"dataset must be a save_to_disk folder or a fragments.json, got {path}: {absent(path)}")
     require(len(columns["input_ids"]) > 0, f"a split must have samples, got none in {split!r} of {path}")
     return as_samples(columns, path)
 

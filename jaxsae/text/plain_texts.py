@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from jaxsae.errors import InputError, listed, note, require
-from jaxsae.files import parse_json, read_text, sha256, sha256_of
+from jaxsae.files import absent, parse_json, read_text, sha256, sha256_of
 from jaxsae.text.preparation import NO_LABEL
 from jaxsae.text.samples import Samples
 from jaxsae.text.tokenizer import Tokenizer
@@ -88,7 +88,7 @@ class PlainTexts:
 
     def _read(self, path: Path, split: str, most: int | None) -> tuple[Table, list[np.ndarray]]:
         """(what else is known of the texts, their ids) of a split."""
-        require(path.exists(), f"texts must be a file or a folder of files, got {path}, which does not exist")
+        require(path.exists(), f"texts must be a file or a folder of files, got {path}: {absent(path)}")
         if path.is_dir():
             file = _file_of_split(path, split)
             there = listed(file.name for file in _files(path)) or "none"

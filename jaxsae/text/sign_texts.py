@@ -15,7 +15,7 @@ import pyarrow as pa
 from jaxtyping import Int
 
 from jaxsae.errors import InputError, listed, note, require
-from jaxsae.files import sha256, sha256_of
+from jaxsae.files import absent, sha256, sha256_of
 from jaxsae.text.preparation import NO_LABEL
 from jaxsae.text.samples import Samples
 from jaxsae.text.signs import MASK, SPECIAL, UNK, SignTokenizer
@@ -259,9 +259,7 @@ def _names(split: str) -> list[str]:
 def _file_of(path: Path, split: str) -> Path:
     """A file, or that of a split in a folder."""
     if not path.is_dir():
-        require(
-            path.is_file(), f"dataset must be a Parquet file, or a folder of some, got {path}, which does not exist"
-        )
+        require(path.is_file(), f"dataset must be a Parquet file, or a folder of some, got {path}: {absent(path)}")
         return path
     found = [path / name for name in _names(split) if (path / name).is_file()]
     there = listed(sorted(file.name for file in path.glob("*.parquet"))) or "none"

@@ -57,7 +57,7 @@ def truncated(path):
 ROWS = [[65] * n for n in (3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14)]
 GOOD = tiny_splits()["validation"]
 DATASETS = {
-    "nothing there": (lambda p: p, "which does not exist"),
+    "nothing there": (lambda p: p, "no such file"),
     "a folder of something else": (lambda p: p.mkdir() or p, "must have dataset_dict.json"),
     "splits that are a word": (
         lambda p: with_file(p, "dataset_dict.json", b'"validation"'),

@@ -108,7 +108,7 @@ CHECKPOINTS = {
     "a list": (lambda p: saved(p, [1, 2]), "must hold a dict, got list"),
     "no weights": (lambda p: saved(p, {"config": {}}), "must have model_state_dict and config, got config"),
     "no config": (lambda p: saved(p, {"model_state_dict": {}}), "must have model_state_dict and config"),
-    "an SAE": (lambda p: sae_file(p), "give the best_model.pt of the restoration model"),
+    "an SAE": (lambda p: sae_file(p), "give the best_model.pt of a restoration or sign model"),
     "whole numbers as weights": (
         lambda p: with_tensor(p, lambda t: t.int()),
         "dense floating-point numbers, got int32",

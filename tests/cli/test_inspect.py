@@ -200,7 +200,7 @@ def test_a_concept_that_cannot_be_scored_is_named_with_the_reason(inspect, tmp_p
 
 def test_what_is_wrong_is_one_line(inspect, script, folder, tiny_pt, tmp_path):
     assert_one_line_error(inspect("--feature", 60), "feature must be in 0..59, got 60")
-    assert_one_line_error(inspect(layer=2), "sae_layer2_optimized.pt", "no such file")
+    assert_one_line_error(inspect(layer=2), "no SAE of layer 2 is at", "train.py --layer 2 --output")
     assert_one_line_error(inspect("--feature", 1, layer="0,1"), "--feature takes one SAE, got 2")
     assert_one_line_error(inspect("--concepts", tmp_path / "no.toml"), "must be a TOML file of concepts")
     assert_one_line_error(inspect("--clamp", "x"), "--clamp")

@@ -1,6 +1,7 @@
 """The commands besides train.py as a user runs them, on a tiny model; wrong flags; the benchmark."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 from conftest import TINY, assert_one_line_error
 from helpers import USER_FILE
 
+from jaxsae.config import DEMO
 from jaxsae.text import loading
 
 
@@ -120,13 +122,27 @@ def test_prepare_writes_what_train_reads(script, tmp_path):
         (["--seed", -1], "seed must be in"),
         (["--verify", -1], "verify must be at least 0"),
         (["--checkpoint", "nowhere.pt"], "got no such file"),
-        (["--dataset", "nowhere"], "does not exist"),
+        (["--dataset", "nowhere"], "got nowhere: no such file"),
         (["--nonsense"], "unrecognized arguments"),
     ],
 )
 def test_wrong_flags_are_one_line(script, small, tmp_path, flags, says):
     assert_one_line_error(script("train", *small, *flags), says)
     assert not (tmp_path / "out").exists()
+
+
+def test_model_and_text_in_each_others_place_are_said_to_be(script, small, tmp_path):
+    model, text = (small[small.index(flag) + 1] for flag in ("--checkpoint", "--dataset"))
+    ran = script("train", "--checkpoint", text, "--dataset", model, "--output", tmp_path / "out")
+    assert_one_line_error(ran, "--checkpoint must be a model and --dataset text", "exchange them")
+
+
+def test_a_model_on_the_demos_text_says_so_again_at_the_end(script, tmp_path):
+    mine = shutil.copyfile(DEMO / "best_model.pt", tmp_path / "best_model.pt")
+    flags = ["--checkpoint", mine, "--layer", 1, "--max-samples", 4, "--epochs", 1, "--expansion", 1, "--verify", 0]
+    ran = script("train", *flags, "--output", tmp_path / "out")
+    assert ran.status == 0, ran.err
+    assert "your model was read on the embedded demo's generated text" in ran.out.split("wrote ")[1]
 
 
 def test_output_that_is_a_file_is_refused(script, small, tmp_path):

@@ -62,7 +62,9 @@ def test_a_name_that_hides_from_the_listing_is_not_run_either(tmp_path):
 
 def test_tl_model_is_refused_naming_the_file_to_give(tmp_path):
     path = saved(tmp_path, {"model": HookedTransformer(), "config": {}, "original_checkpoint": "x"}, "tl_model.pt")
-    with pytest.raises(InputError, match=r"HookedTransformer.*; give the best_model\.pt of the restoration model"):
+    with pytest.raises(
+        InputError, match=r"HookedTransformer.*; give the best_model\.pt of a restoration or sign model"
+    ):
         read_checkpoint(path)
     path = saved(tmp_path, {"model": {}, "config": {}, "original_checkpoint": "x"}, "tl_model.pt")
     with pytest.raises(InputError, match=r"best_model\.pt"):

@@ -138,15 +138,21 @@ def test_a_family_of_concepts(one_layer):
     answer = answers.answer(one_layer, MORPHOLOGY)
     [found] = one_layer
     latent, score = best(planted(), has_of("-um"))
+    scores = found.scores_of("-um")
+    others = max(scores.random, scores.windows, scores.neurons)
+    ahead = "all" if score.run > others else "none"
+    verdict = "" if score.run > others else " What is no feature finds them as well or better."
     assert answer.sentences == [
-        "1 of 2 endings and prefixes have a clear feature.",
-        f"nominative: feature {latent} of layer 1 ({caption(found, latent, planted())}), "
-        f"{score.beside(found.scores_of('-um'))}; 120 instances.",
+        f"1 of 2 endings and prefixes have a clear feature. For {ahead} of these it is ahead of random directions, windows "
+        "of text and neurons.",
+        f"nominative: feature {latent} of layer 1 ({caption(found, latent, planted())}), {score.beside(scores)}; 120 "
+        f"instances.{verdict}",
         "No clear feature: -i.",
     ]
     assert (latent, score.run, score.n) == (8, 1, 120)
     assert answer.features == [Feature(1, 8)]
     assert [row[:2] for row in answer.chart["rows"]] == [["-um", 1.0], ["-i", 0.0]]
+    assert answer.chart["rows"][0][2] == round(others, 3)
     assert answer.chart["opens"][0] == [1, 8]
 
 
@@ -223,20 +229,20 @@ def test_discoveries(with_seeds):
         has = described([found.captions[latent]], found.marked.text, found.marked)[0].reshape(TEXTS, LENGTH)
         score = Scored(np.maximum(planted()[:, :, latent], 0), has)
         expected = (
-            f"{words}: at its threshold {score.precision:.0%} of its firings are on them, and it finds "
+            f"At its threshold {score.precision:.0%} of its firings are on them, and it finds "
             f"{score.recall:.0%} of their {score.n:,} stretches ({score.beside(scores)})."
         )
         others = max(scores.random, scores.windows, scores.neurons)
         if score.low <= others:
             expected += " Not clearly ahead of what is no feature."
         if with_seeds:
-            expected += f" Found in {2 if latent < 5 else 1} of 2 other seeds."
-        assert point == expected
+            expected += f" Found again in {2 if latent < 5 else 1} of 2 other seeds."
+        assert point == (words, expected)
         assert score.n >= 50
         assert score.run >= 0.3
         gains.append(score.low - others)
     assert gains == sorted(gains, reverse=True)
-    assert answer.chart["rows"][0][0].startswith(f"{answer.features[0].feature}, ")
+    assert [row[0] for row in answer.chart["rows"]] == [f"feature {one.feature}" for one in answer.features]
 
 
 def test_where_nothing_is_named_the_answer_says_so():

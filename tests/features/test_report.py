@@ -363,7 +363,9 @@ def test_a_feature_opens_with_its_contexts_and_the_keys_move_on(page, html):
     assert page.find_element("id", "feature-title").text == (
         f"Layer {layer['layer']}, feature {number}: {layer['features'][number]['caption']}"
     )
-    assert page.find_element("css selector", "#feature-body p:nth-of-type(2)").text.startswith("Found in 2 of 2 other")
+    assert page.find_element("css selector", "#feature-body p:nth-of-type(2)").text.startswith(
+        "Found again in 2 of 2 other"
+    )
     assert page.switch_to.active_element.get_attribute("id") == "feature-title"
     markup = 0
     for i in np.argsort(layer["rate"])[::-6]:

@@ -92,7 +92,9 @@ def test_one_split_that_was_saved_alone(folder, tmp_path):
     file.write_text(json.dumps(json.loads(file.read_text()) | {"_split": "train"}))
     for path in (changed, folder / "train"):  # by its own word; by the folder that it lies in
         assert len(load_samples(path, "train")) == 12
-        with pytest.raises(InputError, match=r"is one split, 'train', got a wish for 'test'; give split train"):
+        with pytest.raises(
+            InputError, match=r"must have the split 'test', got the split 'train' alone; give split train"
+        ):
             load_samples(path, "test")
 
 

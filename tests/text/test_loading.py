@@ -185,7 +185,7 @@ def test_wrong_fragments_are_refused(tmp_path, content, says):
 def test_absent_split_and_path_are_named(tmp_path, tiny_dataset):
     with pytest.raises(InputError, match="must be one of train, validation, test, got 'dev'"):
         loading.load_samples(tiny_dataset, "dev")
-    with pytest.raises(InputError, match="does not exist"):
+    with pytest.raises(InputError, match="no such file"):
         loading.load_samples(tmp_path / "nothing")
 
 
@@ -309,3 +309,24 @@ def test_a_parquet_column_must_be_there_and_be_text(script, tmp_path):
     )
     ran = script("prepare_dataset", *flags, "--text-column", "n")
     assert_one_line_error(ran, "n must be a string or null, got another type in fragment 0")
+
+
+def test_a_path_where_nothing_is_names_what_is_like_it(tmp_path):
+    (tmp_path / "restoration_dataset").mkdir()
+    with pytest.raises(InputError, match=r"restoration_datase: no such file; is .*/restoration_dataset meant\?$"):
+        loading.load_samples(tmp_path / "restoration_datase")
+    with pytest.raises(InputError, match=r"got .*quite_else: no such file$"):
+        loading.load_samples(tmp_path / "quite_else")
+    with pytest.raises(InputError, match=r": there is no folder .*/a$"):
+        loading.load_samples(tmp_path / "a" / "b" / "restoration_dataset")
+
+
+@pytest.mark.parametrize("suffix", [".json", ".jsonl", ".parquet"])
+def test_a_file_without_the_column_lists_those_it_has(tmp_path, suffix):
+    path, rows = tmp_path / f"fragments{suffix}", [{"_id": "1", "transliteration": "a-na"}] * 2
+    if suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    else:
+        path.write_text(json.dumps(rows) if suffix == ".json" else "\n".join(map(json.dumps, rows)))
+    with pytest.raises(InputError, match=r"must have a column atf, got _id, transliteration; name it by text_column"):
+        loading.load_samples(path)

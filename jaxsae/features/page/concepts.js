@@ -2,19 +2,27 @@
 // Concepts, and how they change over the layers.
 
 function conceptTable(layer) {
-  const l = data.layers[layer], score = (v) => (v === null ? "–" : figure2(v));
-  const head = ["concept", "best feature, and others", "n", "run", "95 %", "random", "windows", "neurons", "precision", "recall", "char", "word", "AUROC"];
+  const l = data.layers[layer];
+  const head = [
+    ["concept"], ["best feature, and others"], ["n", said("stretches of it in the texts on which is scored")],
+    ["run", "run score of the best feature: precision of characters, recall of stretches"], ["95 %", "interval of the run score"],
+    ["random", "run score of the best of as many random directions"], ["windows", "of the best of the commonest windows of three characters"],
+    ["neurons", "of the best of the layer's feed-forward neurons"], ["precision", "share of the feature's firings that are on it"],
+    ["recall", "share of its stretches that the feature finds"], ["char", "F1 of single characters"], ["word", "F1 of words"],
+    ["AUROC", "how often the feature is larger on a character that has it than on one that has not"],
+  ];
   const rows = l.concepts.map((c) => {
-    const best = c.best[0];
-    const numbers = [c.instances.toLocaleString("en"), make("strong", {}, figure2(best.run)), `${figure2(best.low)}–${figure2(best.high)}`,
-      score(c.random), score(c.windows), score(c.neurons), ...[best.precision, best.recall, best.character, best.word, best.auroc].map(figure2)];
+    const best = c.best[0], runs = [best.run, c.random, c.windows, c.neurons];
+    const [run, ...others] = runs.map((v) => (v === null ? "–" : v === d3.max(runs) ? make("strong", {}, figure2(v)) : figure2(v)));
+    const numbers = [c.instances.toLocaleString("en"), run, `${figure2(best.low)}–${figure2(best.high)}`, ...others,
+      ...[best.precision, best.recall, best.character, best.word, best.auroc].map(figure2)];
     return make("tr", { class: c.clear ? "clear" : null },
       make("th", { scope: "row", title: c.source }, c.clear ? `✓ ${c.name}` : c.name, make("div", { class: "soft" }, `${c.title} (${c.source}), ${percent(c.share)} of the text`)),
       make("td", { class: "caption" }, link(layer, best.feature), `: ${words(l, best.feature)}; `, ...c.best.slice(1, 4).flatMap((other) => [link(layer, other.feature), " "])),
       ...numbers.map((value) => make("td", { class: "number" }, value)));
   });
-  return make("div", {}, make("p", { class: "soft" }, `Layer ${l.layer}. ✓ a feature finds it clearly better than random directions do.`), scrolling(`Concepts, layer ${l.layer}`, make("table", { class: "concepts" },
-    make("thead", {}, make("tr", {}, ...head.map((title, i) => make("th", { scope: "col", class: i > 1 ? "number" : null }, title)))),
+  return make("div", {}, make("p", { class: "soft" }, `Layer ${l.layer}. ✓ a feature finds it clearly better than random directions do. Bold: the best of feature, random directions, windows and neurons. What a window finds as well is there in the text, without a model.`), scrolling(`Concepts, layer ${l.layer}`, make("table", { class: "concepts" },
+    make("thead", {}, make("tr", {}, ...head.map(([name, title], i) => make("th", { scope: "col", class: i > 1 ? "number" : null, title: title && said(title) }, name)))),
     make("tbody", {}, ...rows))));
 }
 

@@ -51,7 +51,7 @@ function showFeature(layer, i) {
     : "Never fires on this text."));
   if (f?.again && fired) {
     const [seeds, share, cosine, jaccard] = f.again, times = Math.round(share * seeds);
-    body.append(make("p", {}, `${times ? `Found in ${times} of ${seeds} other seeds` : "Of this seed alone"}: the most alike decoder row has cosine ${figure2(cosine)}, the most alike firing Jaccard ${figure2(jaccard)} (means over the seeds).`));
+    body.append(make("p", {}, `${times ? `Found again in ${seeds > 1 ? `${times} of ${seeds} other seeds` : "the other seed"}` : "In no other seed"}: the most alike decoder row has cosine ${figure2(cosine)}, the most alike firing Jaccard ${figure2(jaccard)} (means over the seeds).`));
   }
   body.append(noteForm(layer, i));
   if (!fired || !f) return;

@@ -340,7 +340,7 @@ function drawLatents() {
   const more = make("button", { type: "button", hidden: now.all || l.latents.length <= MANY }, `Show all ${l.latents.length}`);
   more.addEventListener("click", () => { now.all = true; drawLatents(); });
   $("latents").replaceChildren(layers.length > 1 ? depthTable(layers) : "", make("p", { class: "soft" },
-    `Layer ${l.layer}, ${known?.name ?? l.sae}. What its autoencoder leaves out carries ${signed(l.error_effect)} of the difference (${ratio(l.error_share)}). Drag a value to see what would be restored.`), make("div", { class: "head", "aria-hidden": "true" }, ...["latent, and where it fires", "value", "effect"].map((title) => make("span", {}, title))), body, more, faithfulness(l));
+    `Layer ${l.layer}, ${known?.name ?? l.sae}. What its autoencoder leaves out carries ${signed(l.error_effect)} of the difference (${ratio(l.error_share)})${Math.abs(l.error_share) >= 0.5 ? ": most of the reason is not in these latents" : ""}. Drag a value to see what would be restored.`), make("div", { class: "head", "aria-hidden": "true" }, ...["latent, and where it fires", "value", "effect"].map((title) => make("span", {}, title))), body, more, faithfulness(l));
 }
 
 function depthTable(layers) {

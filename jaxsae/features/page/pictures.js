@@ -16,14 +16,16 @@ const pictures = {
       Plot.text([a.chart.base], { x: (d) => d, frameAnchor: "top", textAnchor: "start", dx: 5, text: () => "share of the text" })],
   }),
   dumbbell: (a) => opening(chart(a.caption, {
-    width: 520, height: 24 * a.chart.rows.length + 80, marginLeft: 230, x: { label: "run score on held-out texts", zero: true, grid: true }, y: { label: null, domain: a.chart.rows.map((r) => r[0]) },
-    color: { legend: true, domain: ["feature", "beside it"], range: ["var(--accent)", "var(--soft)"] },
+    width: 520, height: 24 * a.chart.rows.length + 80, marginLeft: 24 + 7 * d3.max(a.chart.rows, (r) => r[0].length), x: { label: "run score on held-out texts", zero: true, grid: true }, y: { label: null, domain: a.chart.rows.map((r) => r[0]) },
+    color: { legend: true, domain: ["feature", "best without an SAE"], range: ["var(--accent)", "var(--soft)"] },
     marks: [Plot.ruleY(a.chart.rows.filter((r) => r.length > 3), { x1: (r) => r[3], x2: (r) => r[4], y: (r) => r[0], stroke: accent, strokeWidth: 5, strokeOpacity: 0.3 }),
       Plot.link(a.chart.rows, { x1: (r) => r[2], x2: (r) => r[1], y: (r) => r[0], strokeWidth: 2, strokeOpacity: 0.5 }),
-      ...[[2, "beside it", 4], [1, "feature", 5]].map(([value, name, r]) => Plot.dot(a.chart.rows, {
-        x: (row) => row[value], y: (row) => row[0], fill: () => name, r, tip: true, title: (row) => `${row[0]}: ${figure2(row[1])}, beside it ${figure2(row[2])}`,
-      }))],
-  }), (r) => `#/feature/${a.chart.opens[a.chart.rows.indexOf(r)].join("/")}`),
+      // one mark for both kinds: of two, the one that the pointer leaves would forget what it has come to
+      Plot.dot(a.chart.rows.flatMap((row) => [[2, "best without an SAE", 4], [1, "feature", 5]].map(([value, kind, r]) => ({ row, x: row[value], kind, r }))), {
+        x: "x", y: (d) => d.row[0], fill: "kind", r: (d) => d.r, tip: true, title: ({ row }) => `${row[0]}: ${figure2(row[1])}, without an SAE ${figure2(row[2])}`,
+      })],
+    r: { type: "identity" },
+  }), (d) => `#/feature/${a.chart.opens[a.chart.rows.indexOf(d.row)].join("/")}`),
   changes: (a) => chart(a.caption, {
     width: 520, height: 60 * a.chart.rows.length + 80, marginLeft: 90, x: { label: "named features", grid: true }, y: { label: null },
     color: { legend: true, domain: ["found again", "not found again", "new"], range: ["var(--accent)", "var(--soft)", "rgb(var(--fire))"] },
@@ -35,6 +37,12 @@ const pictures = {
     marks: [Plot.rectY(a.chart.bins, { x1: "0", x2: "1", y: "2", fill: accent, inset: 0.5 }), Plot.ruleY([0])],
   }),
 };
+
+// a discovery's strongest place, below its name
+document.querySelectorAll("[data-example]").forEach((place) => {
+  const [layerName, i] = place.dataset.example.split("/"), feature = data.layers[layerNumber(layerName)].features[i];
+  if (firstPlace(feature)) place.append(contextText(feature, firstPlace(feature)));
+});
 
 document.querySelectorAll("[data-chart]").forEach((figure) => {
   const answer = data.answers[Number(figure.dataset.chart)];
