@@ -223,6 +223,7 @@ FILE_TAGS = {
     "architecture": "",
     "recipe": "",
     "precision": "",
+    "denoise": "denoise-",
 }
 """Setting -> what stands before its value in the name of an SAE file that differs in it."""
 
@@ -288,6 +289,12 @@ class TrainConfig:
         choices=tuple(ARCHITECTURES),
         shown="relu; reading: topk",
     )
+    denoise: float | None = flag(
+        None,
+        "weight of telling from the latents, by a decoder that is not kept, the row of the undamaged text as well: more is "
+        "found at damaged characters; 0: off",
+        shown="reading: 1 where the text is damaged and its rows fit into memory; else 0",
+    )
     precision: Literal["float32", "bfloat16"] = flag(
         "float32", "operands of the SAE's matrix products; sums are float32"
     )
@@ -313,6 +320,9 @@ class TrainConfig:
             require(value is None or value >= 1, f"{name} must be at least 1, got {value}")
         require(self.lr > 0 and math.isfinite(self.lr), f"lr must be a number above 0, got {self.lr}")
         require(self.decay is None or 0 < self.decay <= 1, f"decay must be above 0 and at most 1, got {self.decay}")
+        ok = self.denoise is None or (self.denoise >= 0 and math.isfinite(self.denoise))
+        require(ok, f"denoise must be a number of at least 0, got {self.denoise}")
+        require(not self.denoise or self.recipe != "guide", "denoise is not read by recipe guide; leave it out")
         l1_ok = self.l1_coef is None or (self.l1_coef >= 0 and math.isfinite(self.l1_coef))
         require(l1_ok, f"l1_coef must be a number of at least 0, got {self.l1_coef}")
         require(0 <= self.seed < 2**32, f"seed must be in 0..{2**32 - 1}, got {self.seed}")
@@ -341,6 +351,15 @@ class TrainConfig:
             read = name in RECIPES[self.recipe] or getattr(self, name) is None
             require(read, f"{name} is not read by recipe {self.recipe}; leave it out")
 
+    def d_in(self, width: int) -> int:
+        """Width of the rows that an SAE reads, of arrays so wide: half, where undamaged rows stand beside them."""
+        return width // 2 if self.denoise else width
+
+    @property
+    def denoises_by_itself(self) -> bool:
+        """Whether undamaged rows are asked for where it was not said: for features to be read."""
+        return self.denoise is None and self.recipe == "reading"
+
     @property
     def penalty(self) -> float | None:
         """Weight of the L1 penalty; None where there is none, or where it follows from the target L0."""
@@ -349,7 +368,10 @@ class TrainConfig:
 
     def settings(self) -> dict[str, Any]:
         """All settings with their values, by which a run is known again."""
-        return asdict(self) | {"l1_coef": self.penalty}
+        found = asdict(self) | {"l1_coef": self.penalty}
+        if not self.denoise:  # which older runs do not say
+            del found["denoise"]
+        return found
 
     def sae(self, d_in: int) -> SAEConfig:
         """The SAE this trains on rows of width `d_in`; only a ReLU SAE has an L1 penalty."""

@@ -13,7 +13,7 @@ import itertools
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,7 +66,7 @@ def main(args: argparse.Namespace) -> int:
         from convert import save_sae
         from jaxsae.train.run import train_run
 
-        source = rows_source(args, data) if is_rows else text_source(args, data, say, process)
+        source = rows_source(args, data) if is_rows else text_source(args, data, configs.values(), say, process)
         shown = Shown(source, stack, args.quiet, say)
         run = train_run(
             source,
@@ -144,7 +144,13 @@ BESIDE = 8
 """Samples that are packed together with those that are cross-checked."""
 
 
-def text_source(args: argparse.Namespace, data: DataConfig, say: Say, process: ReferenceProcess | None) -> TextSource:
+def text_source(
+    args: argparse.Namespace,
+    data: DataConfig,
+    configs: Collection[TrainConfig],
+    say: Say,
+    process: ReferenceProcess | None,
+) -> TextSource:
     """A model, and the text that it reads; PyTorch reads the samples to check in its process, if there is one."""
     from convert.checkpoints import Checkpoint
     from convert.own_replica import OwnReplica
@@ -191,6 +197,7 @@ def text_source(args: argparse.Namespace, data: DataConfig, say: Say, process: R
             require_parity(checks)
         return model
 
+    wishes = [config.denoise or config.denoises_by_itself for config in configs]
     source = TextSource(
         checkpoint,
         samples,
@@ -202,7 +209,10 @@ def text_source(args: argparse.Namespace, data: DataConfig, say: Say, process: R
         dataset_sha256=",".join(map(datasets.fingerprint, paths)),
         check=check,
         memory_limit=args.memory_limit,
+        denoise=any(wishes),
     )
+    if any(wishes) and not source.paired:
+        say("denoise  off: no text is damaged, or twice the rows do not fit into the memory of one process")
     # after what can be wrong with the text is found
     pytorch = None
     if process is not None and isinstance(checkpoint, Checkpoint):
@@ -271,7 +281,8 @@ class Shown:
     def rows_made(self, rows: int) -> None:
         """Rows were extracted."""
         if self.progress is None:
-            self.progress = self._begin("extract ", getattr(self.source, "total", 0), "rows")
+            total = getattr(self.source, "total", 0) * (2 if self.source.paired else 1)
+            self.progress = self._begin("extract ", total, "rows")
         self.progress.advance(rows)
 
     def loaded(self, rows: RunRows) -> None:
@@ -279,9 +290,10 @@ class Shown:
         forget_compiled()
         of = f" of {len(self.source.layers)} layers" if len(self.source.layers) > 1 else ""
         if self.progress is not None:
-            n, padding, rate = self.progress.total, self.source.origin["padding"], self.progress.rate
+            n, padding, rate = len(next(iter(rows.train.values()))), self.source.origin["padding"], self.progress.rate
             self.phase.close()
-            self.say(f"rows     {n:,}{of}, of width {self.source.d_in}, padding {padding}, {rate:,.0f} rows/s")
+            beside = ", beside each that of the undamaged text" if self.source.paired else ""
+            self.say(f"rows     {n:,}{of}, of width {self.source.d_in}, padding {padding}, {rate:,.0f} rows/s{beside}")
         self.stack.enter_context(process.stop_later(self.stop))
 
     def listen(self, event: Event) -> None:

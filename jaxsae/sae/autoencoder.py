@@ -22,6 +22,9 @@ from jaxsae.config import architecture_rules
 from jaxsae.errors import require
 from jaxsae.models.products import matmul
 
+UNDAMAGED = "W_undamaged"
+"""Of `SAE.training`: the decoder that tells of a row's latents the row of the same place in the undamaged text."""
+
 if TYPE_CHECKING:
     Leaf = Array
 else:  # while JAX maps over a pytree its leaves may be anything: shapes, specifications, NumPy arrays
@@ -51,7 +54,8 @@ class SAE:
     """[*members, d_sae]: a latent fires where its pre-activation is above it. None: the architecture has no thresholds,
     or none yet."""
     training: dict[str, Leaf] = field(default_factory=dict)
-    """Parameters that training alone knows, by name, each [*members, d_sae]; empty once the SAE is trained."""
+    """Parameters that training alone knows, by name, each [*members, d_sae], but for `UNDAMAGED`, which is as W_dec;
+    empty once the SAE is trained."""
     architecture: str = field(default="relu", metadata={"static": True})
     """One of `jaxsae.config.ARCHITECTURES`."""
     k: int | None = field(default=None, metadata={"static": True})

@@ -63,6 +63,7 @@ def principal_basis(
     rows: AnyRows,
     share: tuple[int, int] = (0, 1),
     combine: Callable[[np.ndarray], np.ndarray] = lambda of_share: of_share,
+    d_in: int | None = None,
 ) -> Basis:
     """The rows' principal directions, strongest first, about their mean; scaled to a variance of 1 over all elements.
 
@@ -73,21 +74,22 @@ def principal_basis(
     Args:
       share: (index, count): of the chunks of all rows, every count-th from number `index` on is summed here.
       combine: gives the sum of a float64 array over all shares, in each of them; called twice.
+      d_in: of what stands in a row the first so many numbers; all, if not given.
 
     Raises:
       InputError: NaN or infinity in the rows.
     """
-    n, d_in = rows.shape
+    n, d_in = rows.shape[0], rows.shape[1] if d_in is None else d_in
     total, products = np.zeros(d_in), np.zeros((d_in, d_in))
     index, count = share
     chunks = [slice(start, start + CHUNK) for start in range(0, n, CHUNK)][index::count]
     for chunk in chunks:
-        total += np.asarray(rows[chunk], np.float64).sum(axis=0)
+        total += np.asarray(rows[chunk], np.float64)[:, :d_in].sum(axis=0)
     total = combine(total)
     require(bool(np.isfinite(total).all()), "rows must be finite numbers, got NaN or infinity in them")
     centre = total / n
     for chunk in chunks:
-        x = np.asarray(rows[chunk], np.float64) - centre
+        x = np.asarray(rows[chunk], np.float64)[:, :d_in] - centre
         products += x.T @ x
     variances, directions = np.linalg.eigh(combine(products) / n)
     mean_variance = float(variances.mean())

@@ -10,7 +10,7 @@ from jaxsae.mesh import parts
 from jaxsae.models.products import matmul, total
 from jaxsae.sae import sparse_topk as sparse_lib
 from jaxsae.sae.architectures import Aim, architecture
-from jaxsae.sae.autoencoder import SAE, pre_activations
+from jaxsae.sae.autoencoder import SAE, UNDAMAGED, pre_activations
 
 AUX_COEF = 1 / 32
 """Weight of AuxK, as in its paper."""
@@ -20,7 +20,7 @@ class StepMetrics(NamedTuple):
     """What a training step sees besides the gradient."""
 
     loss: Float[Array, ""]
-    """Without what revives dead latents."""
+    """Without what revives dead latents, and what denoises."""
     l0: Float[Array, ""]
     """Latents above 0 per row, mean."""
     fired: Bool[Array, " d_sae"]
@@ -35,34 +35,49 @@ def loss(
     dead: Bool[Array, " d_sae"] | None = None,
     sparse: bool = False,
     dtype: str | None = None,
+    undamaged: Float[Array, "n d_in"] | None = None,
+    denoise: float = 0.0,
 ) -> tuple[Float[Array, ""], StepMetrics]:
     """The loss of a batch: mean((x_hat - x)^2) over all elements, plus what the architecture adds.
+
+    With `undamaged`, plus the same error of these rows as a decoder of their own, `UNDAMAGED` of `sae.training`, makes
+    them of the latents of x: as in a denoising autoencoder (Vincent et al. 2008), whose latents so hold what can be
+    known of the undamaged text, but that x is reconstructed as well.
 
     Args:
       aim: the sparsity that is aimed at.
       dead: latents to revive by AuxK, whose gradient reaches those latents alone.
       sparse: topk: touch only the latents that fire; the same but for rounding.
       dtype: the operands of products are rounded to it.
+      undamaged: the rows of the same places when the model is given the text undamaged, and `denoise`, the weight of
+        their error.
     """
+    told: Array | None = None
     if sparse:
         assert sae.k is not None
         values, indices = sparse_lib.encode(x, sae.W_enc.T, sae.b_enc, sae.k, dtype)
         x_hat = sparse_lib.decode(values, indices, sae.W_dec) + sae.b_dec[None, :]
         value = total((x_hat - x) ** 2) / x.size
+        if undamaged is not None:
+            told = sparse_lib.decode(values, indices, sae.training[UNDAMAGED])
         above = (jax.lax.stop_gradient(values) > 0).astype(x.dtype)
         firings = jnp.zeros_like(sae.b_enc).at[indices].add(above, mode="promise_in_bounds")
     else:
-        x_hat, value, firings = _densely(sae, x, aim, dtype)
+        x_hat, value, latents, firings = _densely(sae, x, aim, dtype)
+        if undamaged is not None:
+            told = matmul(latents, sae.training[UNDAMAGED], dtype)
     figures = StepMetrics(value, firings.sum() / x.shape[0], firings > 0)
     if dead is not None:
         value += AUX_COEF * aux_k(sae, x, jax.lax.stop_gradient(x - x_hat), dead, dtype)
+    if undamaged is not None and told is not None:
+        value += denoise * total((told + sae.b_dec[None, :] - undamaged) ** 2) / x.size
     return value, figures
 
 
 def _densely(
     sae: SAE, x: Float[Array, "n d_in"], aim: Aim, dtype: str | None
-) -> tuple[Float[Array, "n d_in"], Float[Array, ""], Float[Array, " d_sae"]]:
-    """(x_hat, the loss, on how many rows each latent fires)."""
+) -> tuple[Float[Array, "n d_in"], Float[Array, ""], Float[Array, "n d_sae"], Float[Array, " d_sae"]]:
+    """(x_hat, the loss, the latents, on how many rows each fires)."""
     record = architecture(sae.architecture)
     latents, extra = record.train(sae, x, pre_activations(sae, x, dtype), aim)
     ends = record.prefixes(latents.shape[-1])
@@ -71,7 +86,7 @@ def _densely(
         x_hat += matmul(_between(latents, start, end, axis=1), _between(sae.W_dec, start, end, axis=0), dtype)
         squared_error += total((x_hat - x) ** 2) / x.size / len(ends)
     firings = (jax.lax.stop_gradient(latents) > 0).astype(x.dtype).sum(axis=0)
-    return x_hat, squared_error + extra, firings
+    return x_hat, squared_error + extra, latents, firings
 
 
 def _between(a: Array, start: int, end: int, axis: int) -> Array:

@@ -75,6 +75,11 @@ class Samples:
         return np.where(self.damaged, self.labels, self.ids)
 
     @property
+    def undamaged(self) -> "Samples":
+        """The same texts with nothing hidden."""
+        return replace(self, ids=self.true_ids, labels=np.full_like(self.labels, preparation.NO_LABEL))
+
+    @property
     def lengths(self) -> np.ndarray:
         """Tokens of each sample up to its last one that is not padding, [n]."""
         positions = np.arange(1, self.mask.shape[1] + 1)

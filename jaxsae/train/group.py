@@ -70,7 +70,8 @@ class Group:
         self.rows, self.members, self.mesh = rows, members, mesh or make_mesh()
         self.config = next(iter(members.values())).config
         self.modern = self.config.recipe != "guide"
-        n, d_in = rows[next(iter(members.values())).layer].shape
+        n, width = rows[next(iter(members.values())).layer].shape
+        self.d_in = d_in = self.config.d_in(width)
         self.configs = {key: m.config.sae(d_in) for key, m in members.items()}
         self.steps = n // self.config.batch_size
         self.total_steps = self.config.epochs * self.steps
@@ -87,6 +88,7 @@ class Group:
             self.config.precision,
             l1_rate=max(0.01, L1_REACH / self.total_steps),
             revive=self.modern,
+            denoise=self.config.denoise or 0.0,
             mesh=self.mesh,
         )
         self.waits = self.mesh.size > 1 and self.mesh.devices.flat[0].platform == "cpu"
@@ -191,10 +193,10 @@ class Group:
         record = architecture(config.architecture)
         sae, basis = self.stepper.saes(state.sae), self.bases.get(layer)
         if record.finish is not None:
-            x = place(self.mesh, sample_of(self.rows[layer], config.d_sae))
+            x = place(self.mesh, sample_of(self.rows[layer], config.d_sae)[:, : self.d_in])
             with computing_on(self.mesh):
                 sae = record.finish(sae, x if basis is None else to_basis(basis, x), config.target_l0 or 1)
-        sae = jax.tree.map(lambda leaf: on_host(self.mesh, leaf), sae)
+        sae = jax.tree.map(lambda leaf: on_host(self.mesh, leaf), sae.replace(training={}))
         if record.penalty is not None and record.penalty.moves and has_target_by_penalty(config):
             config = dataclasses.replace(config, l1_coef=float(state.penalty) / self.scales[key])
         whole = jax.tree.map(jnp.asarray, sae) if basis is None else fold_basis(sae, basis)

@@ -44,7 +44,8 @@ def train_sae(rows: AnyRows, config: TrainConfig, mesh: Mesh | None = None) -> T
     """Train an SAE on `rows`; what comes out applies to the rows as they are, whatever the recipe scales.
 
     Args:
-      rows: float32 activations, on the device that trains or on disk.
+      rows: float32 activations [n, d_in], on the device that trains or on disk; where `config` says `denoise`, each
+        beside the row of the same place in the undamaged text, [n, 2 * d_in], in memory.
       config: how; its defaults are the guide's recipe.
       mesh: the devices that share the work, of `jaxsae.mesh.make_mesh`; the first one alone, if not given.
 
@@ -112,7 +113,8 @@ def train(
                 yield PartEnd(part)
         alike = tuple(key for part in todo for key in part.members)
         waiting.extend((part, alike) for part in todo)
-    bases = functools.cache(lambda layer: basis_of(rows[layer]))
+    widths = {layer: config.d_in(rows[layer].shape[1]) for layer, config in members.values()}
+    bases = functools.cache(lambda layer: basis_of(rows[layer], widths[layer]))
 
     def on(mesh: Mesh) -> Iterator[Event]:
         group, of = None, None
@@ -126,9 +128,9 @@ def train(
     yield from _in_turn([on(mesh) for mesh in meshes])
 
 
-def basis_of(rows: AnyRows) -> Basis:
+def basis_of(rows: AnyRows, d_in: int) -> Basis:
     """The coordinates that the modern recipe trains in, the same bits in all processes that train together."""
-    found = principal_basis(rows, processes.share(), processes.summed)
+    found = principal_basis(rows, processes.share(), processes.summed, d_in)
     # machines may find other signs, or turn directions of like variance: all take those of the first
     return Basis(*(jnp.asarray(processes.of_process(0, np.asarray(leaf))) for leaf in found))
 

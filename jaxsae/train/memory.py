@@ -14,31 +14,38 @@ BLOCKS = 3
 WORTH_TELLING = 2**30
 
 
-def memory_needed(config: SAEConfig, batch_size: int, shape: MeshShape, *, least: bool = False) -> int:
+def memory_needed(
+    config: SAEConfig, batch_size: int, shape: MeshShape, *, least: bool = False, matrices: int = 2
+) -> int:
     """Bytes that training an SAE takes of each device besides the rows, about; known without compiling anything.
 
     Weights, two moments, gradients and what Adam makes of them; and what a batch makes of its latents.
 
     Args:
       least: leave out what a compiler may do without.
+      matrices: of latents and d_in: three where it denoises.
     """
-    weights = 4 * (2 * config.d_in + 3) * config.d_sae // shape.latents
+    weights = 4 * (matrices * config.d_in + 3) * config.d_sae // shape.latents
     block = 4 * batch_size * config.d_sae // shape.size
     return 4 * weights + block if least else 5 * weights + BLOCKS * block
 
 
-def check_memory(config: SAEConfig, batch_size: int, saes: int, meshes: list[Mesh], rows: int) -> str | None:
+def check_memory(
+    config: SAEConfig, batch_size: int, saes: int, meshes: list[Mesh], rows: int, matrices: int = 2
+) -> str | None:
     """What training takes of each device, in words; None where that is little.
 
     Args:
       saes: how many are trained on these meshes, those of this process.
       rows: bytes of those that are held in memory.
+      matrices: as `memory_needed`.
 
     Raises:
       InputError: more than each device has.
     """
     shape, at_once = MeshShape(**meshes[0].shape), min(members_at_once(config), -(-saes // len(meshes)))
-    least, about = (at_once * memory_needed(config, batch_size, shape, least=sure) for sure in (True, False))
+    needed = (memory_needed(config, batch_size, shape, least=sure, matrices=matrices) for sure in (True, False))
+    least, about = (at_once * bytes_each for bytes_each in needed)
     held = rows // shape.size
     here = min(map(_memory_of, jax.local_devices()))
     has = min(processes.each(here))

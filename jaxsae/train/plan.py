@@ -46,7 +46,8 @@ def plan_parts(
     groups: dict[tuple, list[str]] = {}
     shapes: dict[tuple, SAEConfig] = {}
     for key, (layer, config) in members.items():
-        n, d_in = rows[layer].shape
+        n, width = rows[layer].shape
+        d_in = config.d_in(width)
         enough = n >= config.batch_size
         require(enough, f"rows must be at least a batch, got {n} rows and a batch_size of {config.batch_size}")
         free = {"seed": 0, "l1_coef": 0, "target_l0": config.target_l0 is None}

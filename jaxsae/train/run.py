@@ -1,6 +1,7 @@
 """A whole training run: rows from a source, SAEs, their figures and their files, each as soon as it is trained."""
 
 import contextlib
+import dataclasses
 import itertools
 import json
 import math
@@ -15,6 +16,7 @@ from jax.sharding import Mesh
 
 from jaxsae import processes
 from jaxsae.config import MeshShape, SAEConfig, TrainConfig
+from jaxsae.errors import require
 from jaxsae.files import atomic_path, exclusive, remove_left, sha256, to_json
 from jaxsae.mesh import Arrangement, arrange
 from jaxsae.models.hooks import file_stem, hook_names
@@ -124,6 +126,9 @@ def train_run(
         for layer in source.layers
         for tag, config in configs.items()
     }
+    members = {
+        name: member._replace(config=_denoised(member.config, source.paired)) for name, member in members.items()
+    }
     for member in members.values():
         member.config.sae(source.d_in)  # k and target L0 within d_sae
     streamed = source.origin["streamed"] = processes.told(source.origin["streamed"])
@@ -208,6 +213,25 @@ def train_run(
         return Run([results[name] for name in members if name in results], rows.scored_on, max(stop, 0))
 
 
+def _denoised(config: TrainConfig, paired: bool) -> TrainConfig:
+    """The settings with what rows these are decides: whether undamaged ones stand beside them.
+
+    Raises:
+      InputError: they are asked for and are not there, or the other way round.
+    """
+    if config.denoises_by_itself and paired:
+        return dataclasses.replace(config, denoise=1.0)
+    require(
+        paired or not config.denoise,
+        f"denoise={config.denoise or 0:g} needs rows of the undamaged text, of damaged text and in the memory of one process; got "
+        "stored rows, undamaged text or not so much memory: leave it out",
+    )
+    require(
+        not paired or bool(config.denoise), "rows beside undamaged ones need denoise above 0, got an SAE without it"
+    )
+    return config
+
+
 def _arranged(mesh: MeshShape | None, configs: Sequence[TrainConfig], d_in: int) -> Arrangement:
     """The devices for SAEs of these settings.
 
@@ -234,8 +258,9 @@ def _check_memory(
     largest = max(
         (members[name].config for names in dealt for name in names), key=lambda one: one.sae(source.d_in).d_sae
     )
+    matrices = 3 if largest.denoise else 2
     rows = 0 if streamed else source.size * max(map(len, layers)) // len(source.layers)
-    return check_memory(largest.sae(source.d_in), largest.batch_size, max(map(len, dealt)), meshes, rows)
+    return check_memory(largest.sae(source.d_in), largest.batch_size, max(map(len, dealt)), meshes, rows, matrices)
 
 
 def say_devices(meshes: Sequence[Mesh], say: Say) -> None:

@@ -52,6 +52,8 @@ class Source(Protocol):
     d_in: int
     size: int
     """Bytes of the rows in memory."""
+    paired: bool
+    """Whether beside each row stands that of the same place in the undamaged text."""
     origin: dict[str, Any]
     """What identifies the rows, with the settings that made them."""
     checkpoint_sha256: str | None
@@ -95,6 +97,8 @@ class TextSource:
       check: called with a function that gives the model, before anything is extracted; gives the model, or raises
         where it is not right. What it compares with, it can let go of before the model takes its memory.
       memory_limit: bytes above which rows stay on disk; half of what there is for this process, if not given.
+      denoise: beside each row stands that of the same place in the undamaged text, `paired`, if some of the text is
+        damaged and all fit into the memory of one process.
 
     Raises:
       InputError: no such layer, or text that the model cannot read.
@@ -113,6 +117,7 @@ class TextSource:
         dataset_sha256: str | None = None,
         check: Callable[[Callable[[], ResidualModel]], ResidualModel] = lambda model: model(),
         memory_limit: int | None = None,
+        denoise: bool = False,
     ) -> None:
         shape = checkpoint.config
         for layer in layers:
@@ -129,6 +134,9 @@ class TextSource:
         self.limit = _limit(memory_limit)
         self.total = int(kept_positions(samples, padding).sum())
         self.size = 4 * self.total * self.d_in * len(self.layers)
+        fit = 2 * self.size <= self.limit and not processes.together()
+        self.paired = denoise and fit and bool(samples.damaged.any())
+        self.size *= 2 if self.paired else 1
         self.origin: dict[str, Any] = {
             "split": split,
             "max_samples": len(samples),
@@ -173,11 +181,24 @@ class TextSource:
         else:
             rows = self._extracted(model, self.samples, layers, on_host=spread, on_rows=on_rows)
         if self.held_out is None:
-            return RunRows(rows, rows, "training rows")
+            scored = {layer: of_layer[:SCORED_ROWS] for layer, of_layer in rows.items()} if self.paired else rows
+            return RunRows(self._beside_undamaged(rows, model, on_rows, spread), scored, "training rows")
         said = f"test split, first {len(self.held_out)} samples"
         if not layers or not (processes.is_first() or apart):
             return RunRows(rows, {}, said)
-        return RunRows(rows, self._extracted(model, self.held_out, layers, on_host=apart), said)
+        paired = self._beside_undamaged(rows, model, on_rows, spread)
+        return RunRows(paired, self._extracted(model, self.held_out, layers, on_host=apart), said)
+
+    def _beside_undamaged(
+        self, rows: Mapping[int, AnyRows], model: ResidualModel, on_rows: OnRows, on_host: bool
+    ) -> Mapping[int, AnyRows]:
+        """The rows, and where they are `paired` beside each that of the undamaged text."""
+        if not self.paired:
+            return rows
+        found = dict(self._extracted(model, self.samples.undamaged, list(rows), on_host=on_host, on_rows=on_rows))
+        join = jnp.concatenate if not on_host else lambda both, axis: _on_host(np.concatenate(both, axis))
+        taken = dict(rows)
+        return {layer: join([taken.pop(layer)[:], found.pop(layer)[:]], axis=1) for layer in list(found)}
 
     def _extracted(
         self,
@@ -195,7 +216,7 @@ class TextSource:
 
 
 class StoreSource:
-    """Rows that were extracted before, or come from elsewhere.
+    """Rows that were extracted before, or come from elsewhere; those of the undamaged text are not among them.
 
     Args:
       found: the rows of the layers to train on.
@@ -218,7 +239,7 @@ class StoreSource:
         memory_limit: int | None = None,
     ) -> None:
         self.layers, self.d_in, self.found, self.name = list(found.layers), found.d_in, found.layers, name
-        self.hook = hook_of(found.hook_names())
+        self.hook, self.paired = hook_of(found.hook_names()), False
         self.limit = _limit(memory_limit)
         self.size = sum(rows.nbytes for rows in self.found.values())
         self.origin: dict[str, Any] = {key: found.about.get(key) for key in ("split", "max_samples", "padding")}

@@ -22,7 +22,7 @@ from jaxsae.models.products import total
 from jaxsae.sae import basis as basis_lib
 from jaxsae.sae import loss as loss_lib
 from jaxsae.sae.architectures import Aim, architecture, init
-from jaxsae.sae.autoencoder import SAE, unit_norm
+from jaxsae.sae.autoencoder import SAE, UNDAMAGED, unit_norm
 from jaxsae.sae.basis import Basis
 from jaxsae.sae.loss import StepMetrics, dealt, in_order
 
@@ -160,6 +160,8 @@ class Stepper:
       revive: latents that have been silent for long: by AuxK, and by raising their bias (and lowering their
         threshold) a little each step until they fire, as idle experts are brought back into a mixture (Wang et al.
         2024, arXiv 2408.15664).
+      denoise: the weight of telling undamaged rows, see `jaxsae.sae.loss.loss`; above 0, a step is given each row and
+        beside it the undamaged one, [n, 2 * d_in].
       sparse: a TopK's step gathers and scatters the k latents of a row; None: where that pays.
       mesh: the devices; batches and latents are split over them, see `jaxsae.mesh`.
 
@@ -172,6 +174,7 @@ class Stepper:
     precision: str = "float32"
     l1_rate: float = 0.01
     revive: bool = False
+    denoise: float = 0.0
     sparse: bool | None = None
     mesh: Mesh = field(default_factory=make_mesh)
 
@@ -186,13 +189,15 @@ class Stepper:
         return sparse_pays(self.config) if self.sparse is None else self.sparse
 
     def _layout(self, saes: SAE) -> SAE:
-        """SAEs <-> what the state holds: both matrices [d_in, d_sae], so that every product of the gradient comes out
-        as it is kept; or, where rows of single latents are fetched, both [d_sae, d_in]."""
+        """SAEs <-> what the state holds: all matrices [d_in, d_sae], so that every product of the gradient comes out
+        as it is kept; or, where rows of single latents are fetched, all [d_sae, d_in]."""
         return self._transposed(saes, lambda matrices: matrices.swapaxes(-1, -2))
 
     def _transposed(self, saes: SAE, transpose: Callable[[Any], Any]) -> SAE:
-        name = "W_enc" if self.sparsely else "W_dec"
-        return saes.replace(**{name: transpose(getattr(saes, name))})
+        if self.sparsely:
+            return saes.replace(W_enc=transpose(saes.W_enc))
+        held = {name: transpose(leaf) if name == UNDAMAGED else leaf for name, leaf in saes.training.items()}
+        return saes.replace(W_dec=transpose(saes.W_dec), training=held)
 
     def begin(self, saes: SAE | Callable[[], SAE], penalty: ArrayLike = 0.0, aim: ArrayLike = 0.0) -> TrainState:
         """A fresh state around the members' starting weights; penalty and aim are theirs, or one for all.
@@ -205,6 +210,8 @@ class Stepper:
 
     def _fresh(self, saes: SAE, penalty: ArrayLike, aim: ArrayLike) -> TrainState:
         dtype, (members, d_sae) = saes.b_enc.dtype, saes.b_enc.shape
+        if self.denoise:
+            saes = saes.replace(training=saes.training | {UNDAMAGED: saes.W_dec})
         weights = self._layout(self._ordered(saes, dealt))
         return TrainState(
             weights,
@@ -243,7 +250,9 @@ class Stepper:
                 is_idle = path and getattr(path[-1], "name", None) == "idle"
                 return (None, "latents") if is_idle else (None,) * node.ndim
             vectors = jax.tree.map(lambda leaf: (None, "latents"), node)
-            sae = vectors.replace(W_enc=(None, None, "latents"), W_dec=(None, "latents", None), b_dec=(None, None))
+            decoder = (None, "latents", None)
+            more = {name: decoder if name == UNDAMAGED else axes for name, axes in vectors.training.items()}
+            sae = vectors.replace(W_enc=(None, None, "latents"), W_dec=decoder, b_dec=(None, None), training=more)
             return sae if saved else self._transposed(sae, lambda axes: (axes[0], *axes[:0:-1]))
 
         return jax.tree_util.tree_map_with_path(of, tree, is_leaf=lambda node: isinstance(node, SAE))
@@ -314,7 +323,8 @@ class Stepper:
         x = lay(x, None, "batch", None)
         if members.basis is not None:
             basis = members.basis if of_each else jax.tree.map(lambda a: a[:1], members.basis)
-            x = jax.vmap(basis_lib.to_basis)(basis, x)
+            both = x.reshape(len(x), -1, self.config.d_in)  # a row, and beside it the undamaged one, if there is one
+            x = jax.vmap(basis_lib.to_basis)(basis, both).reshape(x.shape)
         dead = state.idle >= members.patience[:, None]
 
         given = (state.sae, state.penalty, state.aim, dead)
@@ -328,20 +338,24 @@ class Stepper:
 
     def _gradient(
         self,
-        x: Float[Array, "batch d_in"],
+        x: Float[Array, "batch width"],
         weights: SAE,
         penalty: Float[Array, ""],
         aim: Float[Array, ""],
         dead: Bool[Array, " d_sae"],
     ) -> tuple[SAE, StepMetrics]:
+        d_in = self.config.d_in
+
         def loss(weights: SAE) -> tuple[Array, StepMetrics]:
             return loss_lib.loss(
                 self._layout(weights),
-                x,
+                x[:, :d_in],
                 Aim(penalty, aim, BANDWIDTH),
                 dead=dead if self.revive else None,
                 sparse=self.sparsely,
                 dtype=None if self.precision == "float32" else self.precision,
+                undamaged=x[:, d_in:] if self.denoise else None,
+                denoise=self.denoise,
             )
 
         return jax.grad(loss, has_aux=True)(weights)

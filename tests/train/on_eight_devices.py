@@ -58,15 +58,19 @@ def test_every_mesh_trains_what_one_device_does(architecture):
             assert np.linalg.norm(a - b) < 1e-4 * np.linalg.norm(b - at_first), shape
 
 
+@pytest.mark.parametrize("denoise", [0.0, 0.5])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_a_step_in_float64_is_the_same(architecture):
+def test_a_step_in_float64_is_the_same(architecture, denoise):
     config = config_of(architecture).sae(D_IN)
     with jax.enable_x64(True):
         rows = jnp.asarray(some_rows(64))
+        if denoise:
+            rows = jnp.concatenate([rows, some_rows(64, seed=1)], axis=1)
         saes = ensemble_of_one(config, dtype=jnp.float64)
 
         def stepped(shape):
-            stepper = Stepper(config, optimizer(1e-2), revive=True, sparse=False, mesh=make_mesh(shape))
+            how = {"revive": True, "sparse": False, "denoise": denoise}
+            stepper = Stepper(config, optimizer(1e-2), **how, mesh=make_mesh(shape))
             # more are dead than AuxK takes: it must take the same
             idle = np.where(np.arange(D_SAE) % 5 == 0, 10**6, 0).astype(np.int32)
             if architecture == "matryoshka":
