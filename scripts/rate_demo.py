@@ -2,7 +2,7 @@
 """Rate the embedded demo against the known truth: what its model restores, what its layers tell a linear probe.
 
 With --sae: what single latents of SAE files find instead, beside a probe of the layer, random directions, windows of
-text and neurons.
+text and neurons; and whether the latent of a general property is silent where that of a special one fires (absorption).
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from jaxsae.errors import require
 if TYPE_CHECKING:  # heavy: loaded by the functions that use them
     import numpy as np
     from jax import Array
-    from jaxtyping import Bool, Float
+    from jaxtyping import Bool, Float, Int
 
     from jaxsae.config import SAEConfig
     from jaxsae.demo.dataset import Truth
+    from jaxsae.features.firings import Firings
     from jaxsae.features.judged_text import JudgedText
     from jaxsae.models.protocol import ResidualModel
     from jaxsae.sae.autoencoder import SAE
@@ -31,6 +32,8 @@ if TYPE_CHECKING:  # heavy: loaded by the functions that use them
 LAYERS = (0, 4, 8, 12, 15)
 ORDER = 5
 """Of the n-grams that the model is compared with."""
+SIGNS = 10
+"""The commonest signs of a general property, whose latents may absorb its own."""
 
 
 def main(args: argparse.Namespace) -> None:
@@ -153,6 +156,7 @@ def latents(
 
     from convert import load_sae
     from jaxsae.activations.extraction import extract
+    from jaxsae.features import judge
     from jaxsae.sae.architectures import encode
 
     file = load_sae(path)
@@ -168,18 +172,26 @@ def latents(
     properties = {split: of.properties() for split, of in truth.items()}
     has = {name: np.concatenate([properties[split][name] for split in truth]) for name in properties["test"]}
     in_word = np.concatenate([of.in_word for of in truth.values()])
-    out = {}
+    absorbed = absorption_of(text, in_word, has, latents["latent"])
+    out: dict = {"absorption": absorbed}
     for where, used in (("all", in_word), ("damaged", in_word & text.damaged)):
         names = [n for n in has if min((has[n] & used & (text.half == half)).sum() for half in (0, 1)) >= 30]
         found = scores(model, text, used, np.stack([has[n] for n in names]), rows, latents, layer)
-        table = [
-            (name, *(f"{found[what][by][i]:.2f}" for what in found for by in found[what]))
-            for i, name in enumerate(names)
+        told: list[tuple[str, list[str], str, str]] = [  # column, its cells, their median, how many are large
+            (
+                f"{what} {by}",
+                [f"{v:.2f}" for v in of[by]],
+                f"{np.median(of[by]):.3f}",
+                f"{sum(v >= 0.5 for v in of[by])}",
+            )
+            for what, of in found.items()
+            for by in of
         ]
-        medians = [f"{np.median(found[what][by]):.3f}" for what in found for by in found[what]]
-        half = [f"{sum(value >= 0.5 for value in found[what][by])}" for what in found for by in found[what]]
-        table += [("median", *medians), ("at least 0.5", *half)]
-        columns = (f"{where} characters within words", *(f"{what} {by}" for what in found for by in found[what]))
+        if where == "all":
+            told.insert(len(judge.BY), absorption_column(names, absorbed))
+        table = [*zip(names, *(cells for _, cells, _, _ in told), strict=True)]
+        table += [("median", *(median for _, _, median, _ in told)), ("at least 0.5", *(half for *_, half in told))]
+        columns = (f"{where} characters within words", *(column for column, *_ in told))
         terminal.print_table(f"{path}: scores on the test split", columns, table)
         out[where] = {what: {by: dict(zip(names, of[by], strict=True)) for by in of} for what, of in found.items()}
     return out
@@ -191,6 +203,81 @@ def joined_text(parts: list[Samples]) -> JudgedText:
     from jaxsae.text.samples import joined
 
     return JudgedText.of(joined(parts), most=10**9, scored_from=len(parts[0]))
+
+
+def absorption_of(
+    text: JudgedText,
+    used: Bool[np.ndarray, " n"],
+    has: dict[str, Bool[np.ndarray, " n"]],
+    values: Float[np.ndarray, "n d_sae"],
+) -> dict:
+    """Pairs of a general property and one within it: another property, or one of its commonest signs; their absorption.
+
+    General are those that are no single morpheme: language, logograms, numerals, suffixes, formulas, word classes.
+    """
+    import numpy as np
+
+    from jaxsae.demo.dataset import ABOUT
+    from jaxsae.features import judge
+    from jaxsae.features.absorption import absorption, nested
+
+    general = [name for name in has if name in ABOUT or name == "suffix"]
+    sign, signs = signs_of(text)
+    every = dict(has)
+    for parent in general:
+        inside = np.bincount(sign[has[parent] & used & (sign >= 0)], minlength=len(signs))
+        every |= {f"{parent}: {signs[i]}": has[parent] & (sign == i) for i in np.argsort(-inside)[:SIGNS] if inside[i]}
+    names = list(every)
+    marked = judge.halves(text, np.stack([*every.values()]), used)
+    choose, score, _ = judge.sparse_halves(firings_of(text, values), text, marked, used)
+    pairs = nested(np.stack([*every.values()]) & used, [names.index(name) for name in general])
+    # a sign of another parent may happen to lie within this one: it is this one's own that counts
+    pairs = [one for one in pairs if ": " not in names[one.child] or names[one.child].startswith(names[one.parent])]
+    found = absorption(judge.judge(choose, score, marked), score, pairs)
+    told = []
+    for one in found.pairs:
+        figures = {name: value for name, value in one._asdict().items() if name != "pair"}
+        of = {"parent": names[one.pair.parent], "child": names[one.pair.child]}
+        told.append({**of, **figures, "absorption": one.share})
+    return found._asdict() | {"pairs": told}
+
+
+def signs_of(text: JudgedText) -> tuple[Int[np.ndarray, " n"], list[str]]:
+    """(the sign that each character is in, by its number; -1: a hyphen, a stop or a space, the signs)."""
+    import numpy as np
+
+    letters = text.pieces
+    ends = np.array([c in " -." for c in letters])
+    begins = ~ends & (np.append(True, ends[:-1]) | (np.diff(text.sample, prepend=-1) != 0))
+    number = np.cumsum(begins) - 1
+    written: list[list[str]] = [[] for _ in range(begins.sum())]
+    for of, letter, apart in zip(number, letters, ends, strict=True):
+        if not apart:
+            written[of].append(letter)
+    signs, which = np.unique(["".join(one) for one in written], return_inverse=True)
+    return np.where(ends, -1, which[number]), signs.tolist()
+
+
+def absorption_column(names: list[str], absorbed: dict) -> tuple[str, list[str], str, str]:
+    """Column of the table: of each general property the median over its pairs; over all of them; how many are large."""
+    import numpy as np
+
+    of = {name: [one["absorption"] for one in absorbed["pairs"] if one["parent"] == name] for name in names}
+    cells = [f"{np.median(of[name]):.2f} ({len(of[name])})" if of[name] else "" for name in names]
+    median = f"{absorbed['median']:.3f} ({absorbed['low']:.3f} to {absorbed['high']:.3f})"
+    return "absorbed (pairs)", cells, median, f"{sum(one['absorption'] >= 0.5 for one in absorbed['pairs'])}"
+
+
+def firings_of(text: JudgedText, values: Float[np.ndarray, "n columns"]) -> Firings:
+    """Where columns are above 0."""
+    import numpy as np
+
+    from jaxsae.features.firings import FiringLog
+
+    log = FiringLog(text, values.shape[1], most=10**9)
+    row, column = np.nonzero(values)
+    log.add(row, column, values[row, column])
+    return log.firings()
 
 
 def scores(
@@ -206,17 +293,13 @@ def scores(
     import numpy as np
 
     from jaxsae.features import baselines, judge, probe
-    from jaxsae.features.firings import FiringLog
     from jaxsae.models.protocol import ModelWithNeurons
 
     assert isinstance(model, ModelWithNeurons)
     marked = judge.halves(text, has, used)
     out: dict[str, dict[str, list[float]]] = {}
     for who, values in latents.items():
-        log = FiringLog(text, values.shape[1], most=10**9)
-        row, column = np.nonzero(values)
-        log.add(row, column, values[row, column])
-        choose, score, _ = judge.sparse_halves(log.firings(), text, marked, used)
+        choose, score, _ = judge.sparse_halves(firings_of(text, values), text, marked, used)
         out[who] = {}
         for by in judge.BY:
             judged = judge.judge(choose, score, marked, by)

@@ -3,18 +3,20 @@
 import dataclasses
 import json
 
+import jax
 import numpy as np
 import pytest
 import torch
 from conftest import TINY, assert_one_line_error, checkpoint_content
 
-from convert import load_restoration_model, restoration_reference
+from convert import load_restoration_model, restoration_reference, save_sae
 from jaxsae import load_samples
-from jaxsae.config import DEMO
+from jaxsae.config import DEMO, SAEConfig
 from jaxsae.demo import corpus
 from jaxsae.demo.dataset import ensure_demo, load_truth, write_demo
 from jaxsae.features import splice
 from jaxsae.models import ngram, pretrain_data
+from jaxsae.sae.architectures import init
 from jaxsae.text import arrow
 
 
@@ -99,6 +101,25 @@ def test_a_model_is_rated(folder, script, tmp_path):
     assert rated["probes"]["logogram"]["all"]["0"] > rated["probes"]["logogram"]["damaged"]["0"]
     torch.save(checkpoint_content(dataclasses.replace(config, n_layers=4)), tmp_path / "model.pt")
     assert_one_line_error(script("rate_demo", *flags), "at least 16 layers, got 4")
+
+
+def test_latents_are_rated(folder, script, tmp_path):
+    """Of an SAE that reads an untrained model's layer: every property, and pairs of a general one and one within it."""
+    config = dataclasses.replace(TINY, n_layers=16, max_position=768, vocab_size=7790)
+    torch.save(checkpoint_content(config), tmp_path / "model.pt")
+    of_sae = SAEConfig(config.d_model, 64, k=4, architecture="topk")
+    save_sae(tmp_path / "sae.pt", init(jax.random.key(0), of_sae), of_sae, extra={"layer": 0})
+    flags = ["--checkpoint", tmp_path / "model.pt", "--folder", folder, "--json", tmp_path / "out.json"]
+    ran = script("rate_demo", *flags, "--sae", tmp_path / "sae.pt")
+    assert ran.status == 0, ran
+    assert "absorbed (pairs)" in ran.out
+    (rated,) = json.loads((tmp_path / "out.json").read_text()).values()
+    assert set(rated["all"]) == {"latent", "probe", "random", "windows", "neurons"}
+    assert rated["absorption"]["pairs"]
+    for one in rated["absorption"]["pairs"]:
+        assert one["parent_latent"] != one["child_latent"]
+        assert one["absorption"] == pytest.approx(one["silent"] - one["silent_else"])
+        assert ": " not in one["child"] or one["child"].startswith(f"{one['parent']}: ")
 
 
 @pytest.fixture(scope="module")
