@@ -19,6 +19,10 @@ if TYPE_CHECKING:  # heavy: loaded by the functions that use them
     from jaxsae.features.lookups import CharacterLatents, PatternDetectors
 
 
+SHOWN = 10
+"""Features of the overview's last table, each of another caption."""
+
+
 def show_overview(
     path: str, inspection: Inspection, trained: TrainingText, others: Sequence[str] = (), *, tables: bool = True
 ) -> None:
@@ -66,7 +70,12 @@ def show_overview(
         print("         these features are too dense to be read; train.py --recipe reading makes an SAE for that")
         return
     rows: list[Sequence[object]] = []
-    for latent in inspection.reading_order[:10]:
+    told: set[str] = set()  # many latents may fire on spaces: one is enough here
+    for latent in inspection.reading_order:
+        words = str(inspection.captions[latent]).partition(" (")[0]  # without their figures
+        if len(rows) == SHOWN or words in told:
+            continue
+        told.add(words)
         sizes = f"{statistics.rate[latent]:.2%}", f"{statistics.mean[latent]:.4g}", f"{statistics.peak[latent]:.4g}"
         seeds = () if stability is None else (f"{stability.found[latent]:.0%}",)
         rows.append((latent, inspection.captions[latent], *seeds, *sizes))

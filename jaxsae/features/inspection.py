@@ -354,7 +354,8 @@ class Inspection:
                 "caption": [str(one) for one in self.captions],
                 "caption_f1": [one.f1 for one in self.captions],
             },
-            "captioned": float(np.mean([one.clear for one in self.captions])),
+            # of those that fire
+            "captioned": sum(one.clear for one in self.captions) / max(1, int((found.fired > 0).sum())),
             "stability": self.stability.as_json() if self.stability else None,
         } | ({"together": "left out"} if found.cofiring.left_out else {})
 

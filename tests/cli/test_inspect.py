@@ -1,6 +1,7 @@
 """inspect_sae.py: what it prints and writes, on a tiny model, the demo, and the original's own file."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -69,7 +70,9 @@ def test_the_overview_counts_what_fires(inspect, folder, tiny_pt, tmp_path):
     figures = report["features"]
     assert len(figures["caption"]) == len(figures["caption_f1"]) == 60
     named = sum("% of firings, " in one for one in figures["caption"])
-    assert report["captioned"] == named / 60
+    assert report["captioned"] == named / ((latents > 0).any(0).sum())
+    shown = re.findall(r"^│ +(\d+) │", ran.out.split("Best predicted by their captions")[1], re.MULTILINE)
+    assert len({figures["caption"][int(latent)].split(" (")[0] for latent in shown}) == len(shown) <= 10
     assert f"captions {named} features have one that predicts where they fire" in ran.out
     assert report["stability"] is None
     assert "in other seeds" not in ran.out
