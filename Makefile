@@ -25,6 +25,7 @@ train: $(VENV)/.installed
 	$(RUN) scripts/train.py --layer 8 --recipe reading --split train --max-samples 600 --output checkpoints/reading --resume
 	@echo
 	$(RUN) scripts/inspect_sae.py --layer 8 --num-samples 200 --output checkpoints/reading --html checkpoints/reading/report.html
+	@echo "note     a quick version: 600 of 3,200 texts; with --max-samples all twice as many features can be named (docs/tutorial.md)"
 	@echo "read     checkpoints/reading/report.html in a browser, then docs/tutorial.md; words: docs/glossary.md"
 
 install: $(VENV)/.installed

@@ -199,7 +199,9 @@ class DataConfig:
         also=("--texts",),
     )
     split: str = flag("validation", "which part of the dataset")
-    max_samples: int | None = flag(200, "the first N samples, in order, or `all`", type=sample_count, metavar="N")
+    max_samples: int | None = flag(
+        200, "the first N samples, in order, or `all`", type=sample_count, metavar="N", also=("--num-samples",)
+    )
     padding: Literal["drop", "keep"] = flag(
         "drop", "drop: attention mask on, padded positions left out; keep: no mask, every position, as the original"
     )

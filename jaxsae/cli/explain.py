@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jaxsae import runtime
-from jaxsae.cli import arguments, inputs, saes, temperature, terminal
+from jaxsae.cli import arguments, inputs, inspect_tables, saes, temperature, terminal
 from jaxsae.config import DataConfig
 from jaxsae.errors import require
 
@@ -89,6 +89,7 @@ def main(args: argparse.Namespace) -> None:
     show(found, before)
     for layer, inspection in zip(found.layers, inspections, strict=True):
         show_layer(layer, found, inspection, args.top)
+        inspect_tables.say_dense(inspection)
     if len(found.layers) > 1:
         show_depth(found, inspections)
     if args.json or args.graph:

@@ -22,11 +22,16 @@ if TYPE_CHECKING:  # heavy: loaded by the functions that use them
     from convert.stored import AnyCheckpoint
     from jaxsae.features.inspection import Inspection
     from jaxsae.features.statistics import LayerSAE
+    from jaxsae.text.samples import Samples
+
+
+USUAL_SAMPLES = 100
+"""That are read where no flag says how many."""
 
 
 def main(args: argparse.Namespace) -> None:
     """One pass over the text, then what was asked for."""
-    data = inputs.data_config(args, max_samples=100)
+    data = inputs.data_config(args, max_samples=USUAL_SAMPLES)
     for flag in ("text", "pattern"):
         require(getattr(args, flag) != "", f"--{flag} must have at least one character, got none")
     csv_tables.check_folder(args.csv)
@@ -56,6 +61,13 @@ def main(args: argparse.Namespace) -> None:
         bool(samples.scored.any()) or not (args.ablate or args.clamp),
         "--ablate and --clamp need damaged characters to restore, got text that has none",
     )
+    alone = not (
+        args.html or args.json or args.csv or args.concepts or args.feature or args.text or args.ablate or args.clamp
+    )
+    if args.pattern and alone and not _stands_in(args.pattern, samples):
+        more = "--num-samples all reads more" if rows is None and data.max_samples else "another split may"
+        print(f"pattern  {args.pattern!r}: in none of these {len(samples)} texts; {more}")
+        return
     seen = saes.training_texts(files, data, checkpoint, rows)
     whole_model = bool(args.ablate or args.clamp or args.html)  # else what comes after the layer is not needed
     hook = saes.hook_of(files, {path: at.layer for path, at in read.items()})
@@ -105,8 +117,10 @@ def main(args: argparse.Namespace) -> None:
         write_csv(args.csv, files, inspections)
     if not asks(args) and len(files) == 1:
         (path,) = files
-        more = () if args.html else ("--html", str(Path(path).with_name("report.html")))
-        print(f"next     {arguments.typed(args, 'inspect', '--sae', path, '--feature', first(inspections[0]), *more)}")
+        flags: list[object] = [] if args.html else ["--html", Path(path).with_name("report.html")]
+        if data.max_samples != USUAL_SAMPLES and rows is None:
+            flags = ["--num-samples", data.max_samples or "all", *flags]
+        print(f"next     {arguments.typed(args, 'inspect', '--sae', path, '--feature', first(inspections[0]), *flags)}")
     if args.json:
         write_json(args.json, reports[0] if len(reports) == 1 else reports, indent=1)
 
@@ -179,8 +193,15 @@ def asks(args: argparse.Namespace) -> bool:
     return bool(args.feature or args.pattern or args.text or args.ablate or args.clamp) or args.concepts is not None
 
 
+def _stands_in(pattern: str, samples: Samples) -> bool:
+    """Whether any of the texts has that spelling."""
+    return any(pattern in samples.text_of(sample) for sample in range(len(samples)))
+
+
 def first(inspection: Inspection) -> int:
     """A feature to begin with: the one that finds a concept best, where that was asked, or that is read best."""
+    if inspection.compared is not None and (discoveries := inspection.discoveries):
+        return max(discoveries, key=lambda one: one.margin).best[0].latent
     found = [one for one in inspection.concept_scores if one.clear] if inspection.compared is not None else []
     return max(found, key=lambda one: one.best[0].run).best[0].latent if found else inspection.reading_order[0]
 

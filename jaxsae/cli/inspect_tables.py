@@ -64,10 +64,7 @@ def show_overview(
     if statistics.cofiring.left_out:
         line = f"together left out: more than {MOST_PAIRS:,} pairs of features fire together"
         terminal.print_wrapped(line, indent=9)
-    if not tables:
-        return
-    if not named and figures["l0"] > figures["d_sae"] / 10:
-        print("         these features are too dense to be read; train.py --recipe reading makes an SAE for that")
+    if say_dense(inspection) or not tables:
         return
     rows: list[Sequence[object]] = []
     told: set[str] = set()  # many latents may fire on spaces: one is enough here
@@ -81,6 +78,17 @@ def show_overview(
         rows.append((latent, inspection.captions[latent], *seeds, *sizes))
     columns = ("feature", "caption", *(() if stability is None else ("in other seeds",)), "fires on", "mean", "max")
     terminal.print_table("Best predicted by their captions", columns, rows)
+
+
+def say_dense(inspection: Inspection) -> bool:
+    """Say of an SAE whose features cannot be read that it is one; whether it is."""
+    l0, named = inspection.statistics.l0, any(one.clear for one in inspection.captions)
+    if named or l0 <= inspection.sae.d_sae / 10:
+        return False
+    line = f"note     {l0:.1f} of {inspection.sae.d_sae:,} features fire on a row: too dense to be read, so that what is said "
+    line += "of one says little. --sae names another SAE; train.py --recipe reading makes one for that"
+    terminal.print_wrapped(line, indent=9)
+    return True
 
 
 def score_cells(score: DetectionScore, names: Sequence[str]) -> list[str]:
@@ -128,6 +136,18 @@ def show_concepts(inspection: Inspection) -> None:
     terminal.print_wrapped(in_units(what, inspection.samples.tokenizer.unit))
 
 
+def _verdict(found: PatternDetectors) -> str:
+    """What the table of a pattern's features says."""
+    from jaxsae.features.concept_scores import ENOUGH
+
+    best = max(found.detectors, key=lambda one: one.score.run)
+    few = f"; {best.instances:,} held-out occurrences are few" if best.instances < ENOUGH else ""
+    beside = max((best.random or 0.0, "random direction"), (best.windows or 0.0, "window of text"))
+    if best.score.low > beside[0]:
+        return f"feature {best.score.latent} finds it, better than any random direction or window of text{few}"
+    return f"none is clearly better than a {beside[1]} ({beside[0]:.2f}){few}"
+
+
 def show_pattern(found: PatternDetectors, inspection: Inspection) -> None:
     """How often the pattern occurs, and the latents that find it or one of its characters best."""
     n = len(inspection.samples)
@@ -144,6 +164,7 @@ def show_pattern(found: PatternDetectors, inspection: Inspection) -> None:
         rate = f"{inspection.statistics.rate[score.latent]:.2%} of all"
         rows.append((score.latent, one.on, f"{one.instances:,}", *figures, rate, one.caption))
     terminal.print_table("On held-out texts", columns, rows, key=2)
+    print(f"verdict  {_verdict(found)}")
     terminal.print_wrapped(
         "run: F1 of the precision of characters and the recall of the n occurrences; chosen on texts of even number, "
         "scored on those of odd number, as are the best random direction and window of three characters"

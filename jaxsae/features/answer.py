@@ -2,7 +2,7 @@
 
 from typing import Any, NamedTuple
 
-from jaxsae.features.concept_scores import ConceptScores
+from jaxsae.features.concept_scores import CLEAR_SCORE, ConceptScores
 from jaxsae.features.inspection import Inspection
 
 FEW = 20
@@ -88,13 +88,29 @@ def best_detector_sentence(inspection: Inspection, scores: ConceptScores, charac
         f"{scores.instances:,} stretches ({score_of(scores)})."
     )
     if not scores.clear:
-        return f"No clear feature. {sentence} {TRY_NEXT}"
+        return f"No clear feature. {sentence} {_elsewhere(scores) or TRY_NEXT}"
     return f"{sentence}{verdict(scores)}"
+
+
+def _elsewhere(scores: ConceptScores) -> str:
+    """What is to be said of a concept that no feature finds clearly, where something else does; else nothing."""
+    others = {
+        "A window of text": (scores.windows, "it can be read off the text"),
+        "A random direction": (scores.random, "the layer tells it, and this SAE does not single it out"),
+        "A neuron": (scores.neurons, "the layer tells it, and this SAE does not single it out"),
+    }
+    name, (score, meaning) = max(others.items(), key=lambda other: other[1][0] or 0.0)
+    if (score or 0.0) <= max(scores.best[0].run, CLEAR_SCORE):
+        return ""
+    return f"{name} finds them better ({score:.2f}): {meaning}."
 
 
 def verdict(scores: ConceptScores) -> str:
     """What is to be added of a concept that a feature finds clearly, where something else finds it too."""
-    return "" if scores.ahead else " What is no feature finds them as well or better."
+    if scores.ahead:
+        return ""
+    within = scores.best[0].run > scores.beside
+    return f" What is no feature finds them {'as well, within the interval' if within else 'as well or better'}."
 
 
 def shortened(text: str, most: int = 28) -> str:

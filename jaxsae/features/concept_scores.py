@@ -71,8 +71,8 @@ class ConceptScores(NamedTuple):
 
     @property
     def ahead(self) -> bool:
-        """Whether the best latent's run score is above all of what is no latent."""
-        return self.best[0].run > self.beside
+        """Whether the interval of the best latent's run score lies above all of what is no latent."""
+        return self.margin > 0
 
     @property
     def margin(self) -> float:

@@ -68,8 +68,10 @@ def load_model(folder: str | Path) -> StoredModel:
     try:
         meta = read_json(folder / "config.json")
     except (OSError, InputError):
+        inside = folder / "best_model.pt"
+        meant = f"; is {inside} meant?" if inside.is_file() else ""
         raise InputError(
-            f"{folder}: must be a folder made by jaxsae convert-weights, got one without a config.json of its"
+            f"{folder}: must be a folder made by jaxsae convert-weights, got one without its config.json{meant}"
         ) from None
     version = meta.get("format") if isinstance(meta, dict) else None
     require(version == FORMAT, f"{folder}: its format must be {FORMAT}, got {version!r}; convert the .pt again")

@@ -162,7 +162,7 @@ def _json_rows(path: Path, column: str) -> dict[str, list[Any]]:
         try:
             fragments = parse_json(content)
         except InputError as error:
-            raise InputError(f"{path}: {error}") from None
+            raise InputError(f"{path}: {error}; fragments are a JSON list, JSON lines or Parquet") from None
     ok = isinstance(fragments, list) and all(isinstance(f, dict) for f in fragments)
     require(ok, f'{path}: must be a JSON list of fragments, {{"_id": ..., "{column}": ...}} each')
     _check_column(path, column, dict.fromkeys(name for fragment in fragments for name in fragment))
@@ -175,7 +175,7 @@ def _check_column(path: Path, column: str, names: Collection[str]) -> None:
     there = listed(names, 12)
     require(
         column in names or not names,
-        f"{path}: must have a column {column}, got {there}; name it by text_column (prepare_dataset.py)",
+        f"{path}: must have a column {column}, got {there}; prepare_dataset.py --text-column names another",
     )
 
 

@@ -126,7 +126,7 @@ def test_a_pattern_that_begins_with_a_hyphen(inspect, tmp_path):
     assert pattern["features"][0]["on"] in ("every character", "[-]ak", "-[a]k", "-a[k]")
     absent = inspect("--pattern", "zzz")
     assert absent.status == 0
-    assert "0 times" in absent.out
+    assert "'zzz': in none of these 12 texts" in absent.out
 
 
 def test_other_seeds_beside_the_file_are_found_and_shown(script, folder, tiny_pt, tmp_path):

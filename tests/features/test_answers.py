@@ -57,11 +57,24 @@ def sentence(found: Inspection, name: str, characters: str, x: np.ndarray) -> st
         f"{score.precision:.0%} of the characters on which it fires are such, and it finds {score.recall:.0%} of their "
         f"{score.n:,} stretches ({score.beside(scores)})."
     )
+    others = max(scores.random, scores.windows, scores.neurons)
     if score.run < 0.3 or score.low <= scores.random:
-        return f"No clear feature. {told} More text, another layer or a wider SAE may show one."
-    if score.run <= max(scores.random, scores.windows, scores.neurons):
-        return f"{told} What is no feature finds them as well or better."
-    return told
+        hint = "More text, another layer or a wider SAE may show one."
+        if others > max(score.run, 0.3):
+            name = "window of text" if others == scores.windows else "random direction"
+            name = "neuron" if others == scores.neurons > scores.random else name
+            meaning = "the layer tells it, and this SAE does not single it out"
+            meaning = "it can be read off the text" if name == "window of text" else meaning
+            hint = f"A {name} finds them better ({others:.2f}): {meaning}."
+        return f"No clear feature. {told} {hint}"
+    return f"{told}{verdict_of(score, others)}"
+
+
+def verdict_of(score: Scored, others: float) -> str:
+    """What is added where something else finds them too."""
+    if score.low > others:
+        return ""
+    return f" What is no feature finds them as well{', within the interval' if score.run > others else ' or better'}."
 
 
 @pytest.fixture(scope="module")
@@ -140,8 +153,7 @@ def test_a_family_of_concepts(one_layer):
     latent, score = best(planted(), has_of("-um"))
     scores = found.scores_of("-um")
     others = max(scores.random, scores.windows, scores.neurons)
-    ahead = "all" if score.run > others else "none"
-    verdict = "" if score.run > others else " What is no feature finds them as well or better."
+    ahead, verdict = "all" if score.low > others else "none", verdict_of(score, others)
     assert answer.sentences == [
         f"1 of 2 endings and prefixes have a clear feature. For {ahead} of these it is ahead of random directions, windows "
         "of text and neurons.",
@@ -326,10 +338,12 @@ def test_without_its_concepts_a_question_says_what_is_missing():
 @pytest.mark.parametrize(
     ("run", "low", "n", "windows", "says"),
     [
-        (0.8, 0.7, 50, 0.7, ""),
+        (0.8, 0.7, 50, 0.69, ""),
+        (0.8, 0.7, 50, 0.7, "as well, within the interval."),
         (0.8, 0.7, 49, 0.7, "too few to say"),
         (0.8, 0.7, 50, 0.8, "What is no feature finds them as well or better."),
         (0.29, 0.28, 50, 0.1, "No clear feature."),
+        (0.29, 0.28, 50, 0.4, "A window of text finds them better (0.40): it can be read off the text."),
         (0.8, 0.2, 50, 0.1, "No clear feature."),  # random directions may be as good
     ],
 )
@@ -345,6 +359,6 @@ def test_the_verdict_is_what_the_numbers_say(one_layer, run, low, n, windows, sa
             f"{run:.2f}, {low:.2f} to 0.90; the best random direction 0.20, window of text ('abc') {windows:.2f})"
             in told
         )
-    verdicts = ("too few to say", "as well or better", "No clear feature")
+    verdicts = ("too few to say", "as well or better", "within the interval", "No clear feature")
     assert says in told
     assert sum(one in told for one in verdicts) == bool(says)

@@ -305,7 +305,8 @@ def test_a_parquet_column_must_be_there_and_be_text(script, tmp_path):
     pq.write_table(pa.table({"text": ["a-na"], "n": [3]}), tmp_path / "a.parquet")
     flags = ["--fragments", tmp_path / "a.parquet", "--out_dir", tmp_path / "out"]
     assert_one_line_error(
-        script("prepare_dataset", *flags), "must have a column atf, got text, n; name it by --text-column"
+        script("prepare_dataset", *flags),
+        "must have a column atf, got text, n; prepare_dataset.py --text-column names another",
     )
     ran = script("prepare_dataset", *flags, "--text-column", "n")
     assert_one_line_error(ran, "n must be a string or null, got another type in fragment 0")
@@ -328,5 +329,7 @@ def test_a_file_without_the_column_lists_those_it_has(tmp_path, suffix):
         pq.write_table(pa.Table.from_pylist(rows), path)
     else:
         path.write_text(json.dumps(rows) if suffix == ".json" else "\n".join(map(json.dumps, rows)))
-    with pytest.raises(InputError, match=r"must have a column atf, got _id, transliteration; name it by text_column"):
+    with pytest.raises(
+        InputError, match=r"must have a column atf, got _id, transliteration; prepare_dataset.py --text-column"
+    ):
         loading.load_samples(path)

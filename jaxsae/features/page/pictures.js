@@ -17,12 +17,12 @@ const pictures = {
   }),
   dumbbell: (a) => opening(chart(a.caption, {
     width: 520, height: 24 * a.chart.rows.length + 80, marginLeft: 24 + 7 * d3.max(a.chart.rows, (r) => r[0].length), x: { label: "run score on held-out texts", zero: true, grid: true }, y: { label: null, domain: a.chart.rows.map((r) => r[0]) },
-    color: { legend: true, domain: ["feature", "best without an SAE"], range: ["var(--accent)", "var(--soft)"] },
+    color: { legend: true, domain: ["feature", "best window, neuron or direction"], range: ["var(--accent)", "var(--soft)"] },
     marks: [Plot.ruleY(a.chart.rows.filter((r) => r.length > 3), { x1: (r) => r[3], x2: (r) => r[4], y: (r) => r[0], stroke: accent, strokeWidth: 5, strokeOpacity: 0.3 }),
       Plot.link(a.chart.rows, { x1: (r) => r[2], x2: (r) => r[1], y: (r) => r[0], strokeWidth: 2, strokeOpacity: 0.5 }),
       // one mark for both kinds: of two, the one that the pointer leaves would forget what it has come to
-      Plot.dot(a.chart.rows.flatMap((row) => [[2, "best without an SAE", 4], [1, "feature", 5]].map(([value, kind, r]) => ({ row, x: row[value], kind, r }))), {
-        x: "x", y: (d) => d.row[0], fill: "kind", r: (d) => d.r, tip: true, title: ({ row }) => `${row[0]}: ${figure2(row[1])}, without an SAE ${figure2(row[2])}`,
+      Plot.dot(a.chart.rows.flatMap((row) => [[2, "best window, neuron or direction", 4], [1, "feature", 5]].map(([value, kind, r]) => ({ row, x: row[value], kind, r }))), {
+        x: "x", y: (d) => d.row[0], fill: "kind", r: (d) => d.r, tip: true, title: ({ row }) => `${row[0]}: ${figure2(row[1])}, the best of these ${figure2(row[2])}`,
       })],
     r: { type: "identity" },
   }), (d) => `#/feature/${a.chart.opens[a.chart.rows.indexOf(d.row)].join("/")}`),
