@@ -143,7 +143,7 @@ def test_files_that_a_plain_reader_misreads_are_said_to_be(script, inputs, tmp_p
     for flags, word in ((["--k-sparse", 5], "k"), (["--architecture", "batchtopk", "--target-l0", 5], "threshold")):
         ran = script("train", *inputs, *flags, "--overwrite")
         found = re.search(
-            r"sees ([\d.]+) latents a row in such a file, not ([\d.]+): config says .* \((\w+)\)", ran.out
+            r"this file has ([\d.]+) latents on a row, not ([\d.]+); jaxsae applies .* \((\w+)\)", ran.out
         )
         assert found, ran
         assert found[3] == word
@@ -156,7 +156,7 @@ def test_files_that_a_plain_reader_misreads_are_said_to_be(script, inputs, tmp_p
         pre_acts = rows @ content["W_enc"].numpy() + content["b_enc"].numpy()
         np.testing.assert_allclose((pre_acts > 0).sum(1).mean(), report["l0_of_relu_alone"], rtol=1e-3)
     ran = script("train", *inputs, "--overwrite")
-    assert "sees" not in ran.out
+    assert "relu alone" not in ran.out
 
 
 def rows_scored(inputs):
