@@ -296,13 +296,18 @@ def script(monkeypatch):
     return run
 
 
+def without_progress(said: str) -> str:
+    """What is said on standard error, but for what work that takes more than ten seconds says: machines may be slow."""
+    return re.sub(r"^\w+ +(\d+ s|\d+ %  .*)\n", "", said, flags=re.MULTILINE)
+
+
 def assert_one_line_error(ran: Ran, *parts: str) -> None:
     """Status 2, one line of at most 300 characters, which has all `parts`.
 
     What a slow machine says besides, of work that takes more than ten seconds, does not count.
     """
     assert ran.status == 2, ran
-    said = re.sub(r"^\w+ +(\d+ s|\d+ %  .*)\n", "", ran.err, flags=re.MULTILINE)
+    said = without_progress(ran.err)
     assert said.startswith("error: "), ran.err
     assert said.count("\n") == 1, ran.err
     assert len(said) <= 301, ran.err

@@ -3,7 +3,7 @@ import json
 
 import pytest
 import torch
-from conftest import TINY, assert_one_line_error, checkpoint_content, tiny_splits
+from conftest import TINY, assert_one_line_error, checkpoint_content, tiny_splits, without_progress
 
 from jaxsae.text.arrow import save_splits
 
@@ -30,7 +30,7 @@ def test_the_line_comes_back_with_its_gaps_filled(script, wide, tmp_path):
     line = "1. a-na [##] {d}be₂ # [x]"
     model = ["--model", wide / "best_model.pt"]
     ran = script("restore", "--text", line, *model, "--top", 3, "--beam", 2, "--json", tmp_path / "out.json")
-    assert (ran.status, ran.err) == (0, "")
+    assert (ran.status, without_progress(ran.err)) == (0, "")
     got = json.loads((tmp_path / "out.json").read_text())
     assert got["text"] == line
     assert got["restored"].startswith("1. a-na [")
