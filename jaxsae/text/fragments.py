@@ -175,7 +175,7 @@ def _check_column(path: Path, column: str, names: Collection[str]) -> None:
     there = listed(names, 12)
     require(
         column in names or not names,
-        f"{path}: must have a column {column}, got {there}; prepare_dataset.py --text-column names another",
+        f"{path}: must have a column {column}, got {there}; prepare_dataset.py takes another, as text_column",
     )
 
 

@@ -109,7 +109,7 @@ def test_files_that_cannot_be_restored(script, wide, tmp_path):
         ("whole.txt", b"a-na\n", "must have a damaged place"),
         ("latin.txt", b"\xff\xfe\xfa", "must be text in UTF-8"),
         ("a.json", b"{", "must be JSON"),
-        ("b.json", b'[{"text": "a"}]', "must have at least one text"),
+        ("b.json", b'[{"text": "a"}]', "must have a column atf, got text"),
     ):
         (tmp_path / name).write_bytes(content)
         ran = script("restore", "--file", tmp_path / name, "--model", wide / "best_model.pt")

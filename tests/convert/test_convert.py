@@ -133,7 +133,7 @@ def test_a_damaged_folder_is_refused(tmp_path, tiny_pt):
     (tmp_path / "folder" / "config.json").write_text(config.replace('"format": 1', '"format": 2'))
     with pytest.raises(InputError, match="format must be 1, got 2"):
         read_checkpoint(tmp_path / "folder")
-    with pytest.raises(InputError, match=r"without a config\.json"):
+    with pytest.raises(InputError, match=r"without its config\.json"):
         read_checkpoint(tmp_path)
 
 

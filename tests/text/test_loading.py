@@ -306,7 +306,7 @@ def test_a_parquet_column_must_be_there_and_be_text(script, tmp_path):
     flags = ["--fragments", tmp_path / "a.parquet", "--out_dir", tmp_path / "out"]
     assert_one_line_error(
         script("prepare_dataset", *flags),
-        "must have a column atf, got text, n; prepare_dataset.py --text-column names another",
+        "must have a column atf, got text, n; prepare_dataset.py takes another, as --text-column",
     )
     ran = script("prepare_dataset", *flags, "--text-column", "n")
     assert_one_line_error(ran, "n must be a string or null, got another type in fragment 0")
@@ -330,6 +330,7 @@ def test_a_file_without_the_column_lists_those_it_has(tmp_path, suffix):
     else:
         path.write_text(json.dumps(rows) if suffix == ".json" else "\n".join(map(json.dumps, rows)))
     with pytest.raises(
-        InputError, match=r"must have a column atf, got _id, transliteration; prepare_dataset.py --text-column"
+        InputError,
+        match=r"must have a column atf, got _id, transliteration; prepare_dataset.py takes another, as text_column",
     ):
         loading.load_samples(path)

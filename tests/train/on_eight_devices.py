@@ -255,7 +255,7 @@ def test_devices_are_divided():
 class Given:
     """A source of rows that are there."""
 
-    layers, hook, d_in = [0], "resid_post", D_IN
+    layers, hook, d_in, paired = [0], "resid_post", D_IN, False
     checkpoint_sha256 = model_name = None
 
     def __init__(self, rows):
