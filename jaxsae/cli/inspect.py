@@ -199,11 +199,9 @@ def _stands_in(pattern: str, samples: Samples) -> bool:
 
 
 def first(inspection: Inspection) -> int:
-    """A feature to begin with: the one that finds a concept best, where that was asked, or that is read best."""
-    if inspection.compared is not None and (discoveries := inspection.discoveries):
-        return max(discoveries, key=lambda one: one.margin).best[0].latent
-    found = [one for one in inspection.concept_scores if one.clear] if inspection.compared is not None else []
-    return max(found, key=lambda one: one.best[0].run).best[0].latent if found else inspection.reading_order[0]
+    """A feature to begin with: the strongest discovery, where features were compared, or the one that is read best."""
+    found = inspection.discoveries if inspection.compared is not None else []
+    return max(found, key=lambda one: one.margin).best[0].latent if found else inspection.reading_order[0]
 
 
 def write_csv(folder: str, paths: Iterable[str], inspections: Sequence[Inspection]) -> None:

@@ -34,6 +34,7 @@ def show_overview(
       tables: how often features fire, and those that are read best; not where something else was asked.
     """
     from jaxsae.features.pair_counts import MOST_PAIRS
+    from jaxsae.features.stability import each_other_seed
     from jaxsae.sae.consistency import pw_mcc_in_words
 
     figures, statistics = inspection.as_json(), inspection.statistics
@@ -59,7 +60,7 @@ def show_overview(
         fires = statistics.fired > 0
         again = int((fires & (stability.found == 1)).sum())
         line = f"seeds    beside {', '.join(others)}: of {int(fires.sum()):,} features that fire, {again:,} are found again in "
-        line += f"{'each of ' if stability.seeds > 1 else ''}{stability.seeds} other seed{'s' if stability.seeds > 1 else ''} ({pw_mcc_in_words(stability.pw_mcc)})"
+        line += f"{each_other_seed(stability.seeds)} ({pw_mcc_in_words(stability.pw_mcc)})"
         terminal.print_wrapped(line, indent=9)
     if statistics.cofiring.left_out:
         line = f"together left out: more than {MOST_PAIRS:,} pairs of features fire together"
@@ -70,12 +71,14 @@ def show_overview(
     told: set[str] = set()  # many latents may fire on spaces: one is enough here
     for latent in inspection.reading_order:
         words = str(inspection.captions[latent]).partition(" (")[0]  # without their figures
-        if len(rows) == SHOWN or words in told:
+        if words in told:
             continue
         told.add(words)
         sizes = f"{statistics.rate[latent]:.2%}", f"{statistics.mean[latent]:.4g}", f"{statistics.peak[latent]:.4g}"
         seeds = () if stability is None else (f"{stability.found[latent]:.0%}",)
         rows.append((latent, inspection.captions[latent], *seeds, *sizes))
+        if len(rows) == SHOWN:
+            break
     columns = ("feature", "caption", *(() if stability is None else ("in other seeds",)), "fires on", "mean", "max")
     terminal.print_table("Best predicted by their captions", columns, rows)
 
@@ -137,15 +140,16 @@ def show_concepts(inspection: Inspection) -> None:
 
 
 def _verdict(found: PatternDetectors) -> str:
-    """What the table of a pattern's features says."""
-    from jaxsae.features.concept_scores import ENOUGH
-
-    best = max(found.detectors, key=lambda one: one.score.run)
-    few = f"; {best.instances:,} held-out occurrences are few" if best.instances < ENOUGH else ""
-    beside = max((best.random or 0.0, "random direction"), (best.windows or 0.0, "window of text"))
-    if best.score.low > beside[0]:
-        return f"feature {best.score.latent} finds it, better than any random direction or window of text{few}"
-    return f"none is clearly better than a {beside[1]} ({beside[0]:.2f}){few}"
+    """What is to be said of a pattern: of the feature that is best where features are chosen, on the other half."""
+    reading = max(found.readings, key=lambda one: one.chosen[one.best[0].latent])
+    best = reading.best[0]
+    few = "" if reading.enough else f"; {reading.instances:,} held-out occurrences are few"
+    figures = f"{best.run:.2f}, {best.low:.2f} to {best.high:.2f}"
+    if reading.ahead:
+        return f"feature {best.latent} finds it ({figures}), better than what is no feature ({reading.beside:.2f}){few}"
+    return (
+        f"no feature is clearly better than what is none ({reading.beside:.2f}); best is {best.latent} ({figures}){few}"
+    )
 
 
 def show_pattern(found: PatternDetectors, inspection: Inspection) -> None:
@@ -184,14 +188,15 @@ def marked(context: Context) -> tuple[str, str]:
 
 def show_feature(summary: FeatureSummary, unit: str) -> None:
     """One latent; `unit`: what a token is called."""
+    from jaxsae.features.stability import found_again
+
     print(f"\nfeature {summary.feature}: {summary.caption}")
     print(
         f"  fires on {summary.fired:,} {unit}s ({summary.firing_rate:.3%}), mean {summary.mean:.4g}, largest "
         f"{summary.max:.4g}"
     )
     if found := summary.found_again:
-        times = round(found.share * found.seeds)
-        told = f"found in {times} of {found.seeds} other seeds" if times else "of this seed alone"
+        told = found_again(found.share, found.seeds)
         print(f"  {told} (cosine of the most alike decoder row {found.cosine:.2f}, Jaccard {found.jaccard:.2f})")
     if not summary.fired:
         print("  it never fires on this text")

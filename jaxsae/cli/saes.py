@@ -43,7 +43,7 @@ def add_corpus(parser: arguments.Parser, several: tuple[str, ...] = ()) -> None:
     parser.add_config(
         DataConfig,
         only=("checkpoint", "vocab", "dataset", "split", "max_samples", "padding"),
-        names={"checkpoint": ("--checkpoint", "--model"), "max_samples": ("--max-samples",)},
+        names={"checkpoint": ("--checkpoint", "--model")},
         several=several,
         max_samples=100,
         split=inputs.HELD_OUT,

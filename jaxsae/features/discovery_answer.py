@@ -7,6 +7,7 @@ from jaxsae.features.captions import CLEAR
 from jaxsae.features.concept_scores import ConceptScores
 from jaxsae.features.inspection import Inspection
 from jaxsae.features.questions import Discoveries
+from jaxsae.features.stability import each_other_seed, found_again
 from jaxsae.sae.consistency import pw_mcc_in_words
 
 SHOWN = 10
@@ -55,9 +56,8 @@ def _summary_sentence(inspection: Inspection) -> str:
     if stability is None:
         return sentence
     share = float((stability.found[inspection.statistics.fired > 0] == 1).mean())
-    others = f"each of {stability.seeds} other seeds" if stability.seeds > 1 else "the other seed"
     pairs = pw_mcc_in_words(stability.pw_mcc)
-    return f"{sentence} {share:.0%} are found again in {others} ({pairs})."
+    return f"{sentence} {share:.0%} are found again in {each_other_seed(stability.seeds)} ({pairs})."
 
 
 def discovery_sentence(inspection: Inspection, scores: ConceptScores) -> str:
@@ -71,8 +71,5 @@ def discovery_sentence(inspection: Inspection, scores: ConceptScores) -> str:
         sentence += " Not clearly ahead of what is no feature."
     if inspection.stability is None:
         return sentence
-    seeds = inspection.stability.seeds
-    times = round(float(inspection.stability.found[best.latent]) * seeds)
-    if not times:
-        return f"{sentence} In no other seed."
-    return f"{sentence} Found again in {f'{times} of {seeds} other seeds' if seeds > 1 else 'the other seed'}."
+    again = found_again(float(inspection.stability.found[best.latent]), inspection.stability.seeds)
+    return f"{sentence} {again.capitalize()}."

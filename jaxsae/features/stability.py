@@ -22,6 +22,19 @@ SAME_FIRING = 0.5
 of the way to 1 from what two independent latents of their rates have, which for dense latents is more."""
 
 
+def each_other_seed(seeds: int) -> str:
+    """So many other seeds, all of them, in words."""
+    return f"each of {seeds} other seeds" if seeds > 1 else "the other seed"
+
+
+def found_again(share: float, seeds: int) -> str:
+    """In which share of so many other seeds a latent is found, in words."""
+    times = round(share * seeds)
+    if not times:
+        return "in no other seed"
+    return f"found again in {f'{times} of {seeds} other seeds' if seeds > 1 else 'the other seed'}"
+
+
 class Stability(NamedTuple):
     """What becomes of an SAE's latents with other seeds."""
 

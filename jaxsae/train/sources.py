@@ -134,7 +134,8 @@ class TextSource:
         self.limit = _limit(memory_limit)
         self.total = int(kept_positions(samples, padding).sum())
         self.size = 4 * self.total * self.d_in * len(self.layers)
-        fit = 2 * self.size <= self.limit and not processes.together()
+        joining = 2 * self.size + 2 * self.size // len(self.layers)  # both kinds of rows, and the pairs of one layer
+        fit = joining <= self.limit and not processes.together()
         self.paired = denoise and fit and bool(samples.damaged.any())
         self.size *= 2 if self.paired else 1
         self.origin: dict[str, Any] = {
@@ -163,7 +164,7 @@ class TextSource:
         self.checkpoint, self.check = None, lambda model: model()  # the check may hold the checkpoint too
         give_back_memory()  # the checkpoint's and the check's
         streamed, apart, layers = self.origin["streamed"], own is not None, self.layers if own is None else own
-        rows: Mapping[int, AnyRows]
+        rows: dict[int, AnyRows]
         if streamed or processes.together():
             if streamed:
                 size, limit = in_words(self.size), in_words(self.limit)
@@ -181,8 +182,11 @@ class TextSource:
         else:
             rows = self._extracted(model, self.samples, layers, on_host=spread, on_rows=on_rows)
         if self.held_out is None:
-            scored = {layer: of_layer[:SCORED_ROWS] for layer, of_layer in rows.items()} if self.paired else rows
-            return RunRows(self._beside_undamaged(rows, model, on_rows, spread), scored, "training rows")
+            if not self.paired:
+                return RunRows(rows, rows, "training rows")
+            scored = {layer: of_layer[:SCORED_ROWS] for layer, of_layer in rows.items()}
+            said = "training rows" if self.total <= SCORED_ROWS else f"first {SCORED_ROWS:,} training rows"
+            return RunRows(self._beside_undamaged(rows, model, on_rows, spread), scored, said)
         said = f"test split, first {len(self.held_out)} samples"
         if not layers or not (processes.is_first() or apart):
             return RunRows(rows, {}, said)
@@ -190,15 +194,14 @@ class TextSource:
         return RunRows(paired, self._extracted(model, self.held_out, layers, on_host=apart), said)
 
     def _beside_undamaged(
-        self, rows: Mapping[int, AnyRows], model: ResidualModel, on_rows: OnRows, on_host: bool
+        self, rows: dict[int, AnyRows], model: ResidualModel, on_rows: OnRows, on_host: bool
     ) -> Mapping[int, AnyRows]:
-        """The rows, and where they are `paired` beside each that of the undamaged text."""
+        """The rows, and where they are `paired` beside each that of the undamaged text: those given are let go of."""
         if not self.paired:
             return rows
-        found = dict(self._extracted(model, self.samples.undamaged, list(rows), on_host=on_host, on_rows=on_rows))
+        found = self._extracted(model, self.samples.undamaged, list(rows), on_host=on_host, on_rows=on_rows)
         join = jnp.concatenate if not on_host else lambda both, axis: _on_host(np.concatenate(both, axis))
-        taken = dict(rows)
-        return {layer: join([taken.pop(layer)[:], found.pop(layer)[:]], axis=1) for layer in list(found)}
+        return {layer: join([rows.pop(layer)[:], found.pop(layer)[:]], axis=1) for layer in list(found)}
 
     def _extracted(
         self,
@@ -208,11 +211,11 @@ class TextSource:
         *,
         on_host: bool,
         on_rows: OnRows = lambda rows: None,
-    ) -> Mapping[int, AnyRows]:
+    ) -> dict[int, AnyRows]:
         if on_host:
             found = extract_on_host(model, samples, layers, self.padding, on_rows=on_rows)
             return {layer: _on_host(of_layer) for layer, of_layer in found.items()}
-        return extract(model, samples, layers, self.padding, on_rows=on_rows).values
+        return dict(extract(model, samples, layers, self.padding, on_rows=on_rows).values)
 
 
 class StoreSource:

@@ -22,7 +22,7 @@ const pictures = {
       Plot.link(a.chart.rows, { x1: (r) => r[2], x2: (r) => r[1], y: (r) => r[0], strokeWidth: 2, strokeOpacity: 0.5 }),
       // one mark for both kinds: of two, the one that the pointer leaves would forget what it has come to
       Plot.dot(a.chart.rows.flatMap((row) => [[2, "best window, neuron or direction", 4], [1, "feature", 5]].map(([value, kind, r]) => ({ row, x: row[value], kind, r }))), {
-        x: "x", y: (d) => d.row[0], fill: "kind", r: (d) => d.r, tip: true, title: ({ row }) => `${row[0]}: ${figure2(row[1])}, the best of these ${figure2(row[2])}`,
+        x: "x", y: (d) => d.row[0], fill: "kind", r: (d) => d.r, tip: true, title: ({ row }) => `${row[0]}: ${figure2(row[1])}, best window, neuron or direction ${figure2(row[2])}`,
       })],
     r: { type: "identity" },
   }), (d) => `#/feature/${a.chart.opens[a.chart.rows.indexOf(d.row)].join("/")}`),
