@@ -14,6 +14,7 @@ from helpers import sample
 from convert import load_restoration_model
 from jaxsae import extract
 from jaxsae.activations.extraction import stream
+from jaxsae.cli.inspect_tables import show_pattern
 from jaxsae.config import SAEConfig
 from jaxsae.features import concepts, feature_summary, statistics
 from jaxsae.features.contexts import AFTER, BEFORE
@@ -248,7 +249,7 @@ def test_bins_do_not_depend_on_what_comes_first(first):
         np.testing.assert_array_equal(again.counts, at_once.counts)
 
 
-def test_a_spelling_is_detected_by_the_latent_of_its_character(reader):
+def test_a_spelling_is_detected_by_the_latent_of_its_character(reader, capsys):
     many = Samples(*(np.concatenate([getattr(texts({}), f)] * 6) for f in ("ids", "labels", "mask")))
     inspection = inspect(reader, many, ONE_EACH, 1, pattern="š")
     [scores] = inspection.concept_scores
@@ -270,6 +271,16 @@ def test_a_spelling_is_detected_by_the_latent_of_its_character(reader):
     # in the order of the half on which they were chosen: the best of each reading, then the second ones
     chosen = list(dict.fromkeys(one.best[0].latent for one in found.readings))
     assert [one.score.latent for one in found.detectors][: len(chosen)] == chosen
+    # nor is the verdict of the feature that happens to score best on the other half
+    reading = scores._replace(
+        best=[best._replace(latent=7, run=0.2, low=0.1, high=0.3)], chosen=np.eye(len(scores.run))[7] * 2
+    )
+    show_pattern(found._replace(readings=[scores, reading]), inspection)
+    assert "verdict  no feature is clearly better than what is none" in capsys.readouterr().out
+    show_pattern(found, inspection)
+    said = capsys.readouterr().out
+    assert f"verdict  feature {best.latent} finds it (1.00, 1.00 to 1.00), better than" in said
+    assert f"; {scores.instances} held-out occurrences are few" in said
     assert first.as_json()["feature"] == LETTER["š"]
 
 
