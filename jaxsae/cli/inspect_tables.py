@@ -129,7 +129,7 @@ def show_concepts(inspection: Inspection) -> None:
     few = inspection.sae.d_sae <= MOST_DIRECTIONS
     directions = "as many random directions as features" if few else f"{MOST_DIRECTIONS:,} random directions"
     what = "run: F1 of the precision of characters and the recall of instances, of which there are n. random, windows, "
-    what += f"neurons: the best of {directions}, of windows of three characters, of feed-forward "
+    what += f"neurons: the best of {directions}, of windows of up to three characters, of feed-forward "
     what += "neurons, chosen and scored alike. *: clearly better than random directions."
     if of_tablets(inspection.samples.tokenizer):
         what += (
@@ -171,7 +171,7 @@ def show_pattern(found: PatternDetectors, inspection: Inspection) -> None:
     print(f"verdict  {_verdict(found)}")
     terminal.print_wrapped(
         "run: F1 of the precision of characters and the recall of the n occurrences; chosen on texts of even number, "
-        "scored on those of odd number, as are the best random direction and window of three characters"
+        "scored on those of odd number, as are the best random direction and window of up to three characters"
     )
 
 

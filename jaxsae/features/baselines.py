@@ -15,11 +15,13 @@ from jaxsae.text.batching import plan_batches
 from jaxsae.text.tokenizer import Tokenizer
 
 WINDOWS = 2048
-"""The commonest windows of three characters, as the model sees them."""
+"""Of each kind of window, the commonest, as the model sees them."""
+KINDS = ((False, False), (True, False), (False, True), (True, True))
+"""Of windows: whether the token before, and the one behind, are in it."""
 MOST_DIRECTIONS = 1 << 14
 """Random directions beside a wide SAE; the best of eight times as many is hardly better, and takes minutes."""
 ALONE = (1 << 21) - 1
-"""Of a window's key, where nothing stands beside the token."""
+"""Of a window's key, in place of a token that is not in it."""
 
 
 class Baseline(NamedTuple):
@@ -100,9 +102,9 @@ def own_direction(
 def windows_of_text(
     text: JudgedText, marked: tuple[MarkedRows, MarkedRows], used: Bool[np.ndarray, " n"]
 ) -> tuple[Baseline, list[str]]:
-    """(the best window of three characters, what the windows are): a character with the one before and behind it.
+    """(the best window of up to three characters, what the windows are).
 
-    Where a token is more than a character, also the token alone.
+    A character alone, with the one before, with the one behind, and with both; or tokens, where they are more.
     """
     samples = text.samples
     padding_id = samples.tokenizer.padding_id
@@ -110,13 +112,11 @@ def windows_of_text(
     around = [np.roll(seen, shift, axis=1) for shift in (1, 0, -1)]
     around[0][:, 0] = around[2][:, -1] = padding_id
     before, here, after = (ids[text.sample, text.position] for ids in around)
-    keys = [before << 42 | here << 21 | after]
-    if not text.of_characters:
-        keys.append(here << 21 | ALONE)
     rows: list[np.ndarray] = []
     columns: list[np.ndarray] = []
     texts: list[str] = []
-    for key in keys:
+    for with_before, with_after in KINDS:
+        key = (before if with_before else ALONE) << 42 | here << 21 | (after if with_after else ALONE)
         found, counts = np.unique(key[used & (text.half == 0)], return_counts=True)
         common = np.sort(found[np.argsort(-counts, kind="stable")[:WINDOWS]])
         at = np.minimum(np.searchsorted(common, key), len(common) - 1)
@@ -133,8 +133,8 @@ def windows_of_text(
 
 def _window(tokenizer: Tokenizer, key: int) -> str:
     """The text of a window by its key."""
-    before, here, after = (key >> 42, key >> 21 & ALONE, key & ALONE)
-    return "".join(tokenizer.pieces([here] if after == ALONE else [before, here, after]))
+    ids = [part for part in (key >> 42, key >> 21 & ALONE, key & ALONE) if part != ALONE]
+    return "".join(tokenizer.pieces(ids))
 
 
 def neurons(

@@ -40,7 +40,7 @@ class ConceptScores(NamedTuple):
     random: float | None
     """Run score of the best random direction; None: baselines were not asked for."""
     windows: float | None
-    """Of the best window of three characters, and `window`, that window."""
+    """Of the best window of up to three characters, and `window`, that window."""
     window: str | None
     neurons: float | None
     """Of the best feed-forward neuron; None also where the model does not show them."""

@@ -16,7 +16,7 @@ class PatternDetector(NamedTuple):
     instances: int
     """Held-out occurrences."""
     random: float | None
-    """Run score of the best random direction, and `windows`, of the best window of three characters."""
+    """Run score of the best random direction, and `windows`, of the best window of up to three characters."""
     windows: float | None
     caption: Caption
 

@@ -159,21 +159,20 @@ def train_jumprelu(sae: SAE, x: RowBatch, pre_acts: PreActs, aim: Aim) -> tuple[
 
 
 LIFT = 0.01
-"""What the bias of a latent that is to be revived gains a step, where the rows' elements have variance 1."""
+"""What the bias of a latent that is to be revived gains a step at most, where the rows' elements have variance 1."""
 LIFT_TO_THRESHOLD, LOWER = 0.003, 0.97
 """The same where it trains a threshold, and what that is multiplied by."""
 
 
-def raise_bias(sae: SAE, silent: Bool[Array, " d_sae"]) -> SAE:
-    """Raise the bias of latents that are to be revived, a little."""
-    return sae.replace(b_enc=sae.b_enc + jnp.where(silent, LIFT, 0.0))
+def raise_bias(sae: SAE, lift: Float[Array, " d_sae"]) -> SAE:
+    """Raise the bias of latents that are to be revived, a little; `lift` is 0 for the others, and at most 1."""
+    return sae.replace(b_enc=sae.b_enc + LIFT * lift)
 
 
-def raise_bias_and_lower_threshold(sae: SAE, silent: Bool[Array, " d_sae"]) -> SAE:
+def raise_bias_and_lower_threshold(sae: SAE, lift: Float[Array, " d_sae"]) -> SAE:
     """Raise the bias of latents that are to be revived, and lower their threshold, a little."""
     assert sae.threshold is not None
-    b_enc = sae.b_enc + jnp.where(silent, LIFT_TO_THRESHOLD, 0.0)
-    return sae.replace(b_enc=b_enc, threshold=sae.threshold * jnp.where(silent, LOWER, 1.0))
+    return sae.replace(b_enc=sae.b_enc + LIFT_TO_THRESHOLD * lift, threshold=sae.threshold * LOWER**lift)
 
 
 def positive_threshold(sae: SAE) -> SAE:
@@ -239,8 +238,11 @@ class Architecture(NamedTuple):
     """Adds the parameters that training starts with to the four tensors."""
     constrain: Callable[[SAE], SAE] = lambda sae: sae
     """Brings parameters back to where they may be, after a step."""
-    revive: Callable[[SAE, Bool[Array, " d_sae"]], SAE] = raise_bias
-    """Brings latents that have been silent for long closer to firing."""
+    revive: Callable[[SAE, Float[Array, " d_sae"]], SAE] = raise_bias
+    """Brings latents that have been silent for long closer to firing, by so much of a whole lift for each."""
+    lift_falls: bool = False
+    """Whether lifts become smaller with the learning rate. What is lifted in the last steps no gradient brings down, and
+    here no k and no threshold that is chosen at the end silences it: it would fire on every row, a little."""
     finish: Callable[[SAE, Float[Array, "n d_in"], int], SAE] | None = None
     """(the SAE, a sample of the rows, the target L0) -> the SAE that is stored, with its thresholds. None: it is."""
     prefixes: Callable[[int], list[int]] = lambda d_sae: [d_sae]
@@ -252,7 +254,9 @@ class Architecture(NamedTuple):
 
 
 RECORDS = {
-    "relu": Architecture(relu, train_relu, penalty=PenaltyStart(L1_START, True, True, lambda c: c.d_sae / 3)),
+    "relu": Architecture(
+        relu, train_relu, penalty=PenaltyStart(L1_START, True, True, lambda c: c.d_sae / 3), lift_falls=True
+    ),
     "topk": Architecture(top_k, train_top_k),
     "batchtopk": Architecture(above_threshold, train_batch_top_k, finish=scale_threshold),
     "jumprelu": Architecture(

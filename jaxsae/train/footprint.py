@@ -54,7 +54,7 @@ def footprint(config: TrainConfig, d_in: int, mesh: Mesh, rows: int | None = Non
       rows: how many are held in memory; None: each step is given its batch.
     """
     sae_config, modern = config.sae(d_in), config.recipe != "guide"
-    stepper = Stepper(sae_config, optimizer(config.lr), config.precision, revive=modern, mesh=mesh)
+    stepper = Stepper(sae_config, optimizer(config.lr), config.precision, revive=float(modern), mesh=mesh)
 
     def shaped(tree, where):  # type: ignore[no-untyped-def]
         return jax.tree.map(lambda a, lies: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=lies), tree, where)

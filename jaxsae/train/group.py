@@ -79,7 +79,7 @@ class Group:
         self.bases = {layer: basis(layer) for layer in layers} if self.modern else {}
         # penalties are in the units of the rows; scaled latents are as much larger, their errors by its square
         self.scales = {key: float(self.bases[m.layer].scale) if self.modern else 1.0 for key, m in members.items()}
-        decay = self.config.decay
+        decay, falls = self.config.decay, architecture(self.config.architecture).lift_falls
         self.stepper = Stepper(
             next(iter(self.configs.values())),
             optimizer(self.config.lr)
@@ -87,7 +87,7 @@ class Group:
             else optimizer(schedule(self.config.lr, self.total_steps, decay), b2=0.95),
             self.config.precision,
             l1_rate=max(0.01, L1_REACH / self.total_steps),
-            revive=self.modern,
+            revive=0.0 if decay is None else schedule(1.0, self.total_steps, decay) if falls else 1.0,
             denoise=self.config.denoise or 0.0,
             mesh=self.mesh,
         )

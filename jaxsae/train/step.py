@@ -159,7 +159,7 @@ class Stepper:
       l1_rate: how fast a ReLU's penalty moves where there is a target L0.
       revive: latents that have been silent for long: by AuxK, and by raising their bias (and lowering their
         threshold) a little each step until they fire, as idle experts are brought back into a mixture (Wang et al.
-        2024, arXiv 2408.15664).
+        2024, arXiv 2408.15664). How much of that little, from 0 to 1: by the number of the step, or always alike.
       denoise: the weight of telling undamaged rows, see `jaxsae.sae.loss.loss`; above 0, a step is given each row and
         beside it the undamaged one, [n, 2 * d_in].
       sparse: a TopK's step gathers and scatters the k latents of a row; None: where that pays.
@@ -173,7 +173,7 @@ class Stepper:
     transform: optax.GradientTransformation
     precision: str = "float32"
     l1_rate: float = 0.01
-    revive: bool = False
+    revive: optax.ScalarOrSchedule = 0.0
     denoise: float = 0.0
     sparse: bool | None = None
     mesh: Mesh = field(default_factory=make_mesh)
@@ -368,7 +368,9 @@ class Stepper:
         record = architecture(sae.architecture)
         sae = record.constrain(sae.replace(W_dec=unit_norm(sae.W_dec, axis=1 if self.sparsely else 0)))
         if self.revive:
-            sae = record.revive(sae, dead & ~seen.fired)
+            step = optax.tree_utils.tree_get(state.opt_state, "ScaleByAdamState").count
+            lift = self.revive(step) if callable(self.revive) else self.revive
+            sae = record.revive(sae, jnp.where(dead & ~seen.fired, lift, 0.0).astype(sae.b_enc.dtype))
         penalty, dtype = state.penalty, state.aim.dtype
         aim = jnp.maximum(members.target.astype(dtype), state.aim * members.target_decay.astype(dtype))
         if record.penalty is not None and record.penalty.moves and has_target_by_penalty(self.config):

@@ -69,7 +69,7 @@ def test_a_step_in_float64_is_the_same(architecture, denoise):
         saes = ensemble_of_one(config, dtype=jnp.float64)
 
         def stepped(shape):
-            how = {"revive": True, "sparse": False, "denoise": denoise}
+            how = {"revive": 1.0, "sparse": False, "denoise": denoise}
             stepper = Stepper(config, optimizer(1e-2), **how, mesh=make_mesh(shape))
             # more are dead than AuxK takes: it must take the same
             idle = np.where(np.arange(D_SAE) % 5 == 0, 10**6, 0).astype(np.int32)

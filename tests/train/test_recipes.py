@@ -14,8 +14,9 @@ from jaxsae.sae import basis as basis_lib
 from jaxsae.sae.architectures import encode, scale_threshold
 from jaxsae.sae.metrics import score
 from jaxsae.sae.planted import plant
-from jaxsae.train.group import batch_indices, schedule
+from jaxsae.train.group import Group, batch_indices, schedule
 from jaxsae.train.loop import train_sae
+from jaxsae.train.plan import Member
 from jaxsae.train.step import MemberConstants, Stepper, optimizer
 
 
@@ -120,8 +121,31 @@ def test_silent_latents_are_revived(architecture):
                 fired |= np.asarray(state.idle[0] == 0)
         return fired[silent].mean()
 
-    assert fire_again(revive=False) == 0
-    assert fire_again(revive=True) > 0.5
+    assert fire_again(revive=0.0) == 0
+    assert fire_again(revive=1.0) > 0.5
+    assert fire_again(revive=lambda step: jnp.where(step < 1000, 0.0, 1.0)) == 0  # only later
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_what_revives_a_relu_falls_to_0_with_the_learning_rate(architecture):
+    """Else latents that are lifted in the last steps, when no gradient brings them down, fire everywhere in the end.
+
+    The others have a k, or thresholds that are chosen after the last step.
+    """
+    rows, sizes = {8: some_rows(BATCH * 10)}, {}
+    config = TrainConfig(recipe="modern", architecture=architecture, target_l0=6, batch_size=BATCH, epochs=12)
+    group = Group(rows, {"one": Member(8, config)}, lambda layer: basis_lib.principal_basis(jnp.asarray(rows[layer])))
+    state, (members, shared) = group.begin(["one"]), group.constants(["one"])
+    never = jax.tree.map(jnp.zeros_like, state.sae.b_enc)
+    for held, batch in (pair for epoch in range(12) for pair in group.feed(["one"], shared, epoch)):
+        # all latents have long been silent, and cannot fire
+        sae = state.sae.replace(b_enc=never - 1e3)
+        state = group.stepper.step(state._replace(sae=sae, idle=state.idle + 10**6), members, held, batch)
+        sizes[len(sizes)] = float((state.sae.b_enc[0] + 1e3).mean())
+    lift = np.array([*sizes.values()])
+    assert lift[60] > 0
+    expected = schedule(1.0, 120)(jnp.arange(80, 120)) if architecture == "relu" else 1.0
+    np.testing.assert_allclose(lift[80:] / lift[60], expected, atol=0.05)
 
 
 def test_the_learning_rate_rises_stays_and_falls_to_0():

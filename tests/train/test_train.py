@@ -99,7 +99,7 @@ def test_an_ensemble_is_its_members_side_by_side(architecture):
         together = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *alone)
 
         def steppers(configs):
-            return Stepper(configs[0], optimizer(LR), revive=True)
+            return Stepper(configs[0], optimizer(LR), revive=1.0)
 
         def begun(saes, configs):
             # some latents have long been silent: those of all members are revived

@@ -6,7 +6,7 @@ function conceptTable(layer) {
   const head = [
     ["concept"], ["best feature, and others"], ["n", said("stretches of it in the texts on which is scored")],
     ["run", "run score of the best feature: precision of characters, recall of stretches"], ["95 %", "interval of the run score"],
-    ["random", "run score of the best of as many random directions"], ["windows", "of the best of the commonest windows of three characters"],
+    ["random", "run score of the best of as many random directions"], ["windows", "of the best of the commonest windows of up to three characters"],
     ["neurons", "of the best of the layer's feed-forward neurons"], ["precision", "share of the feature's firings that are on it"],
     ["recall", "share of its stretches that the feature finds"], ["char", "F1 of single characters"], ["word", "F1 of words"],
     ["AUROC", "how often the feature is larger on a character that has it than on one that has not"],
