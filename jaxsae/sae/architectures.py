@@ -241,8 +241,8 @@ class Architecture(NamedTuple):
     revive: Callable[[SAE, Float[Array, " d_sae"]], SAE] = raise_bias
     """Brings latents that have been silent for long closer to firing, by so much of a whole lift for each."""
     lift_falls: bool = False
-    """Whether lifts become smaller with the learning rate. What is lifted in the last steps no gradient brings down, and
-    here no k and no threshold that is chosen at the end silences it: it would fire on every row, a little."""
+    """Whether lifts become smaller with the learning rate. What is lifted in the last steps no gradient brings down; a
+    ReLU, without a k or a threshold that is chosen at the end, would have it fire on every row, a little."""
     finish: Callable[[SAE, Float[Array, "n d_in"], int], SAE] | None = None
     """(the SAE, a sample of the rows, the target L0) -> the SAE that is stored, with its thresholds. None: it is."""
     prefixes: Callable[[int], list[int]] = lambda d_sae: [d_sae]
