@@ -286,6 +286,17 @@ def test_it_is_searched_by_class_promoted_character_caption_and_concept(page, ht
         note = page.find_element("css selector", "#table .where-found")
         assert note.text.startswith("promotes: ")
         assert note.find_element("css selector", "mark.hit").text.lower() == promoted.lower()
+    # of all that has it, first what is captioned so or finds it; what is sorted by something else stays so
+    everything = found("a")
+    where = page.execute_script(
+        "return found(wanted('a', fieldNames)).map(({ fields }) => Math.min(...fields.map(([f]) => fieldNames.indexOf(f))))"
+    )
+    assert where == sorted(where)
+    assert len(set(where)) > 1
+    for place in set(where):
+        some = [i for i, at in zip(everything, where, strict=True) if at == place]
+        assert some == [i for i in order if i in some]
+    assert sum(at < 3 for at in where) == len({i for name in ("number", "caption", "finds") for i in found(f"{name}:a")})
     assert found("caption:unclear") == [i for i in order if "unclear" in features[i]["caption"]]
     marks = page.find_elements("css selector", "#table td.caption mark.hit")
     assert {mark.text for mark in marks} == {"unclear"}

@@ -67,7 +67,8 @@ function rememberTable() {
 
 // ---- searching
 
-const fieldNames = ["number", "caption", "class", "character", "promotes", "finds", "note", "context"];
+// the sooner, the more a hit there says that the feature is what was looked for
+const fieldNames = ["number", "caption", "finds", "class", "character", "note", "promotes", "context"];
 
 // [field, text] of what is known of a feature in words
 function fieldsOf(l, i) {
@@ -99,7 +100,8 @@ function found(sought) {
     if (fields) rows.push({ i, fields });
   }
   const key = column(state.sort)[2], order = state.up ? d3.ascending : d3.descending;
-  return d3.sort(rows, (a, b) => order(key(l, a.i), key(l, b.i)));
+  const where = ({ fields }) => (state.sort === "tells" ? d3.min(fields, ([field]) => fieldNames.indexOf(field)) : 0);
+  return d3.sort(rows, (a, b) => d3.ascending(where(a), where(b)) || order(key(l, a.i), key(l, b.i)));
 }
 
 // ---- showing
