@@ -232,11 +232,13 @@ FILE_TAGS = {
 RECIPES: dict[str, dict[str, Any]] = {
     "guide": {"epochs": 50, "patience": 5, "batch_size": 256, "lr": 1e-4, "expansion": 4},
     "modern": {"epochs": 10, "decay": 1 / 3, "batch_size": 256, "lr": 8e-3, "expansion": 4},
-    "reading": {"epochs": 10, "decay": 1 / 3, "batch_size": 256, "lr": 8e-3, "expansion": 16},
+    "reading": {"epochs": 10, "decay": 1 / 3, "batch_size": 256, "lr": 8e-3},
 }
 """Recipe -> the settings that only some recipes read or that differ between them, with their defaults."""
 READING = {"architecture": "topk", "target_l0": 16}
 """What the reading recipe takes where no architecture or sparsity is given; it trains as the modern one does."""
+READING_LATENTS, READING_EXPANSION = 2048, (2, 32)
+"""Its latents, as near as such multiples of d_in come: how many can be read depends on the text, not on the width."""
 L1_COEF = 1e-3
 """The guide's penalty, where neither a penalty nor a target L0 is given."""
 
@@ -276,7 +278,9 @@ class TrainConfig:
         "share of the steps in which the learning rate falls to 0; dense SAEs want more",
         shown=_of_recipes("decay"),
     )
-    expansion: int = flag(None, "d_sae / d_in", shown=_of_recipes("expansion"))
+    expansion: int | None = flag(
+        None, "d_sae / d_in", shown=f"{_of_recipes('expansion')}, reading: what makes {READING_LATENTS:,} latents, 2 to 32"
+    )
     l1_coef: float | None = flag(None, "relu: weight of the mean absolute latent in the loss", shown=f"{L1_COEF:g}")
     k_sparse: int | None = flag(None, "TopK: at most this many latents per row, and no L1 penalty", metavar="K")
     target_l0: int | None = flag(
@@ -353,6 +357,11 @@ class TrainConfig:
             read = name in RECIPES[self.recipe] or getattr(self, name) is None
             require(read, f"{name} is not read by recipe {self.recipe}; leave it out")
 
+    def expansion_of(self, d_in: int) -> int:
+        """d_sae / d_in for rows of width `d_in`; by itself the reading recipe makes about `READING_LATENTS`."""
+        least, most = READING_EXPANSION
+        return self.expansion or min(max(round(READING_LATENTS / d_in), least), most)
+
     def d_in(self, width: int) -> int:
         """Width of the rows that an SAE reads, of arrays so wide: half, where undamaged rows stand beside them."""
         return width // 2 if self.denoise else width
@@ -380,7 +389,7 @@ class TrainConfig:
         stores_k = architecture_rules(self.architecture).stores == "k"
         return SAEConfig(
             d_in=d_in,
-            d_sae=self.expansion * d_in,
+            d_sae=self.expansion_of(d_in) * d_in,
             l1_coef=self.penalty or 0.0,
             k=(self.target_l0 if self.k_sparse is None else self.k_sparse) if stores_k else None,
             architecture=self.architecture,

@@ -24,11 +24,15 @@ def test_the_modern_recipe_is_its_name():
 
 def test_the_reading_recipe_is_wide_and_sparse_unless_told_otherwise():
     config = TrainConfig(recipe="reading")
-    assert (config.architecture, config.target_l0, config.expansion) == ("topk", 16, 16)
+    assert (config.architecture, config.target_l0) == ("topk", 16)
     assert {**config.settings(), "recipe": ""} == {
-        **TrainConfig(recipe="modern", architecture="topk", target_l0=16, expansion=16).settings(),
+        **TrainConfig(recipe="modern", architecture="topk", target_l0=16).settings(),
         "recipe": "",
+        "expansion": None,
     }
+    # about as many latents whatever the model's width
+    widths = {16: 512, 64: 2048, 128: 2048, 384: 1920, 768: 2304, 4096: 8192}
+    assert {d_in: config.sae(d_in).d_sae for d_in in widths} == widths
     topk = TrainConfig(recipe="reading", k_sparse=8, expansion=4)
     assert (topk.architecture, topk.target_l0, topk.expansion) == ("topk", None, 4)
     assert TrainConfig(recipe="reading", architecture="relu", l1_coef=1e-3).target_l0 is None

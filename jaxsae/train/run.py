@@ -127,7 +127,8 @@ def train_run(
         for tag, config in configs.items()
     }
     members = {
-        name: member._replace(config=_denoised(member.config, source.paired)) for name, member in members.items()
+        name: member._replace(config=_settled(member.config, source.d_in, source.paired))
+        for name, member in members.items()
     }
     for member in members.values():
         member.config.sae(source.d_in)  # k and target L0 within d_sae
@@ -213,12 +214,13 @@ def train_run(
         return Run([results[name] for name in members if name in results], rows.scored_on, max(stop, 0))
 
 
-def _denoised(config: TrainConfig, paired: bool) -> TrainConfig:
-    """The settings with what rows these are decides: whether undamaged ones stand beside them.
+def _settled(config: TrainConfig, d_in: int, paired: bool) -> TrainConfig:
+    """The settings with what the rows decide: how many latents, and whether undamaged rows stand beside them.
 
     Raises:
       InputError: they are asked for and are not there, or the other way round.
     """
+    config = dataclasses.replace(config, expansion=config.expansion_of(d_in))
     if config.denoises_by_itself and paired:
         return dataclasses.replace(config, denoise=1.0)
     require(

@@ -145,9 +145,14 @@ def test_the_command_says_what_it_does(script, tiny_pt, tiny_dataset, tmp_path):
     assert ran.status == 0, ran.err
     assert "beside each that of the undamaged text" in ran.out
     assert json.loads((tmp_path / "a" / "sae_layer1_optimized.json").read_text())["settings"]["denoise"] == 1
-    ran = script("train", *flags, *reading, "--denoise", 0, "--output", tmp_path / "b")
+    ran = script("train", *flags, *reading[:2], *reading[4:], "--denoise", 0, "--output", tmp_path / "b")
     assert ran.status == 0, ran.err
     assert "undamaged" not in ran.out
+    report = json.loads((tmp_path / "b" / "sae_layer1_optimized.json").read_text())
+    assert (
+        report["settings"]["expansion"] == 32
+    )  # what the recipe takes for rows so narrow is told as if it had been asked for
+    assert report["d_sae"] == 32 * report["d_in"]
     assert_one_line_error(script("train", *flags, "--denoise", 1, "--output", tmp_path / "c"), "recipe guide")
     np.save(tmp_path / "rows.npy", np.random.default_rng(0).standard_normal((64, 30)).astype(np.float32))
     of_rows = ["--dataset", tmp_path / "rows.npy", *reading, "--denoise", 1, "--epochs", 1, "--output", tmp_path / "d"]
