@@ -67,25 +67,26 @@ function rememberTable() {
 
 // ---- searching
 
-// the sooner, the more a hit there says that the feature is what was looked for
-const fieldNames = ["number", "caption", "finds", "class", "character", "note", "promotes", "context"];
+// how much a hit there says that the feature is what was looked for
+const nearness = { number: 8, caption: 7, finds: 6, class: 5, character: 4, note: 3, promotes: 2, context: 1 };
+const fieldNames = Object.keys(nearness);
 
-// [field, text] of what is known of a feature in words
+// [field, text, its spellings, how much a hit says] of what is known of a feature in words
 function fieldsOf(l, i) {
   const f = l.features[i];
   return f.fields ??= [
-    ["number", `#${i}`], ["caption", f.caption], ["class", f.classes.join(", ")],
+    ["number", `#${i}`], ["caption", f.caption, f.f1 ? 0 : 7], ["class", f.classes.join(", ")],
     ...f.characters.slice(0, 3).map((c) => ["character", visible(c[0])]), ...f.promotes.map((c) => ["promotes", visible(c[0])]),
-    ...f.concepts.flatMap((c) => [["finds", l.concepts[c[0]].name], ["finds", l.concepts[c[0]].title]]), ["context", snippet(l, i)],
+    ...f.concepts.flatMap(([c, run]) => [["finds", l.concepts[c].name, 1 - run], ["finds", l.concepts[c].title, 1 - run]]), ["context", snippet(l, i)],
     ...f.strongest.slice(1).map(([sample, position]) => ["context", [...data.texts[sample][1]].slice(Math.max(0, position - shownBefore), position + shownBehind).join("")]),
-  ].map(([field, text]) => [field, text, spellings(text)]);
+  ].map(([field, text, less = 0]) => [field, text, spellings(text), nearness[field] - less]);
 }
 
 // the fields in which it is found; null: in none
 function foundIn(layer, i, { among, of }) {
   if (!of) return [];
   const l = data.layers[layer], { note } = notes.of(layer, i);
-  const every = note ? [...fieldsOf(l, i), ["note", note, spellings(note)]] : fieldsOf(l, i);
+  const every = note ? [...fieldsOf(l, i), ["note", note, spellings(note), nearness.note]] : fieldsOf(l, i);
   const found = every.filter(([field, , text]) => (!among || field === among) && (text.plain.text.includes(of) || text.indexed.text.includes(of)));
   return found.length ? found : null;
 }
@@ -100,19 +101,25 @@ function found(sought) {
     if (fields) rows.push({ i, fields });
   }
   const key = column(state.sort)[2], order = state.up ? d3.ascending : d3.descending;
-  const where = ({ fields }) => (state.sort === "tells" ? d3.min(fields, ([field]) => fieldNames.indexOf(field)) : 0);
-  return d3.sort(rows, (a, b) => d3.ascending(where(a), where(b)) || order(key(l, a.i), key(l, b.i)));
+  const near = ({ fields }) => (state.sort === "tells" ? d3.max(fields, ([, , , of]) => of) : 0);
+  return d3.sort(rows, (a, b) => d3.descending(near(a), near(b)) || order(key(l, a.i), key(l, b.i)));
 }
 
 // ---- showing
 
 const inSight = new Set(["number", "caption"]);  // a hit elsewhere is written below the caption
 
+function strongest(l, i, sought) {
+  const place = firstPlace(l.features[i]);
+  return place ? contextText(l.features[i], place, shownBefore, shownBehind - 1, sought) : "";
+}
+
 function captionCell(l, i, fields, sought) {
   const hidden = fields.find(([field, text]) => !inSight.has(field) && !(field === "finds" && text === bestConcept(l, i)) && !(field === "context" && text === snippet(l, i)));
   const inside = fields.some(([field, text]) => inSight.has(field) || text === bestConcept(l, i) || text === snippet(l, i));
   const note = hidden && !inside ? make("div", { class: "soft where-found" }, `${hidden[0]}: `, ...withHits(hidden[1], sought)) : null;
-  return make("td", { class: "caption" }, ...withHits(l.features[i].caption, sought), note);
+  // where the window is narrow the last column would be out of sight
+  return make("td", { class: "caption" }, ...withHits(l.features[i].caption, sought), note, make("div", { class: "narrow" }, strongest(l, i, sought)));
 }
 
 function cell(name, { i, fields }, sought) {
@@ -124,8 +131,7 @@ function cell(name, { i, fields }, sought) {
   if (kind === "number") return make("td", { class: "number" }, how(value(l, i), l, i));
   if (name === "caption") return captionCell(l, i, fields, sought);
   if (name === "finds") return make("td", {}, ...withHits(value(l, i), sought));
-  const place = firstPlace(l.features[i]);
-  return make("td", {}, place ? contextText(l.features[i], place, shownBefore, shownBehind - 1, sought) : "");
+  return make("td", {}, strongest(l, i, sought));
 }
 
 function showTable() {
