@@ -279,7 +279,9 @@ class TrainConfig:
         shown=_of_recipes("decay"),
     )
     expansion: int | None = flag(
-        None, "d_sae / d_in", shown=f"{_of_recipes('expansion')}, reading: what makes {READING_LATENTS:,} latents, 2 to 32"
+        None,
+        "d_sae / d_in",
+        shown=f"{_of_recipes('expansion')}, reading: what makes {READING_LATENTS:,} latents, 2 to 32",
     )
     l1_coef: float | None = flag(None, "relu: weight of the mean absolute latent in the loss", shown=f"{L1_COEF:g}")
     k_sparse: int | None = flag(None, "TopK: at most this many latents per row, and no L1 penalty", metavar="K")
