@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -175,15 +174,25 @@ def show_pattern(found: PatternDetectors, inspection: Inspection) -> None:
     )
 
 
-def marked(context: Context) -> tuple[str, str]:
-    """(the text, marks that stand below it and show how strongly the latent fires on each character)."""
+LEAD = 34
+"""Characters before the place of a context, with brackets."""
+
+
+def marked(context: Context) -> tuple[str, str, int]:
+    """(the text, marks below it that show how strongly the latent fires on each character, where its place is).
+
+    What is damaged stands in brackets, as editions have it, with nothing below these.
+    """
     top, ramp = max(context.values) or 1, terminal.ramp()
     letters = [[terminal.shown(character, "?") for character in piece] for piece in context.text]  # marks stand below
     marks = [ramp[round(8 * v / top) or 1] if v > 0 else " " for v in context.values]
-    return (
-        "".join(itertools.chain(*letters)),
-        "".join(mark * len(piece) for mark, piece in zip(marks, letters, strict=True)),
-    )
+    text, below, at, hidden = "", "", 0, set(context.damaged)
+    for i, (mark, piece) in enumerate(zip(marks, letters, strict=True)):
+        opens, closes = "[" * (i in hidden and i - 1 not in hidden), "]" * (i in hidden and i + 1 not in hidden)
+        at = len(text + opens) if i == context.at else at
+        text += opens + "".join(piece) + closes
+        below += " " * len(opens) + mark * len(piece) + " " * len(closes)
+    return text, below, at
 
 
 def show_feature(summary: FeatureSummary, unit: str) -> None:
@@ -204,6 +213,8 @@ def show_feature(summary: FeatureSummary, unit: str) -> None:
     heights, ramp = summary.bin_densities, terminal.ramp()
     bars = "".join(ramp[max(1, round(8 * height / max(heights)))] if height else " " for height in heights)
     print(f"  values      {summary.bin_edges[0]:.3g} {bars} {summary.max:.3g}  ({unit}s per octave, eight bars each)")
+    if any(context.damaged for context in summary.contexts):
+        print("  [ ]: damaged, the model does not see it")
     level = None
     for context in summary.contexts:
         if context.level != level:
@@ -226,10 +237,10 @@ def show_feature(summary: FeatureSummary, unit: str) -> None:
 
 def show_context(context: Context) -> None:
     """Two lines: the text around the place, and below it how strongly each character fires."""
-    text, marks = marked(context)
+    text, marks, at = marked(context)
     left, right = (terminal.shown("…", "~") if cut else " " for cut in context.cut)
     place = f"{context.sample:>5}:{context.position:<4}"
-    indent = " " * (30 - sum(map(len, context.text[: context.at])))
+    indent = " " * max(0, LEAD - at)
     print(f"    {place} {indent}{left}{text}{right}  {max(context.values):.3g}")
     print(f"    {' ' * len(place)} {indent} {marks}".rstrip())
 

@@ -371,3 +371,23 @@ def test_saes_that_stop_early_are_done_at_100_percent(script, tiny_pt, tiny_data
     assert min(epochs) < 6
     assert shares == sorted(shares)
     assert shares[-1] == 100
+
+
+def test_a_context_has_its_damage_in_brackets_and_its_marks_below(capsys):
+    from jaxsae.cli.inspect_tables import show_context
+    from jaxsae.features.feature_summary import Context
+
+    def shown(damaged: list[int]) -> tuple[str, str]:
+        values = [0.0, 1, 0, 4, 2, 0]
+        show_context(Context(7, 3, "a-na b", 3, damaged, values, [False, True], "strongest"))
+        return tuple(capsys.readouterr().out.splitlines())
+
+    plain, _ = shown([])
+    for damaged, text in (([], "a-na b"), ([0], "[a]-na b"), ([1, 2, 3], "a[-na] b"), ([3, 5], "a-n[a] [b]")):
+        line, marks = shown(damaged)
+        assert text in line
+        below = {i: marks[i] for i in range(len(marks)) if marks[i] != " "}
+        assert [line[i] for i in below] == ["-", "a", " "]  # the characters on which it fires
+        strongest = max(below, key=lambda i: below[i])
+        assert line[strongest] == "a"
+        assert strongest == plain.rindex("a")  # places stand below each other, whatever is damaged
