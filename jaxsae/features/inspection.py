@@ -292,10 +292,14 @@ class Inspection:
             out.append(CharacterLatents(shown(piece, tokenizer), len(here.latent), strongest))
         return out
 
-    def causal_effects(self, settings: Sequence[tuple[int, float]]) -> list[CausalEffect]:
+    def causal_effects(self, settings: Sequence[tuple[int, float]], every: int = 1) -> list[CausalEffect]:
         """What the model restores with each (latent, value) set; a value of 0 removes the latent.
 
         The model must be whole: one without the blocks after the layer restores nothing.
+
+        Args:
+          settings: the latents, and what each is set to.
+          every: of so many texts one is read; the model reads each once more for each setting.
 
         Raises:
           InputError: there is no such latent, or the text has no damage.
@@ -304,8 +308,8 @@ class Inspection:
             self._check_latent(latent)
         return self.kept.part(
             "causal_effects",
-            repr([(int(latent), float(value)) for latent, value in settings]),
-            lambda: causal.causal_effects(self.model, self.samples, LayerSAE(self.layer, self.sae), settings),
+            repr((every, [(int(latent), float(value)) for latent, value in settings])),
+            lambda: causal.causal_effects(self.model, self.samples[::every], LayerSAE(self.layer, self.sae), settings),
             kept_parts.pack_effects,
             kept_parts.unpack_effects,
             settings,

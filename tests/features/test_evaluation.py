@@ -81,6 +81,10 @@ def test_an_inspection_answers_one_question_at_a_time(model, samples):
     [effect] = found.causal_effects([(strongest, 0.0)])
     both = effect.where_it_fires.positions + effect.elsewhere.positions
     assert both == samples.damaged.sum()
+    [of_some] = found.causal_effects([(strongest, 0.0)], every=2)
+    alone = inspect(model, samples[::2], random_sae(0), 1).causal_effects([(strongest, 0.0)])
+    assert repr(of_some) == repr(alone[0])
+    assert 0 < of_some.elsewhere.positions < effect.elsewhere.positions
     with pytest.raises(InputError, match=r"feature must be in 0\.\.39, got 40"):
         found.feature(40)
     with pytest.raises(InputError, match="pattern must be given to `inspect`"):

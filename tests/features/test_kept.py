@@ -148,8 +148,9 @@ def test_what_is_restored_without_latents_is_kept_for_these_settings(ask):
     first, again = ask()[0].causal_effects(settings), ask(warm=True)[0].causal_effects(settings)
     assert repr(expected) == repr(first) == repr(again)
     assert expected[0].elsewhere.positions > 0
-    with pytest.raises(AssertionError, match="the model was loaded"):
-        ask(warm=True)[0].causal_effects([(1, 0.5)])
+    for other in ([(1, 0.5)],), (settings, 2):
+        with pytest.raises(AssertionError, match="the model was loaded"):
+            ask(warm=True)[0].causal_effects(*other)
 
 
 def test_what_is_asked_often_stays_beside_a_spelling(ask, monkeypatch):

@@ -10,7 +10,7 @@ from conftest import TINY, tiny_splits
 
 from convert import load_restoration_model
 from jaxsae.config import SAEConfig
-from jaxsae.features import report
+from jaxsae.features import answers, report
 from jaxsae.features.concepts import load_concepts
 from jaxsae.features.inspection import inspect_all
 from jaxsae.features.statistics import LayerSAE
@@ -126,6 +126,20 @@ def test_the_answers_say_when_there_is_nothing(html):
     for answer in found:  # a discovery is only told
         removed = [] if answer["points"] else answer["features"]
         assert [c["feature"] for c in answer["causal"]] == [f["feature"] for f in removed]
+
+
+def test_of_a_long_text_some_samples_are_restored_without_the_features_and_that_is_said(tiny_pt, monkeypatch):
+    whole = data_of(made(tiny_pt, (1,)))["answers"]
+    monkeypatch.setattr(answers, "MOST_READ", 200)
+    html = made(tiny_pt, (1,))
+    few, said = data_of(html)["answers"], re.findall(r"fires at all \(of (\d+) of (\d+) texts\)", html)
+    assert said
+    assert all(int(a) < int(b) for a, b in said)
+    for one, other in zip(few, whole, strict=True):
+        assert one["sentences"] == other["sentences"]
+        for c, all_texts in zip(one["causal"], other["causal"], strict=True):
+            assert c["positions"] < all_texts["positions"]
+            assert all_texts["read"] == ""
 
 
 def test_one_layer_has_no_view_of_layers(tiny_pt):
