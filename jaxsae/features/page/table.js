@@ -75,7 +75,7 @@ const fieldNames = Object.keys(nearness);
 function fieldsOf(l, i) {
   const f = l.features[i];
   return f.fields ??= [
-    ["number", `#${i}`], ["caption", f.caption, f.f1 ? 0 : 7], ["class", f.classes.join(", ")],
+    ["number", `#${i}`], ["caption", f.caption, /^(unclear|never)/.test(f.caption) ? 7 : 0], ["class", f.classes.join(", ")],
     ...f.characters.slice(0, 3).map((c) => ["character", visible(c[0])]), ...f.promotes.map((c) => ["promotes", visible(c[0])]),
     ...f.concepts.flatMap(([c, run]) => [["finds", l.concepts[c].name, 1 - run], ["finds", l.concepts[c].title, 1 - run]]), ["context", snippet(l, i)],
     ...f.strongest.slice(1).map(([sample, position]) => ["context", [...data.texts[sample][1]].slice(Math.max(0, position - shownBefore), position + shownBehind).join("")]),
