@@ -226,6 +226,7 @@ FILE_TAGS = {
     "recipe": "",
     "precision": "",
     "denoise": "denoise-",
+    "whiten": "whiten-",
 }
 """Setting -> what stands before its value in the name of an SAE file that differs in it."""
 
@@ -303,6 +304,13 @@ class TrainConfig:
         "found at damaged characters; 0: off",
         shown="reading: 1 where the text is damaged and its rows fit into memory; else 0",
     )
+    whiten: float | None = flag(
+        None,
+        "0 to 1: power of its standard deviation that each principal direction of the rows is divided by; features of a "
+        "stream that varies in few directions then say more, at a larger error; not with a k",
+        metavar="P",
+        shown="off",
+    )
     precision: Literal["float32", "bfloat16"] = flag(
         "float32", "operands of the SAE's matrix products; sums are float32"
     )
@@ -330,7 +338,17 @@ class TrainConfig:
         require(self.decay is None or 0 < self.decay <= 1, f"decay must be above 0 and at most 1, got {self.decay}")
         ok = self.denoise is None or (self.denoise >= 0 and math.isfinite(self.denoise))
         require(ok, f"denoise must be a number of at least 0, got {self.denoise}")
-        require(not self.denoise or self.recipe != "guide", "denoise is not read by recipe guide; leave it out")
+        ok = self.whiten is None or 0 <= self.whiten <= 1
+        require(ok, f"whiten must be a number of 0..1, got {self.whiten}")
+        for name in ("denoise", "whiten"):
+            ok = not getattr(self, name) or self.recipe != "guide"
+            require(ok, f"{name} is not read by recipe guide; leave it out")
+        thresholds = [name for name, of in ARCHITECTURES.items() if of.stores != "k"]
+        require(
+            not self.whiten or rules.stores != "k",
+            f"whiten needs architecture {', '.join(thresholds[:-1])} or {thresholds[-1]}, got {self.architecture}: in the "
+            "units of the rows other latents would be the k largest",
+        )
         l1_ok = self.l1_coef is None or (self.l1_coef >= 0 and math.isfinite(self.l1_coef))
         require(l1_ok, f"l1_coef must be a number of at least 0, got {self.l1_coef}")
         require(0 <= self.seed < 2**32, f"seed must be in 0..{2**32 - 1}, got {self.seed}")
@@ -382,8 +400,9 @@ class TrainConfig:
     def settings(self) -> dict[str, Any]:
         """All settings with their values, by which a run is known again."""
         found = asdict(self) | {"l1_coef": self.penalty}
-        if not self.denoise:  # which older runs do not say
-            del found["denoise"]
+        for name in ("denoise", "whiten"):  # which older runs do not say
+            if not found[name]:
+                del found[name]
         return found
 
     def sae(self, d_in: int) -> SAEConfig:

@@ -337,7 +337,7 @@ def with_frozen_decoder(rows: Array, config: SAEConfig) -> SAE:
         expansion=config.d_sae // config.d_in,
         epochs=10,
     )
-    group = Group({0: rows}, {"frozen": Member(0, how)}, lambda layer: principal_basis(rows))
+    group = Group({0: rows}, {"frozen": Member(0, how)}, lambda layer, whiten: principal_basis(rows))
     inner = group.stepper.transform
 
     def update(grads: optax.Updates, state: optax.OptState, params: optax.Params | None = None) -> tuple:

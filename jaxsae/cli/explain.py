@@ -268,11 +268,13 @@ def show_layer(one: LayerExplanation, found: Explanation, inspection: Inspection
     names = {"latents": "latents", "random": "random active latents", "neurons": "neurons of the layer"}
     columns = ["only the first", "none", *map(str, found.counts[1:])]
     kept = [
-        (names[kind], f"{of.without:+.2f}", *("-" if math.isnan(share) else f"{share:.0%}" for share in of.share[1:]))
+        (names[kind], f"{of.without:+.2f}", *("-" if of.little else f"{share:.0%}" for share in of.share[1:]))
         for kind, of in one.kept.items()
     ]
     title = f"What is kept of the way from none of them to the whole logit difference, {found.difference:+.2f}"
     terminal.print_table(title, columns, kept)
+    if any(of.little for of in one.kept.values()):
+        terminal.print_wrapped("-        all of them together change less than a tenth of it", indent=9)
 
 
 def show_depth(found: Explanation, inspections: Sequence[Inspection]) -> None:

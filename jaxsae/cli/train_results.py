@@ -41,12 +41,28 @@ def say_one(result: RunResult, scored_on: str) -> None:
     if report["dead"] > 0.5:
         instead = "more text, or a smaller --expansion" if how["recipe"] != "guide" else "--recipe modern as well"
         print(f"note     dead latents: {report['dead']:.1%} of them fire on none of these rows. Try {instead}.")
+    say_narrow([report])
     say_unaware([report])
 
 
 def is_dense(report: dict[str, Any]) -> bool:
     """Whether more than a tenth of the latents fire on a row."""
     return report["l0"] > report["d_sae"] / 10
+
+
+NARROW = 1 / 32
+"""Share of d_in: rows that vary in fewer directions are better read whitened, see docs/recipes.md."""
+
+
+def say_narrow(reports: list[dict[str, Any]]) -> None:
+    """What brings out more where an error is about few directions."""
+    for report in reports:
+        how, found = report["settings"], report.get("directions", 0)  # older reports do not say
+        if how["recipe"] == "reading" and not how.get("whiten") and 0 < found < NARROW * report["d_in"]:
+            print(
+                f"note     the variance of layer {report['layer']} lies in about {found:.0f} of {report['d_in']} directions: "
+                "--architecture batchtopk --whiten 0.75 may bring out more features."
+            )
 
 
 def say_unaware(reports: list[dict[str, Any]]) -> None:
@@ -81,6 +97,7 @@ def say_all(results: list[RunResult], scored_on: str) -> None:
     print(f"trained  {len(results)} SAEs, {last['steps_per_second']:,.0f} steps/s")
     print(f"took     {last['seconds']:.1f} s, peak memory {last['peak_memory_bytes'] / 2**20:,.0f} MiB")
     print(f"wrote    {len(results)} x .pt, .json, .png in {picture.parent}, and {picture.name}")
+    say_narrow(reports)
     say_unaware(reports)
 
 

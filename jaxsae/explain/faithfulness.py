@@ -20,6 +20,8 @@ ENOUGH = 0.8
 
 LEAST = 0.02
 """Of a logit difference, what parts must carry for it to be said which of them carry it."""
+LITTLE = 0.1
+"""The same, below which shares of it are many times what is there, and not shown."""
 
 
 class Kept(NamedTuple):
@@ -29,15 +31,17 @@ class Kept(NamedTuple):
     """Of the way from all parts taken out to none; may exceed 1, and be below 0. NaN: they carry hardly anything."""
     without: float
     """The logit difference with all parts taken out."""
+    little: bool = False
+    """Whether the parts carry less than `LITTLE` of the logit difference."""
 
     @classmethod
     def of(cls, differences: Float[np.ndarray, " counts"], whole: float) -> "Kept":
         """Of what `only_first` gave, and the logit difference of the whole stream."""
         without = float(differences[0])
         scale = whole - without
-        carried = abs(scale) > LEAST * max(abs(whole), abs(without))
-        share = (differences - without) / scale if carried else np.full(len(differences), np.nan)
-        return cls(share, without)
+        most = max(abs(whole), abs(without))
+        share = (differences - without) / scale if abs(scale) > LEAST * most else np.full(len(differences), np.nan)
+        return cls(share, without, abs(scale) <= LITTLE * most)
 
     def needed(self, counts: Sequence[int]) -> int | None:
         """The fewest parts that keep `ENOUGH`; None: not so many as were tried."""

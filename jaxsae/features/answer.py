@@ -70,7 +70,7 @@ def score_of(scores: ConceptScores) -> str:
     return f"run score {best.run:.2f}, {best.low:.2f} to {best.high:.2f}; {beside(scores)}"
 
 
-TRY_NEXT = "More text, another layer or a wider SAE may show one."
+TRY_NEXT = "More text, another layer, a wider SAE or one of whitened rows may show one."
 
 
 def best_detector_sentence(inspection: Inspection, scores: ConceptScores, characters: str) -> str:

@@ -63,7 +63,7 @@ def footprint(config: TrainConfig, d_in: int, mesh: Mesh, rows: int | None = Non
         return stepper.begin(jax.tree.map(lambda a: a[None], init(jax.random.key(0), sae_config)))
 
     state = jax.eval_shape(start)
-    basis = [Basis(jnp.zeros(d_in), jnp.zeros((d_in, d_in)), jnp.ones(()))] if modern else []
+    basis = [Basis(jnp.zeros(d_in), jnp.zeros((d_in, d_in)), jnp.ones(()), jnp.ones(d_in))] if modern else []
     members = jax.eval_shape(lambda: MemberConstants.of([sae_config], config.batch_size, bases=basis))
     n = config.batch_size if rows is None else rows
     held = jax.ShapeDtypeStruct((n, d_in), jnp.float32, sharding=lying(mesh, "batch" if rows is None else "rows", None))

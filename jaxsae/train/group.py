@@ -54,7 +54,7 @@ class Group:
     Args:
       rows: layer -> its rows.
       members: key -> member.
-      basis: layer -> the coordinates that the modern recipe trains in.
+      basis: (layer, how far whitened) -> the coordinates that the modern recipe trains in.
       mesh: the devices; the first one alone, if not given.
       streamed: as `loop.train`.
     """
@@ -63,7 +63,7 @@ class Group:
         self,
         rows: Mapping[int, AnyRows],
         members: Mapping[str, Member],
-        basis: Callable[[int], Basis],
+        basis: Callable[[int, float], Basis],
         mesh: Mesh | None = None,
         streamed: bool | None = None,
     ) -> None:
@@ -76,7 +76,7 @@ class Group:
         self.steps = n // self.config.batch_size
         self.total_steps = self.config.epochs * self.steps
         layers = dict.fromkeys(m.layer for m in members.values())
-        self.bases = {layer: basis(layer) for layer in layers} if self.modern else {}
+        self.bases = {layer: basis(layer, self.config.whiten or 0.0) for layer in layers} if self.modern else {}
         # penalties are in the units of the rows; scaled latents are as much larger, their errors by its square
         self.scales = {key: float(self.bases[m.layer].scale) if self.modern else 1.0 for key, m in members.items()}
         decay, falls = self.config.decay, architecture(self.config.architecture).lift_falls

@@ -114,7 +114,7 @@ def train(
         alike = tuple(key for part in todo for key in part.members)
         waiting.extend((part, alike) for part in todo)
     widths = {layer: config.d_in(rows[layer].shape[1]) for layer, config in members.values()}
-    bases = functools.cache(lambda layer: basis_of(rows[layer], widths[layer]))
+    bases = functools.cache(lambda layer, whiten: basis_of(rows[layer], widths[layer], whiten))
 
     def on(mesh: Mesh) -> Iterator[Event]:
         group, of = None, None
@@ -128,9 +128,9 @@ def train(
     yield from _in_turn([on(mesh) for mesh in meshes])
 
 
-def basis_of(rows: AnyRows, d_in: int) -> Basis:
+def basis_of(rows: AnyRows, d_in: int, whiten: float) -> Basis:
     """The coordinates that the modern recipe trains in, the same bits in all processes that train together."""
-    found = principal_basis(rows, processes.share(), processes.summed, d_in)
+    found = principal_basis(rows, processes.share(), processes.summed, d_in, whiten)
     # machines may find other signs, or turn directions of like variance: all take those of the first
     return Basis(*(jnp.asarray(processes.of_process(0, np.asarray(leaf))) for leaf in found))
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from jaxsae import processes
@@ -22,6 +23,7 @@ from jaxsae.mesh import Arrangement, arrange
 from jaxsae.models.hooks import file_stem, hook_names
 from jaxsae.runtime import give_back_memory, peak_memory
 from jaxsae.sae.autoencoder import SAE
+from jaxsae.sae.basis import directions
 from jaxsae.sae.metrics import Score, score
 from jaxsae.sae.row_types import AnyRows
 from jaxsae.train.checkpointer import Checkpointer
@@ -34,6 +36,8 @@ from jaxsae.train.plan import Member
 from jaxsae.train.sources import ROWS, SCORED_ROWS, OnRows, RunRows, Say, Source
 from jaxsae.train.step import check_latents, divisor_of_latents
 
+DIRECTIONS_OF = 2048
+"""Rows of which it is said in how many directions they vary."""
 PACKAGES = ("jaxsae", "jax", "jaxlib", "flax", "optax", "numpy", "torch")
 
 ORIGIN = ("model_sha256", "checkpoint_sha256", "split", "dataset_sha256")
@@ -361,6 +365,7 @@ class _Writer:
         result = score(trained.sae, scored)
         report = self._report(name, trained, result, took)
         report["l0_of_relu_alone"] = plain_l0(trained.sae, scored, result.l0)
+        report["directions"] = directions(np.asarray(scored[:DIRECTIONS_OF]))
         give_back_memory()
         file, config = self.files[name], trained.config
         size = f"{config.d_sae:,} latents, L0 {result.l0:.1f}, FVU {result.fvu:.3g}"

@@ -346,7 +346,7 @@ if number:  # another machine's library
     eigh = np.linalg.eigh
     np.linalg.eigh = lambda a: (eigh(a)[0], -eigh(a)[1])
 rows = np.random.default_rng(0).standard_normal((100, 6)).astype(np.float32)
-found = processes.each(basis_of(rows, rows.shape[1]).rotation.tolist())
+found = processes.each(basis_of(rows, rows.shape[1], 0.0).rotation.tolist())
 assert found[0] == found[1]
 processes.leave()
 """

@@ -201,6 +201,9 @@ def test_what_few_parts_keep():
     backwards = Kept.of(readout.of_streams(0, {"o": only_first(x, parts, order[::-1], counts)})["o"], whole)
     assert backwards.needed(counts) == 20
     assert Kept.of(np.zeros(5), 0.0).needed(counts) is None  # nothing to keep
+    assert not kept.little
+    assert Kept.of(np.array([4.8, 3.2, 5.0]), 5.0).little  # whose shares would be -800 % and 100 %
+    assert not Kept.of(np.array([4.0, 3.2, 5.0]), 5.0).little
 
 
 def test_a_whole_explanation(model, module, readout, sae):

@@ -59,7 +59,7 @@ def sentence(found: Inspection, name: str, characters: str, x: np.ndarray) -> st
     )
     others = max(scores.random, scores.windows, scores.neurons)
     if score.run < 0.3 or score.low <= scores.random:
-        hint = "More text, another layer or a wider SAE may show one."
+        hint = "More text, another layer, a wider SAE or one of whitened rows may show one."
         if others > max(score.run, 0.3):
             name = "window of text" if others == scores.windows else "random direction"
             name = "neuron" if others == scores.neurons > scores.random else name

@@ -30,7 +30,7 @@ def shown(has: np.ndarray, letters: str) -> str:
         ("word-boundary", "a na", "_ __"),
         ("i-", "i-din it-ti-in u-ma-am ad-din", "i-____it-______u-____________"),
         ("mu-", "mu-na-dím a-mu-ru", "mu-______________"),
-        ("plural-MEŠ", "DINGIR.MEŠ UDU-MEŠ", "______.MEŠ____-MEŠ"),
+        ("plural-sign", "DINGIR.MEŠ UDU-MEŠ", "______.MEŠ____-MEŠ"),
         ("numeral", "½ GÍN U GUR MIN", "½_____U_____MIN"),
         ("ina-ana", "ina KUR a-na ana-ku", "ina_____a-na_______"),
         ("omen", "DIŠ AN šum-ma", "DIŠ____šum-ma"),

@@ -261,18 +261,42 @@ def test_auxk_is_the_share_of_the_error_that_dead_latents_leave(sae, x, last):
     assert aux_k(sae, x, left, jnp.zeros(40, bool)) == 0
 
 
-@pytest.mark.parametrize(("architecture", "k"), [("relu", None), ("topk", 3), ("jumprelu", None)])
-def test_folding_a_basis_changes_nothing_but_the_unit(sae, x, architecture, k):
+def a_basis(stretch):
     rng = np.random.default_rng(4)
     rotation = np.linalg.qr(rng.standard_normal((6, 6)))[0]
-    basis = basis_lib.Basis(*(jnp.asarray(a, jnp.float32) for a in (rng.standard_normal(6), rotation, 2.5)))
+    return basis_lib.Basis(*(jnp.asarray(a, jnp.float32) for a in (rng.standard_normal(6), rotation, 2.5, stretch)))
+
+
+@pytest.mark.parametrize("architecture", ["relu", "jumprelu", "batchtopk", "matryoshka"])
+def test_folding_a_whitened_basis_keeps_what_latents_do_and_decoders_of_unit_norm(sae, x, architecture):
+    basis = a_basis(np.array([0.1, 0.3, 1, 2, 5, 9]))
+    sae = sae.replace(architecture=architecture, threshold=None if architecture == "relu" else jnp.full(40, 0.4))
+    inside = encode(sae, basis_lib.to_basis(basis, x))
+    outside = basis_lib.fold_basis(sae, basis)
+    latents = encode(outside, x)
+    assert 0 < (inside > 0).mean() < 1
+    np.testing.assert_array_equal(latents > 0, inside > 0)
+    np.testing.assert_allclose(np.linalg.norm(outside.W_dec, axis=1), 1, rtol=1e-5)
+    whole = decode(sae, inside) / basis.stretch[None] @ basis.rotation.T / 2.5 + basis.centre[None]
+    np.testing.assert_allclose(decode(outside, latents), whole, rtol=1e-4, atol=1e-3)
+
+
+def test_a_whitened_basis_is_not_folded_into_a_k(sae):
+    with pytest.raises(InputError, match="a whitened basis needs an SAE without k, got k 3"):
+        basis_lib.fold_basis(sae.replace(architecture="topk", k=3), a_basis(np.arange(1.0, 7)))
+
+
+@pytest.mark.parametrize(("architecture", "k"), [("relu", None), ("topk", 3), ("jumprelu", None)])
+def test_folding_a_basis_changes_nothing_but_the_unit(sae, x, architecture, k):
+    basis = a_basis(np.ones(6))
+    rotation = np.asarray(basis.rotation)
     sae = sae.replace(architecture=architecture, k=k)
     sae = sae.replace(threshold=jnp.full(40, 0.4)) if architecture == "jumprelu" else sae
     inside = encode(sae, basis_lib.to_basis(basis, x))
     outside = basis_lib.fold_basis(sae, basis)
     latents = encode(outside, x)
     np.testing.assert_allclose(latents, inside / 2.5, atol=1e-5)
-    back = decode(sae, inside) @ rotation.T.astype(np.float32) / 2.5 + basis.centre[None]
+    back = decode(sae, inside) @ rotation.T / 2.5 + basis.centre[None]
     np.testing.assert_allclose(decode(outside, latents), back, atol=1e-4)
     norms = [np.linalg.norm(s.W_dec, axis=1) for s in (sae, outside)]
     np.testing.assert_allclose(*norms, rtol=1e-5)
