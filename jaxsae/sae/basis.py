@@ -124,8 +124,8 @@ def principal_basis(
 def directions(rows: Float[np.ndarray, "n d_in"]) -> float:
     """In how many directions the rows vary, as it were: the participation ratio of their covariance's eigenvalues.
 
-    (sum of the variances)^2 / sum of their squares: d_in where all directions vary alike, 1 where only one does, 0 where
-    none does. Of a sample of n rows it is below n.
+    (sum of the variances)^2 / sum of their squares: d_in where all directions vary alike, 1 where only one does, and 0
+    where none does. Of a sample of n rows it is below n.
     """
     x = rows.astype(np.float64) - rows.mean(axis=0, dtype=np.float64)
     products = x @ x.T if len(x) < x.shape[1] else x.T @ x  # which have the same eigenvalues, but for zeros

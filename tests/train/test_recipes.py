@@ -134,7 +134,9 @@ def test_what_revives_a_relu_falls_to_0_with_the_learning_rate(architecture):
     """
     rows, sizes = {8: some_rows(BATCH * 10)}, {}
     config = TrainConfig(recipe="modern", architecture=architecture, target_l0=6, batch_size=BATCH, epochs=12)
-    group = Group(rows, {"one": Member(8, config)}, lambda layer, _: basis_lib.principal_basis(jnp.asarray(rows[layer])))
+    group = Group(
+        rows, {"one": Member(8, config)}, lambda layer, _: basis_lib.principal_basis(jnp.asarray(rows[layer]))
+    )
     state, (members, shared) = group.begin(["one"]), group.constants(["one"])
     never = jax.tree.map(jnp.zeros_like, state.sae.b_enc)
     for held, batch in (pair for epoch in range(12) for pair in group.feed(["one"], shared, epoch)):
