@@ -306,8 +306,8 @@ class TrainConfig:
     )
     whiten: float | None = flag(
         None,
-        "0 to 1: power of its standard deviation that each principal direction of the rows is divided by; features of a "
-        "stream that varies in few directions then say more, at a larger error; not with a k",
+        "0 to 1: power of its standard deviation that each principal direction of the rows is divided by; of a stream that "
+        "varies in few directions more features can then be named, at a larger error; not with a k",
         metavar="P",
         shown="off",
     )

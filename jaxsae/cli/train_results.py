@@ -19,7 +19,7 @@ def say_one(result: RunResult, scored_on: str) -> None:
     report = result.report
     how, rate = report["settings"], report["steps_per_second"]
     stopped = "" if report["epochs"] == how["epochs"] else f" (no new lowest loss for {how['patience']})"
-    of = "" if how["recipe"] == "guide" else " (of rows scaled to variance 1)"
+    of = "" if how["recipe"] == "guide" else f" (of rows {'whitened' if how.get('whiten') else 'scaled to variance 1'})"
     print(
         f"trained  {report['epochs']} epochs{stopped}, {rate:,.0f} steps/s, final loss {report['final_loss']:.5f}{of}"
     )
