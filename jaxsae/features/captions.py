@@ -13,19 +13,18 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from jaxsae.features.concept_scores import MarkedText
-from jaxsae.features.descriptions import Family, Label, character_class, families
+from jaxsae.features.descriptions import COMPLEXITY, MOST_JOINED, Family, Label, families
 from jaxsae.features.firings import Firings
 from jaxsae.features.judged_text import JudgedText
+from jaxsae.features.surroundings import MOST_PLACES, Search, Surroundings
 
-MOST_JOINED = 4
-"""Values of one family that a caption joins, at most: "a, u, i"."""
-COMPLEXITY = 0.02
-"""F1 by which a description must be better for each step that it says more."""
 CLEAR = 0.5
 """Held-out F1 from which a caption says what a latent is; below, the caption is "unclear". And so much of the way from
 the F1 of saying "everywhere" to 1, which for dense latents is more."""
 HINT = 0.7
 """Share of the firings that a hint is true of, at least; what most of the text is gives no hint."""
+DENSE = 0.1
+"""Of a latent that fires on a larger share of the characters, what stands near is not looked at."""
 FEWEST_FIRINGS = 5
 """A latent needs so many firings in each half of the texts."""
 UNCLEAR, SILENT = "unclear", "never fires here"
@@ -102,9 +101,9 @@ class Caption(NamedTuple):
 class _Candidate(NamedTuple):
     """The best description of one family for each latent."""
 
-    family: Family
+    family: Family | Surroundings
     members: Int[np.ndarray, "columns joined"]
-    """Values that are joined; -1: fewer."""
+    """Of the description; -1: fewer."""
     single: Float[np.ndarray, " columns"]
     """F1 of the best single value on the texts on which is chosen."""
     chosen: Float[np.ndarray, " columns"]
@@ -123,8 +122,9 @@ def captions(firings: Firings, marked: MarkedText) -> list[Caption]:
     Where none predicts its firings, one may predict the strongest quarter of them.
     """
     every = (*families(marked.text), *_concept_families(marked))
-    found = _best(firings, marked.text, every)
-    for column, strong in enumerate(_best(_strongest(firings, marked.text), marked.text, every)):
+    near = Surroundings.of(marked.text)
+    found = _best(firings, marked.text, every, near)
+    for column, strong in enumerate(_best(_strongest(firings, marked.text), marked.text, every, near)):
         if not found[column].clear and strong.clear:
             found[column] = strong._replace(strong=True)
     return found
@@ -147,7 +147,7 @@ AT_ONCE = 2**27
 """Bytes of counts of one family's values and latents that are held at once."""
 
 
-def _best(firings: Firings, text: JudgedText, every: Sequence[Family]) -> list[Caption]:
+def _best(firings: Firings, text: JudgedText, every: Sequence[Family], near: Surroundings) -> list[Caption]:
     """For each latent the best description of its firings, or a hint."""
     fired = np.stack(
         [np.bincount(firings.column[_in(firings, text, half)], minlength=firings.columns) for half in (0, 1)]
@@ -160,18 +160,23 @@ def _best(firings: Firings, text: JudgedText, every: Sequence[Family]) -> list[C
     step = max(1, AT_ONCE // (16 * max(1, *(len(family.labels) for family in every))))  # 16: see `_of_family`
     for start in range(0, len(enough), step):
         some = enough[start : start + step]
-        described = _best_of_some(firings.of(some), text, every, fired[:, some])
+        described = _best_of_some(firings.of(some), text, every, near, fired[:, some])
         for column, caption in zip(some.tolist(), described, strict=True):
             out[column] = caption
     return out
 
 
 def _best_of_some(
-    firings: Firings, text: JudgedText, every: Sequence[Family], fired: Int[np.ndarray, "halves columns"]
+    firings: Firings,
+    text: JudgedText,
+    every: Sequence[Family],
+    near: Surroundings,
+    fired: Int[np.ndarray, "halves columns"],
 ) -> list[Caption]:
     """As `_best`, of latents that fire often enough."""
     rate = fired[1] / max(int(((text.half == 1) & firings.judged).sum()), 1)
     found = [_of_family(firings, text, family, fired) for family in every]
+    found.append(_of_surroundings(firings, text, near, fired))
     chosen = np.stack([one.chosen for one in found])
     hints = np.stack([np.where((one.precision[0] >= HINT) & (one.share <= 0.35), one.chosen, -1) for one in found])
     best, hint = chosen.argmax(axis=0), hints.argmax(axis=0)
@@ -194,41 +199,19 @@ def _in(firings: Firings, text: JudgedText, half: int) -> Bool[np.ndarray, " m"]
 def _caption(one: _Candidate, column: int, firings: int, single: float, rate: float) -> Caption:
     members = tuple(int(i) for i in one.members[column] if i >= 0)
     figures = float(one.precision[1, column]), float(one.recall[1, column])
-    text = joined([one.family.labels[i] for i in members])
+    text = one.family.words(members)
     chosen = float(one.chosen[column]), float(single), float(rate)
     return Caption(text, one.family.name, *figures, firings, int(one.places[column]), members, *chosen)
-
-
-def joined(labels: Sequence[Label]) -> str:
-    """Labels as one description: what they have in common is said once, single characters by their class."""
-    forms = {label.form for label in labels}
-    if len(labels) > 1 and len(forms) == 1:
-        form, count = labels[0].form, len(labels[0].parts)
-        for at in reversed(range(count)):  # "u after d, g" before "a, u after d"
-            rest = {label.parts[:at] + label.parts[at + 1 :] for label in labels}
-            if len(rest) == 1:
-                parts = list(labels[0].parts)
-                every = [label.parts[at] for label in labels]
-                parts[at] = _of_one_class(every) if form == "{}" else ", ".join(every)
-                return form.format(*parts)
-    return ", ".join(str(label) for label in labels)
-
-
-def _of_one_class(parts: Sequence[str]) -> str:
-    """A list; single characters of one class with its name: "vowels a, u, i"."""
-    listed = ", ".join(parts)
-    classes = {character_class(part) if len(part) == 1 else "" for part in parts}
-    (name, *others) = classes
-    return listed if others or not name else f"{name} {listed}"
 
 
 def described(captions: Sequence[Caption], text: JudgedText, marked: MarkedText) -> Bool[np.ndarray, "captions n"]:
     """Which characters the description of each caption is true of."""
     out = np.zeros((len(captions), len(text)), bool)
-    for family in (*families(text), *_concept_families(marked)):
+    every: list[Family | Surroundings] = [*families(text), *_concept_families(marked), Surroundings.of(text)]
+    for family in every:
         for row, caption in zip(out, captions, strict=True):
             if caption.family == family.name:
-                row |= np.isin(family.value, caption.members)
+                row |= family.holds(caption.members)
     return out
 
 
@@ -295,6 +278,31 @@ def _of_family(
         sum_places[1],
         sum_places[0] / max(n, 1),
     )
+
+
+def _of_surroundings(
+    firings: Firings, text: JudgedText, near: Surroundings, fired: Int[np.ndarray, "halves columns"]
+) -> _Candidate:
+    """Put places together, as long as that raises F1 by more than it costs; not of dense latents."""
+    in_half = [(text.half == half) & firings.judged for half in (0, 1)]
+    search, number = Search(near, np.flatnonzero(in_half[0])), np.cumsum(in_half[0]) - 1
+    members = np.full((firings.columns, MOST_PLACES + MOST_JOINED - 1), -1)
+    chosen = np.full(firings.columns, -1.0)
+    hits, places = np.zeros((2, 2, firings.columns))
+    of_half, of_column = text.half[firings.row], np.argsort(firings.column, kind="stable")
+    ends = np.append(0, np.cumsum(firings.fired))
+    for column in np.flatnonzero(fired[0] <= DENSE * in_half[0].sum()).tolist():
+        here = of_column[ends[column] : ends[column + 1]]
+        found = search.best(number[firings.row[here[of_half[here] == 0]]])
+        members[column, : len(found.members)], chosen[column] = found.members, found.chosen
+        holds = near.holds(found.members)
+        for half in (0, 1):
+            hits[half, column] = holds[firings.row[here[of_half[here] == half]]].sum()
+            places[half, column] = (holds & in_half[half]).sum()
+    n = max(int(in_half[0].sum()), 1)
+    none = np.zeros(firings.columns)
+    figures = hits / np.maximum(fired, 1), hits / np.maximum(places, 1)
+    return _Candidate(near, members, none, chosen, *figures, places[1], places[0] / n)
 
 
 def _concept_families(marked: MarkedText) -> Iterator[Family]:

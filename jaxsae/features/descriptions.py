@@ -18,6 +18,10 @@ MOST_VALUES = 2048
 """The commonest values of a family; characters with a rarer one have none."""
 FEWEST_CHARACTERS = 5
 """A value that fewer characters have where captions are chosen is not used."""
+MOST_JOINED = 4
+"""Values of one family that a caption joins, at most: "a, u, i"."""
+COMPLEXITY = 0.02
+"""F1 by which a description must be better for each step that it says more."""
 SEPARATORS = "-.:+×|"
 """Between the signs of a word."""
 DAMAGED = "damaged"
@@ -43,6 +47,37 @@ class Family(NamedTuple):
     labels: list[Label]
     cost: int
     """How much is said at once: of two descriptions that fit nearly as well, the simpler is taken."""
+
+    def words(self, members: Sequence[int]) -> str:
+        """Some of the descriptions as one."""
+        return joined([self.labels[i] for i in members])
+
+    def holds(self, members: Sequence[int]) -> Bool[np.ndarray, " n"]:
+        """The characters that one of them is true of."""
+        return np.isin(self.value, members)
+
+
+def joined(labels: Sequence[Label]) -> str:
+    """Labels as one description: what they have in common is said once, single characters by their class."""
+    forms = {label.form for label in labels}
+    if len(labels) > 1 and len(forms) == 1:
+        form, count = labels[0].form, len(labels[0].parts)
+        for at in reversed(range(count)):  # "u after d, g" before "a, u after d"
+            rest = {label.parts[:at] + label.parts[at + 1 :] for label in labels}
+            if len(rest) == 1:
+                parts = list(labels[0].parts)
+                every = [label.parts[at] for label in labels]
+                parts[at] = _of_one_class(every) if form == "{}" else ", ".join(every)
+                return form.format(*parts)
+    return ", ".join(str(label) for label in labels)
+
+
+def _of_one_class(parts: Sequence[str]) -> str:
+    """A list; single characters of one class with its name: "vowels a, u, i"."""
+    listed = ", ".join(parts)
+    classes = {character_class(part) if len(part) == 1 else "" for part in parts}
+    (name, *others) = classes
+    return listed if others or not name else f"{name} {listed}"
 
 
 def character_class(character: str) -> str:
@@ -78,7 +113,7 @@ def token_class(piece: str) -> str:
     return "tokens within a word" if piece.startswith("##") else "tokens of small letters"
 
 
-def _family(name: str, keys: Sequence, label: Callable[..., Label], cost: int, half: Int[np.ndarray, " n"]) -> Family:
+def family_of(name: str, keys: Sequence, label: Callable[..., Label], cost: int, half: Int[np.ndarray, " n"]) -> Family:
     """A family from one key for each character: None stands for no value; `label` makes the words of a key."""
     numbers: dict = {}
     value = np.fromiter(
@@ -109,25 +144,40 @@ class _Units(NamedTuple):
         return cls(np.cumsum(new) - 1, start, ["".join(part(pieces, a, b)) for a, b in spans])
 
 
+def letters_of(text: JudgedText) -> tuple[list[str], list[str]]:
+    """(what each character is shown as, the same as the model sees it: damaged ones are `DAMAGED`)."""
+    letters = [shown(piece, text.samples.tokenizer) for piece in text.pieces]
+    return letters, [DAMAGED if hidden else s for hidden, s in zip(text.damaged.tolist(), letters, strict=True)]
+
+
+def classes_of(seen: Sequence[str]) -> list[str]:
+    """The class of each character, as the model sees it: `DAMAGED` is one."""
+    classes = {s: s if s == DAMAGED else character_class(s) for s in set(seen)}
+    return [classes[s] for s in seen]
+
+
+def hidden_families(text: JudgedText) -> Iterator[Family]:
+    """What stands where the model sees damage, by its class and by itself."""
+    letters, _ = letters_of(text)
+    hidden = [letter if d else None for d, letter in zip(text.damaged.tolist(), letters, strict=True)]
+    label = Words(text.samples.tokenizer.unit).hidden
+    yield family_of("damaged class", [h and character_class(h) for h in hidden], label, 1, text.half)
+    yield family_of("damaged character", hidden, label, 1, text.half)
+
+
 def families(text: JudgedText) -> Iterator[Family]:
     """All families of a text, one after another."""
     tokenizer = text.samples.tokenizer
-    n, half, damaged = len(text), text.half, text.damaged.tolist()
-    letters = [shown(piece, tokenizer) for piece in text.pieces]
-    seen = [DAMAGED if hidden else letter for hidden, letter in zip(damaged, letters, strict=True)]
+    n, half = len(text), text.half
+    letters, seen = letters_of(text)
     first_of_sample = np.diff(text.sample, prepend=-1) != 0
     last_of_sample = np.append(first_of_sample[1:], True)
-    words = _Words(tokenizer.unit)
+    words = Words(tokenizer.unit)
     one, two = words.one, words.two
 
-    classes = {letter: character_class(letter) for letter in set(letters)}
-    yield _family("class", [s if s == DAMAGED else classes[s] for s in seen], one("{}"), 0, half)
-    yield _family("character", seen, one("{}"), 0, half)
-    hidden = [letter if d else None for d, letter in zip(damaged, letters, strict=True)]
-    yield _family(
-        "damaged class", [h and classes[h] for h in hidden], one(f"{damaged_word(tokenizer.unit)} {{}}"), 1, half
-    )
-    yield _family("damaged character", hidden, one(f"{damaged_word(tokenizer.unit)} {{}}"), 1, half)
+    yield family_of("class", classes_of(seen), one("{}"), 0, half)
+    yield family_of("character", seen, one("{}"), 0, half)
+    yield from hidden_families(text)
 
     units = _Units.of(text.pieces, text.begins_word)
     if len(units.start) < n:  # else each token is a word
@@ -135,15 +185,19 @@ def families(text: JudgedText) -> Iterator[Family]:
 
     before = [None if first_of_sample[i] else seen[i - 1] for i in range(n)]
     after = [None if last_of_sample[i] else seen[i + 1] for i in range(n)]
-    yield _family("before", before, one("what follows {}"), 1, half)
-    yield _family("after", after, one("what stands before {}"), 1, half)
-    yield _family("pair before", [b and (s, b) for b, s in zip(before, seen, strict=True)], two("{} after {}"), 1, half)
-    yield _family("pair after", [a and (s, a) for a, s in zip(after, seen, strict=True)], two("{} before {}"), 1, half)
+    yield family_of("before", before, one("what follows {}"), 1, half)
+    yield family_of("after", after, one("what stands before {}"), 1, half)
+    yield family_of(
+        "pair before", [b and (s, b) for b, s in zip(before, seen, strict=True)], two("{} after {}"), 1, half
+    )
+    yield family_of(
+        "pair after", [a and (s, a) for a, s in zip(after, seen, strict=True)], two("{} before {}"), 1, half
+    )
     triples = [b and a and (s, b, a) for b, s, a in zip(before, seen, after, strict=True)]
-    yield _family("window", triples, words.between, 3, half)
+    yield family_of("window", triples, words.between, 3, half)
 
 
-class _Words(NamedTuple):
+class Words(NamedTuple):
     """Labels of tokens."""
 
     unit: str
@@ -160,6 +214,21 @@ class _Words(NamedTuple):
         """Labels of two."""
         return lambda first, second: Label(form, (self.quoted(first), self.quoted(second)))
 
+    def hidden(self, key: str) -> Label:
+        """Of a token, or of a class, that the model does not see."""
+        return Label(f"{damaged_word(self.unit)} {{}}", (self.quoted(key),))
+
+    def one_of_class(self, form: str) -> Callable[[str], Label]:
+        """Labels of one token of a class: "a vowel"."""
+
+        def label(key: str) -> Label:
+            if key == DAMAGED:
+                return Label(form, (f"a {damaged_word(self.unit)} {self.unit}",))
+            name, *rest = key.split(" ")
+            return Label(form, ("another mark" if name == "other" else " ".join(["a", name.removesuffix("s"), *rest]),))
+
+        return label
+
     def between(self, token: str, before: str, after: str) -> Label:
         """Of a token between two others."""
         return Label("{} between {}", (self.quoted(token), f"{self.quoted(before)} and {self.quoted(after)}"))
@@ -169,7 +238,7 @@ def _in_words(
     text: JudgedText,
     letters: Sequence[str],
     words: _Units,
-    said: _Words,
+    said: Words,
     first_of_sample: Bool[np.ndarray, " n"],
     last_of_sample: Bool[np.ndarray, " n"],
 ) -> Iterator[Family]:
@@ -183,13 +252,13 @@ def _in_words(
         return Label("{}" + PLACES[begins, ends], (said.quoted(letter),))
 
     places = [None if space[i] else (letters[i], in_word[i] == 0, ends_word[i]) for i in range(n)]
-    yield _family("character in the word", places, of_word, 1, half)
-    yield _family("word", word, said.one("the word {}"), 1, half)
+    yield family_of("character in the word", places, of_word, 1, half)
+    yield family_of("word", word, said.one("the word {}"), 1, half)
     if text.of_characters:
         in_words = [(w, i) if w and len(w) > 1 else None for w, i in zip(word, in_word, strict=True)]
-        yield _family("character of a word", in_words, lambda w, i: Label("{}", (_bracketed(w, i),)), 2, half)
+        yield family_of("character of a word", in_words, lambda w, i: Label("{}", (_bracketed(w, i),)), 2, half)
         yield from _in_signs(text, letters, in_word, ends_word, first_of_sample)
-    yield _family("word before", _previous(words, word, first_of_sample), said.one("the word after {}"), 2, half)
+    yield family_of("word before", _previous(words, word, first_of_sample), said.one("the word after {}"), 2, half)
 
 
 def _in_signs(
@@ -200,7 +269,7 @@ def _in_signs(
     first_of_sample: Bool[np.ndarray, " n"],
 ) -> Iterator[Family]:
     """Families of signs, which are what separators part, and of the characters in them."""
-    n, half, one = len(text), text.half, _Words(text.samples.tokenizer.unit).one
+    n, half, one = len(text), text.half, Words(text.samples.tokenizer.unit).one
     separates = np.fromiter((letter in SEPARATORS or letter == " " for letter in letters), bool, n)
     signs = _Units.of(text.pieces, first_of_sample | separates | np.append(False, separates[:-1]))
     in_sign = (np.arange(n) - signs.start[signs.number]).tolist()
@@ -209,20 +278,20 @@ def _in_signs(
     ends = [ends_word[i] for i in (np.append(signs.start[1:], n) - 1).tolist()]
     place = [(begins[i], ends[i]) for i in signs.number.tolist()]
     long = [s if s and len(s) > 1 else None for s in sign]
-    yield _family("sign", long, one("the sign {}"), 1, half)
+    yield family_of("sign", long, one("the sign {}"), 1, half)
     placed = [s and (s, *where) for s, where in zip(sign, place, strict=True)]
-    yield _family("sign in the word", placed, lambda s, *at: Label("{}" + PLACES[at], (_joined(s, *at),)), 2, half)
+    yield family_of("sign in the word", placed, lambda s, *at: Label("{}" + PLACES[at], (_joined(s, *at),)), 2, half)
     in_signs = [s and (s, i) for s, i in zip(long, in_sign, strict=True)]
-    yield _family("character of a sign", in_signs, lambda s, i: Label("{} of {}", (s[i], _pointed(s, i))), 1, half)
+    yield family_of("character of a sign", in_signs, lambda s, i: Label("{} of {}", (s[i], _pointed(s, i))), 1, half)
     both = [s and (s, i, *where) for s, i, where in zip(long, in_sign, place, strict=True)]
-    yield _family(
+    yield family_of(
         "character of a sign in the word",
         both,
         lambda s, i, *at: Label("{} of {}" + PLACES[at], (s[i], _joined(_pointed(s, i), *at))),
         2,
         half,
     )
-    yield _family("sign before", _previous(signs, sign, first_of_sample), one("the sign after {}"), 2, half)
+    yield family_of("sign before", _previous(signs, sign, first_of_sample), one("the sign after {}"), 2, half)
 
 
 PLACES = {

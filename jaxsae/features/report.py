@@ -261,6 +261,7 @@ KINDS = (
     ("what stands before", ("before", "pair before", "sign before", "word before")),
     ("what stands behind", ("after", "pair after")),
     ("both neighbours", ("window",)),
+    ("several places", ("surroundings",)),
 )
 """What captions speak of -> the families of descriptions; those of concepts speak of these."""
 UNCLEAR = "unclear"

@@ -7,10 +7,18 @@ import numpy as np
 import pytest
 from helpers import firings_of, sample
 
-from jaxsae.features.captions import CLEAR, COMPLEXITY, MOST_JOINED, Caption, captions, described, joined
+from jaxsae.features.captions import CLEAR, Caption, captions, described
 from jaxsae.features.concept_scores import MarkedText, concept_scores
 from jaxsae.features.concepts import Concept, concept_masks
-from jaxsae.features.descriptions import Family, Label, character_class, families
+from jaxsae.features.descriptions import (
+    COMPLEXITY,
+    MOST_JOINED,
+    Family,
+    Label,
+    character_class,
+    families,
+    joined,
+)
 from jaxsae.features.discoveries import CANDIDATES, candidates
 from jaxsae.features.judged_text import JudgedText
 from jaxsae.features.stability import Stability
