@@ -74,7 +74,7 @@ class Surroundings:
             offset.append(at)
         value = np.stack(columns, axis=1)
         value[value < 0] = len(labels)
-        return cls(text.samples.tokenizer.unit, value.astype(np.int32), labels, np.array(column), np.array(offset))
+        return cls(text.samples.tokenizer.unit, value.astype(np.int32), labels, np.array(column, int), np.array(offset))
 
     def words(self, members: Sequence[int]) -> str:
         """A description in words."""
