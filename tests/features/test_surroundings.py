@@ -62,11 +62,11 @@ def marked(text) -> MarkedText:
 
 @pytest.fixture(scope="module")
 def planted(text, marked) -> tuple[np.ndarray, list[Caption]]:
-    """(on what latents fire, their captions): of each pattern, and of all that is a letter."""
+    """(on what latents fire, their captions): of each pattern, and of what has a vowel two before."""
     rng, n = np.random.default_rng(1), len(text)
     masks = [where(text, pattern) for pattern in PLANTED.values()]
     fires = [has ^ (rng.random(n) < 0.0001) for has in masks]
-    every = np.stack([*fires, where(text, rf"({V}|{C}|#)")], axis=1)
+    every = np.stack([*fires, where(text, f"{V}.(.)")], axis=1)
     return every, captions(firings_of(text, every.astype(np.float32)), marked)
 
 
@@ -110,8 +110,10 @@ def test_what_is_found_predicts_as_well_as_it_is_said_to(text, near):
     rows = np.flatnonzero(text.half == 0)
     search = Search(near, rows)
     rng = np.random.default_rng(2)
-    for share in (0.003, 0.02, 0.1):
-        fires = rng.random(len(rows)) < share * np.where(text.damaged[rows], 5, 1)
+    at_chance = [rng.random(len(rows)) < share * np.where(text.damaged[rows], 5, 1) for share in (0.003, 0.02, 0.1)]
+    # a second place fits as well, nearly, and is not worth it
+    mostly = where(text, f"(i){V}")[rows] | (where(text, "(i)")[rows] & (rng.random(len(rows)) < 0.37))
+    for fires in (*at_chance, mostly):
         found = search.best(np.flatnonzero(fires))
         holds = near.holds(found.members)[rows]
         f1 = 2 * (holds & fires).sum() / (holds.sum() + fires.sum())
