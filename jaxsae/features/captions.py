@@ -122,7 +122,7 @@ def captions(firings: Firings, marked: MarkedText) -> list[Caption]:
     Where none predicts its firings, one may predict the strongest quarter of them.
     """
     every = (*families(marked.text), *_concept_families(marked))
-    near = Surroundings.of(marked.text)
+    near = Search(Surroundings.of(marked.text), np.flatnonzero(firings.judged & (marked.text.half == 0)))
     found = _best(firings, marked.text, every, near)
     for column, strong in enumerate(_best(_strongest(firings, marked.text), marked.text, every, near)):
         if not found[column].clear and strong.clear:
@@ -147,7 +147,7 @@ AT_ONCE = 2**27
 """Bytes of counts of one family's values and latents that are held at once."""
 
 
-def _best(firings: Firings, text: JudgedText, every: Sequence[Family], near: Surroundings) -> list[Caption]:
+def _best(firings: Firings, text: JudgedText, every: Sequence[Family], near: Search) -> list[Caption]:
     """For each latent the best description of its firings, or a hint."""
     fired = np.stack(
         [np.bincount(firings.column[_in(firings, text, half)], minlength=firings.columns) for half in (0, 1)]
@@ -170,7 +170,7 @@ def _best_of_some(
     firings: Firings,
     text: JudgedText,
     every: Sequence[Family],
-    near: Surroundings,
+    near: Search,
     fired: Int[np.ndarray, "halves columns"],
 ) -> list[Caption]:
     """As `_best`, of latents that fire often enough."""
@@ -281,11 +281,11 @@ def _of_family(
 
 
 def _of_surroundings(
-    firings: Firings, text: JudgedText, near: Surroundings, fired: Int[np.ndarray, "halves columns"]
+    firings: Firings, text: JudgedText, search: Search, fired: Int[np.ndarray, "halves columns"]
 ) -> _Candidate:
     """Put places together, as long as that raises F1 by more than it costs; not of dense latents."""
     in_half = [(text.half == half) & firings.judged for half in (0, 1)]
-    search, number = Search(near, np.flatnonzero(in_half[0])), np.cumsum(in_half[0]) - 1
+    near, number = search.near, np.cumsum(in_half[0]) - 1
     members = np.full((firings.columns, MOST_PLACES + MOST_JOINED - 1), -1)
     chosen = np.full(firings.columns, -1.0)
     hits, places = np.zeros((2, 2, firings.columns))

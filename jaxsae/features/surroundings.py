@@ -82,8 +82,10 @@ class Surroundings:
         for i in members:
             of_place.setdefault(int(self.offset[self.column[i]]), []).append(self.labels[i])
         it = joined(of_place.pop(0)) if 0 in of_place else f"{self.unit}s"
-        near = [labels[0].form.format(" or ".join(label.parts[0] for label in labels)) for labels in
-                (of_place[at] for at in sorted(of_place))]  # fmt: skip
+        near = [
+            labels[0].form.format(" or ".join(label.parts[0] for label in labels))
+            for _, labels in sorted(of_place.items())
+        ]
         return f"{it} with {' and '.join(near)}" if near else it
 
     def holds(self, members: Sequence[int]) -> Bool[np.ndarray, " n"]:
