@@ -236,8 +236,9 @@ RECIPES: dict[str, dict[str, Any]] = {
     "reading": {"epochs": 10, "decay": 1 / 3, "batch_size": 256, "lr": 8e-3},
 }
 """Recipe -> the settings that only some recipes read or that differ between them, with their defaults."""
-READING = {"architecture": "topk", "target_l0": 16}
-"""What the reading recipe takes where no architecture or sparsity is given; it trains as the modern one does."""
+READING = {"architecture": "topk", "whitened": "batchtopk", "target_l0": 16}
+"""What the reading recipe takes where no architecture or sparsity is given, its rows whitened or not; it trains as the
+modern one does."""
 READING_LATENTS, READING_EXPANSION = 2048, (2, 32)
 """Its latents, as near as such multiples of d_in come: how many can be read depends on the text, not on the width."""
 L1_COEF = 1e-3
@@ -296,7 +297,7 @@ class TrainConfig:
         None,
         "topk: implied by a k; batchtopk, jumprelu and matryoshka need a target L0, and the modern recipe trains them",
         choices=tuple(ARCHITECTURES),
-        shown="relu; reading: topk",
+        shown="relu; reading: topk, batchtopk of whitened rows",
     )
     denoise: float | None = flag(
         None,
@@ -322,7 +323,7 @@ class TrainConfig:
                 object.__setattr__(self, name, value)
 
         if self.recipe == "reading" and self.k_sparse is None:
-            take("architecture", READING["architecture"])
+            take("architecture", READING["whitened" if self.whiten else "architecture"])
             if self.l1_coef is None:
                 take("target_l0", READING["target_l0"])
         take("architecture", "relu" if self.k_sparse is None else "topk")

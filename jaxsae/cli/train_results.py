@@ -51,17 +51,18 @@ def is_dense(report: dict[str, Any]) -> bool:
 
 
 NARROW = 1 / 32
-"""Share of d_in: rows that vary in fewer directions are better read whitened, see docs/recipes.md."""
+"""Share of d_in: rows that vary in fewer directions are better read denoised or whitened, see docs/recipes.md."""
 
 
 def say_narrow(reports: list[dict[str, Any]]) -> None:
     """What brings out more where an error is about few directions."""
     for report in reports:
         how, found = report["settings"], report.get("directions", 0)  # older reports do not say
-        if how["recipe"] == "reading" and not how.get("whiten") and 0 < found < NARROW * report["d_in"]:
+        as_is = not how.get("denoise") and not how.get("whiten")
+        if how["recipe"] == "reading" and as_is and 0 < found < NARROW * report["d_in"]:
             print(
                 f"note     the variance of layer {report['layer']} lies in about {found:.0f} of {report['d_in']} directions: "
-                "--architecture batchtopk --whiten 0.75 may bring out more features."
+                "--whiten 0.75 may bring out more features."
             )
 
 

@@ -44,10 +44,10 @@ def leaves(sae):
     return [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(sae)]
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_every_mesh_trains_what_one_device_does(architecture):
+@pytest.mark.parametrize(("architecture", "whiten"), [*((name, 0.0) for name in ARCHITECTURES), ("batchtopk", 0.5)])
+def test_every_mesh_trains_what_one_device_does(architecture, whiten):
     """384 steps: losses to 1e-5, weights to 1e-4 of how far they went."""
-    rows, config = many_rows(), config_of(architecture)
+    rows, config = many_rows(), config_of(architecture, whiten=whiten)
     one = train_sae(rows, config)
     start = train_sae(rows, dataclasses.replace(config, epochs=1, lr=1e-12))
     for shape in MESHES:

@@ -38,6 +38,7 @@ RUNS = {
     "modern": [Member(0, with_(MODERN, target_l0=5))],
     "jumprelu": [Member(0, with_(MODERN, architecture="jumprelu", target_l0=5))],
     "denoise": [Member(0, with_(MODERN, architecture="topk", k_sparse=4, denoise=0.5))],
+    "whitened": [Member(0, with_(MODERN, architecture="batchtopk", target_l0=5, whiten=0.5))],
     "denoise, densely": [Member(0, with_(MODERN, architecture="batchtopk", target_l0=5, denoise=0.5))],
     # some stop early, and leave the batch; seeds and layers differ; another group follows
     "several": [Member(n, with_(GUIDE, epochs=20, patience=1, lr=0.3, seed=n)) for n in range(3)]

@@ -9,6 +9,7 @@ import pytest
 from conftest import assert_one_line_error
 
 from convert import load_sae
+from jaxsae.cli.train_results import say_narrow
 from jaxsae.config import TrainConfig
 from jaxsae.errors import InputError
 from jaxsae.sae.architectures import encode
@@ -83,9 +84,12 @@ def test_the_setting_is_checked_and_older_settings_are_the_same():
     for wrong in (-0.1, 1.5, float("nan")):
         with pytest.raises(InputError, match=r"whiten must be a number of 0\.\.1"):
             dataclasses.replace(CONFIG, whiten=wrong)
-    with pytest.raises(InputError, match="whiten needs architecture relu, batchtopk, jumprelu or matryoshka, got topk"):
-        TrainConfig(recipe="reading", whiten=0.5)
-    TrainConfig(recipe="reading", whiten=0)
+    for how in ({"k_sparse": 4}, {"architecture": "topk"}):
+        with pytest.raises(InputError, match="whiten needs architecture relu, batchtopk, jumprelu or matryoshka, got"):
+            TrainConfig(recipe="reading", whiten=0.5, **how)
+    taken = {power: TrainConfig(recipe="reading", whiten=power).architecture for power in (None, 0, 0.5)}
+    assert taken == {None: "topk", 0: "topk", 0.5: "batchtopk"}
+    assert TrainConfig(recipe="reading", architecture="matryoshka", whiten=0.5).architecture == "matryoshka"
 
 
 def test_the_command_trains_and_the_file_says_it(script, tmp_path):
@@ -103,7 +107,7 @@ def test_the_command_trains_and_the_file_says_it(script, tmp_path):
         "--expansion",
         4,
     ]
-    how = ["--architecture", "batchtopk", "--whiten", 0.75, "--batch-size", 32, "--output", tmp_path / "out"]
+    how = ["--whiten", 0.75, "--batch-size", 32, "--output", tmp_path / "out"]
     ran = script("train", *flags, *how)
     assert ran.status == 0, ran.err
     (path,) = (tmp_path / "out").glob("*.pt")
@@ -113,7 +117,9 @@ def test_the_command_trains_and_the_file_says_it(script, tmp_path):
     assert len(np.unique(np.asarray(sae.threshold))) > 1  # each latent has that of its decoder's norm
     assert np.asarray(encode(sae, jnp.asarray(rows)) > 0).sum(axis=1).mean() == pytest.approx(3, rel=0.1)
     assert_one_line_error(
-        script("train", *flags, "--whiten", 0.5, "--output", tmp_path / "b"), "whiten needs architecture", "topk"
+        script("train", *flags, "--architecture", "topk", "--whiten", 0.5, "--output", tmp_path / "b"),
+        "whiten needs architecture",
+        "topk",
     )
 
 
@@ -122,11 +128,11 @@ def test_rows_that_vary_in_few_directions_are_said_to(script, tmp_path):
     narrow = rng.standard_normal((256, 64)) + 300 * rng.standard_normal((256, 1)) * rng.standard_normal(64)
     for name, rows in {"narrow": narrow, "even": rng.standard_normal((256, 64))}.items():
         np.save(tmp_path / f"{name}.npy", rows.astype(np.float32))
-    says = "the variance of layer 8 lies in about 1 of 64 directions: --architecture batchtopk --whiten 0.75 may bring"
+    says = "the variance of layer 8 lies in about 1 of 64 directions: --whiten 0.75 may bring"
     how = {
         "narrow": ["--recipe", "reading"],
         "even": ["--recipe", "reading"],
-        "narrow, whitened": ["--recipe", "reading", "--architecture", "batchtopk", "--whiten", 0.75],
+        "narrow, whitened": ["--recipe", "reading", "--whiten", 0.75],
         "narrow, not to be read": ["--recipe", "modern", "--architecture", "topk"],
     }
     for name, flags in how.items():
@@ -135,3 +141,10 @@ def test_rows_that_vary_in_few_directions_are_said_to(script, tmp_path):
         ran = script("train", "--dataset", rows, *flags, *few, "--output", tmp_path / name)
         assert ran.status == 0, ran.err
         assert (says in ran.out) == (name == "narrow"), ran.out
+
+
+def test_nothing_is_said_of_narrow_rows_that_were_denoised(capsys):
+    report = {"layer": 8, "d_in": 64, "directions": 1.5}
+    for how, said in {"denoise": False, "whiten": False, "epochs": True}.items():
+        say_narrow([report | {"settings": {"recipe": "reading", how: 0.5}}])
+        assert bool(capsys.readouterr().out) == said
