@@ -62,7 +62,7 @@ def say_narrow(reports: list[dict[str, Any]]) -> None:
         if how["recipe"] == "reading" and as_is and 0 < found < NARROW * report["d_in"]:
             print(
                 f"note     the variance of layer {report['layer']} lies in about {found:.0f} of {report['d_in']} directions: "
-                "--whiten 0.75 may bring out more features."
+                "--recipe reading --whiten 0.75 may bring out more features."
             )
 
 

@@ -85,7 +85,9 @@ def test_the_setting_is_checked_and_older_settings_are_the_same():
         with pytest.raises(InputError, match=r"whiten must be a number of 0\.\.1"):
             dataclasses.replace(CONFIG, whiten=wrong)
     for how in ({"k_sparse": 4}, {"architecture": "topk"}):
-        with pytest.raises(InputError, match="whiten needs architecture relu, batchtopk, jumprelu or matryoshka, got"):
+        with pytest.raises(
+            InputError, match="whiten needs architecture relu, batchtopk, jumprelu or matryoshka, got topk"
+        ):
             TrainConfig(recipe="reading", whiten=0.5, **how)
     taken = {power: TrainConfig(recipe="reading", whiten=power).architecture for power in (None, 0, 0.5)}
     assert taken == {None: "topk", 0: "topk", 0.5: "batchtopk"}
@@ -128,7 +130,7 @@ def test_rows_that_vary_in_few_directions_are_said_to(script, tmp_path):
     narrow = rng.standard_normal((256, 64)) + 300 * rng.standard_normal((256, 1)) * rng.standard_normal(64)
     for name, rows in {"narrow": narrow, "even": rng.standard_normal((256, 64))}.items():
         np.save(tmp_path / f"{name}.npy", rows.astype(np.float32))
-    says = "the variance of layer 8 lies in about 1 of 64 directions: --whiten 0.75 may bring"
+    says = "the variance of layer 8 lies in about 1 of 64 directions: --recipe reading --whiten 0.75 may bring"
     how = {
         "narrow": ["--recipe", "reading"],
         "even": ["--recipe", "reading"],
